@@ -1,0 +1,36 @@
+# Two commands do everything on a machine that has Python >= 3.10 and make:
+#   make book   set up, run every chapter, render the site into _build/html
+#   make test   set up, run all tests
+PYTHON ?= python3
+EXTRAS ?= pytorch,book,test
+BIN := .venv/bin
+
+.PHONY: setup book test quick notebooks clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$(EXTRAS)]"
+	touch $@
+
+book: setup
+	$(BIN)/python book/_tools/make_notebooks.py --check
+	$(BIN)/python book/_tools/execute_chapters.py
+	$(BIN)/jupyter-book build . -W --keep-going --all
+	$(BIN)/python book/_tools/check_links.py _build/html
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+quick: setup  ## everything but the chapters
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not book"
+
+notebooks: setup  ## the output-free notebooks that Colab opens, from their Markdown sources
+	$(BIN)/python book/_tools/make_notebooks.py
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache

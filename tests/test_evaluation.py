@@ -1,0 +1,90 @@
+"""Scores against SciPy, and against what a perfect and an ignorant model must get."""
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from zoobook import evaluation, trees, votes
+
+TREE = trees.load("decals_dr5")
+
+
+@pytest.fixture(scope="module")
+def survey():
+    rng = np.random.default_rng(0)
+    truth = 1 + 60 * rng.beta(0.6, 2, (3000, 34))
+    cast = votes.sample(truth, 40, TREE, rng)
+    catalog = pd.DataFrame(cast, columns=TREE.label_columns).assign(id_str=[f"g{i}" for i in range(3000)])
+    oracle = pd.DataFrame(truth, columns=[f"{c}_oracle" for c in TREE.label_columns])
+    return pd.concat([catalog, oracle], axis=1), truth, cast
+
+
+def test_the_oracle_captures_everything_and_the_constant_nothing(survey):
+    catalog, truth, cast = survey
+    perfect = evaluation.evaluate(votes.prediction_table(catalog["id_str"], truth, TREE), catalog, TREE)
+    assert perfect["information_captured"].to_numpy() == pytest.approx(1, abs=1e-4)
+    for level in (50, 80, 90, 95):
+        assert perfect[f"coverage_{level}"].dropna().to_numpy() == pytest.approx(level / 100, abs=0.025)
+    constant = np.tile(votes.fit_constant(cast, TREE), (len(cast), 1))
+    ignorant = evaluation.evaluate(votes.prediction_table(catalog["id_str"], constant, TREE), catalog, TREE)
+    assert ignorant["information_captured"].to_numpy() == pytest.approx(0, abs=1e-4)
+    assert perfect.loc["all", "nll"] == pytest.approx(votes.nll(truth, cast, TREE).sum(1).mean(), rel=1e-5)
+    assert (perfect["accuracy"].dropna() > ignorant["accuracy"].dropna()).all()
+
+
+def test_order_of_the_catalogue_does_not_matter(survey):
+    catalog, truth, _ = survey
+    table = votes.prediction_table(catalog["id_str"], truth, TREE).iloc[:500]
+    shuffled = catalog.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(
+        evaluation.evaluate(table, catalog, TREE), evaluation.evaluate(table, shuffled, TREE)
+    )
+
+
+def test_several_passes_are_a_mixture(survey):
+    catalog, truth, cast = survey
+    same = np.repeat(truth[:50, :, None], 3, axis=2)
+    one = evaluation.evaluate(votes.prediction_table(catalog["id_str"][:50], truth[:50], TREE), catalog, TREE)
+    three = evaluation.evaluate(votes.prediction_table(catalog["id_str"][:50], same, TREE), catalog, TREE)
+    pd.testing.assert_frame_equal(one, three)
+
+
+def test_count_distribution_is_scipys_betabinom(survey):
+    _, truth, cast = survey
+    alpha, counts = truth[:40, :3], cast[:40, :3]
+    below, upto = evaluation._count_distribution(alpha[:, :, None], counts)
+    exact = stats.betabinom(counts.sum(1)[:, None], alpha, alpha.sum(1, keepdims=True) - alpha)
+    np.testing.assert_allclose(upto, exact.cdf(counts), rtol=1e-8)
+    np.testing.assert_allclose(below, exact.cdf(counts - 1), rtol=1e-8, atol=1e-12)
+
+
+def test_missing_galaxies_are_named(survey):
+    catalog, truth, _ = survey
+    table = votes.prediction_table(["g0", "nobody"], truth[:2], TREE)
+    with pytest.raises(ValueError, match="no votes for 1 predicted galaxies, such as 'nobody'"):
+        evaluation.evaluate(table, catalog, TREE)
+
+
+def test_roc_auc():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    scores = labels + rng.normal(0, 1.5, 400)
+    found = evaluation.roc_auc(labels, scores)
+    rank_sum = stats.mannwhitneyu(scores[labels == 1], scores[labels == 0]).statistic
+    assert found["auc"] == pytest.approx(rank_sum / ((labels == 1).sum() * (labels == 0).sum()))
+    assert found["low"] < found["auc"] < found["high"] < found["low"] + 0.15
+    with pytest.raises(ValueError, match="both classes"):
+        evaluation.roc_auc(np.ones(5), scores[:5])
+    with pytest.raises(ValueError, match="not finite"):
+        evaluation.roc_auc(labels, scores * np.nan)
+
+
+def test_radial_profiles_see_a_ring():
+    y, x = np.mgrid[:64, :64] - 31.5
+    radius = np.hypot(x, y)
+    disk = np.repeat((200 * np.exp(-radius / 12))[..., None], 3, 2)
+    ringed = disk + 60 * np.exp(-0.5 * ((radius - 20) / 2) ** 2)[..., None]
+    profiles = evaluation.radial_profiles(np.stack([disk, ringed]).astype(np.uint8)).reshape(2, 4, 16)
+    difference = profiles[1, 0] - profiles[0, 0]
+    assert difference.argmax() in (9, 10)  # radius 20 of 32, in 16 bins
+    np.testing.assert_allclose(profiles[:, 2:], 0, atol=1e-6)  # grey has no colour

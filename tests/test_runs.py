@@ -1,0 +1,96 @@
+"""Runs and tables that survive interruption."""
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zoobook.runs import RunFolder, ShardedTable, fingerprint, own_folder, table_files
+
+
+def test_run_folder_remembers_and_refuses_other_settings(tmp_path):
+    run = RunFolder(tmp_path / "run", {"seed": 0, "epochs": 3})
+    assert not run.resuming and not run.finished
+    run.log(epoch=0, val_loss=0.1 + 0.2)
+    run.log(epoch=1, val_loss=2.0)
+    run.log(epoch=1, val_loss=1.0)
+    again = RunFolder(tmp_path / "run", {"epochs": 3, "seed": 0})
+    assert again.history.to_dict("list") == {"epoch": [0, 1], "val_loss": [0.1 + 0.2, 1.0]}
+    with pytest.raises(ValueError, match="seed was 0, now 1.*resume=False"):
+        RunFolder(tmp_path / "run", {"seed": 1, "epochs": 3})
+    run.finish()
+    assert again.finished
+    fresh = RunFolder(tmp_path / "run", {"seed": 1, "epochs": 3}, resume=False)
+    assert not fresh.finished and fresh.history.empty
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write to the folder .*file"):
+        own_folder(tmp_path / "file" / "run")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left on device.*free some space"):
+        own_folder(tmp_path / "run")
+
+
+def test_fingerprint_tells_contents_apart():
+    table = pd.DataFrame({"id_str": ["a", "b"], "x": [1, 2]})
+    parts = [np.arange(4), np.arange(4.0), np.arange(4).reshape(2, 2), ["a"], {"a": 1}, table, table.assign(x=3)]
+    assert len({fingerprint(part) for part in parts}) == len(parts)
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_sharded_table_completes_what_is_missing(tmp_path):
+    table = ShardedTable(tmp_path / "out", rows=10, made_of={"model": "m"}, shard_rows=4)
+    assert table.missing() == [(0, 0, 4), (1, 4, 8), (2, 8, 10)]
+    table.write(1, pd.DataFrame({"x": range(4, 8)}))
+    with pytest.raises(ValueError, match="not finished"):
+        table_files(tmp_path / "out")
+    with pytest.raises(ValueError, match="lacks 2 of 3"):
+        table.finish()
+    again = ShardedTable(tmp_path / "out", rows=10, made_of={"model": "m"}, shard_rows=4)
+    assert [number for number, *_ in again.missing()] == [0, 2]
+    for number, start, stop in again.missing():
+        again.write(number, pd.DataFrame({"x": range(start, stop)}))
+    assert pd.read_parquet(again.finish())["x"].tolist() == list(range(10))
+    assert len(table_files(tmp_path / "out")) == 3
+    with pytest.raises(ValueError, match="made by another model"):
+        ShardedTable(tmp_path / "out", rows=10, made_of={"model": "other"}, shard_rows=4)
+    with pytest.raises(ValueError, match="must have 2 rows"):
+        again.write(2, pd.DataFrame({"x": range(4)}))
+
+
+WRITER = """
+import sys, pandas as pd
+from zoobook.runs import ShardedTable
+table = ShardedTable(sys.argv[1], rows=4000, made_of={}, shard_rows=10)
+for number, start, stop in table.missing():
+    table.write(number, pd.DataFrame({"x": range(start, stop)}))
+    print(number, flush=True)
+table.finish()
+"""
+
+
+def test_kill_minus_nine_while_writing(tmp_path):
+    made = []
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True)
+        made.append(int(process.stdout.readline()))
+        time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        made += [int(line) for line in process.stdout]
+        process.wait()
+    rest = subprocess.run([sys.executable, "-c", WRITER, tmp_path], capture_output=True, text=True, check=True)
+    made += [int(line) for line in rest.stdout.split()]
+    assert sorted(set(made)) == list(range(400)) or len(set(range(400)) - set(made)) <= 3  # killed before printing
+    assert len(made) == len(set(made))  # no whole shard was made twice
+    assert pd.read_parquet(tmp_path)["x"].tolist() == list(range(4000))

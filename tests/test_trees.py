@@ -1,0 +1,88 @@
+"""Decision trees: the published ones, and one's own with clear errors."""
+import pytest
+import yaml
+
+from zoobook import trees
+from zoobook.trees import DecisionTree
+
+
+def test_dr5_has_the_published_columns():
+    tree = trees.load("decals_dr5")
+    assert len(tree.questions) == 10 and len(tree.label_columns) == 34
+    assert tree.label_columns[:3] == [
+        "smooth-or-featured-dr5_smooth",
+        "smooth-or-featured-dr5_featured-or-disk",
+        "smooth-or-featured-dr5_artifact",
+    ]
+    assert tree.label_columns[-1] == "merging-dr5_merger"
+    assert tree.question("bar") is tree.question("bar-dr5")
+
+
+def test_many_followers_and_two_parents():
+    tree = trees.load("decals_dr5")
+    assert tree.followers["disk-edge-on-dr5_no"] == ("has-spiral-arms-dr5", "bar-dr5", "bulge-size-dr5")
+    assert tree.asked_after["merging-dr5"] == (
+        "smooth-or-featured-dr5_smooth",
+        "smooth-or-featured-dr5_featured-or-disk",
+    )
+    assert tree.asked_after["smooth-or-featured-dr5"] == ()
+
+
+def test_every_tree_agrees_with_the_facts(shared):
+    facts = yaml.safe_load((shared / "facts/decision_trees.yaml").read_text())
+    for name, fact in facts["trees"].items():
+        tree = trees.load(name.removesuffix("_raw"))
+        asked = [q.get("question") or q["task"] for q in fact["questions"]]
+        suffix = fact.get("column_suffix") or ""
+        assert [q.name for q in tree.questions] == [q + suffix for q in asked]
+        assert [[a.name for a in q.answers] for q in tree.questions] == [q["answers"] for q in fact["questions"]]
+        assert (len(tree.questions), len(tree.label_columns)) == (fact["n_questions"], fact["n_answers"])
+    groups = facts["checks"]["decals_dr5"]["index_groups"]  # inclusive upstream, half-open here
+    assert trees.load("decals_dr5").index_groups == [(first, last + 1) for first, last in groups]
+
+
+@pytest.mark.parametrize("name", trees.names())
+def test_round_trip_and_order(name):
+    tree = trees.load(name)
+    assert DecisionTree.from_dict(tree.to_dict()) == tree
+    place = {tree.questions[i].name: at for at, i in enumerate(tree.walking_order)}
+    for parent in tree.questions:
+        for answer in parent.answers:
+            assert all(place[child] > place[parent.name] for child in tree.followers[answer.column])
+
+
+def test_own_tree_from_yaml(tmp_path):
+    path = tmp_path / "rings.yaml"
+    path.write_text("questions:\n- name: ring\n  answers: [yes, no]\n"
+                    "- name: ring-count\n  answers: [1, 2]\n  asked_after: [ring_yes]\n")
+    tree = DecisionTree.from_yaml(path)
+    assert tree.label_columns == ["ring_yes", "ring_no", "ring-count_1", "ring-count_2"]
+    assert "q0 -- \"yes\" --> q1" in tree.to_mermaid()
+
+
+@pytest.mark.parametrize(("questions", "message"), [
+    ("- {name: a, answers: [x, y]}\n- {name: b, answers: [x, y], asked_after: [a_z]}",
+     "'b' is asked after an unknown answer 'a_z'. Did you mean"),
+    ("- {name: a, answers: [x, y], asked_after: [b_x]}\n- {name: b, answers: [x, y], asked_after: [a_x]}", "circle"),
+    ("- {name: a, answers: [x, x]}", "'a_x' is made twice"),
+    ("- {name: a, answers: [b_c, y]}\n- {name: a_b, answers: [c, y]}", "'a_b_c' is made twice"),
+    ("- {name: a, answers: [x, y]}\n- {name: a, answers: [v, w]}", "'a' occurs twice"),
+    ("- {name: a, answers: [x]}", "at least two answers"),
+    ("- {name: a, answers: x}", "must be a list of text"),
+    ("- {name: a, answers: [x, y], after: [a_x]}", "unknown entry 'after'"),
+    ("- [x, y]", "needs a `name`"),
+    ("[", "not valid YAML"),
+])
+def test_a_wrong_tree_says_what_is_wrong(tmp_path, questions, message):
+    path = tmp_path / "own.yaml"
+    path.write_text("questions:\n" + questions)
+    with pytest.raises(ValueError, match="own.yaml") as error:
+        DecisionTree.from_yaml(path)
+    assert message in str(error.value)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="Did you mean 'decals_dr5'"):
+        trees.load("decals-dr5")
+    with pytest.raises(ValueError, match="no question 'colour'"):
+        trees.load("gz2").question("colour")
