@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
         path: where to.
         data: its content; text is encoded as UTF-8.
     """
-    part = path.with_name(path.name + f".{os.getpid()}.part")
+    part = path.with_name(path.name + f".{os.getpid()}-{threading.get_ident()}.part")
     part.write_bytes(data.encode() if isinstance(data, str) else data)
     os.replace(part, path)
 

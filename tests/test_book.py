@@ -1,0 +1,312 @@
+"""The book: notebooks agree with their sources, the tools work, every chapter runs and finds what it says."""
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+pytest.importorskip("jupyter_book", reason="needs the `book` extra")
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "book/_tools"), str(ROOT / "book/_ext")]
+
+import check_links  # noqa: E402
+import execute_chapters  # noqa: E402
+import layout  # noqa: E402
+import make_notebooks  # noqa: E402
+import zoobook_book  # noqa: E402
+from plain_markdown import plain_markdown  # noqa: E402
+from zoobook_book import Edition  # noqa: E402
+
+CHAPTERS = {page.stem: page for page in layout.chapters()}
+PAGE = ROOT / "book/data_notes.md"
+
+
+def results(notebook: Path) -> dict:
+    """What an executed notebook glued, by name: the numbers themselves, not as the page writes them."""
+    found = {}
+    for cell in nbformat.read(notebook, 4).cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            if name:
+                found[name] = json.loads(output["data"]["application/papermill.record/application/json"])
+    return found
+
+
+# --- the chapters, run whole -----------------------------------------------------------------------------------
+
+
+def check_data_notes(found: dict) -> None:
+    n_galaxies = found["n_galaxies"]
+    assert n_galaxies >= 1000
+    assert (found["n_questions"], found["n_answers"]) == (10, 34)
+    assert found["n_train"] + found["n_val"] + found["n_test"] == n_galaxies
+    for name, share in [("n_train", 0.7), ("n_val", 0.1), ("n_test", 0.2)]:
+        sigma = (share * (1 - share) / n_galaxies) ** 0.5
+        assert abs(found[name] / n_galaxies - share) < 5 * sigma, name
+    assert found["split_moved_by_shuffling"] == 0
+    assert abs(found["split_moved_by_seed"] - 0.46) < 5 * (0.46 * 0.54 / n_galaxies) ** 0.5
+    # simulated volunteers walk the whole tree, and one wrong click makes a basic ring but no advanced one
+    assert found["everybody_is_asked_first"] == found["sums_agree"] == 1.0
+    assert 0.03 < found["rarest_question_asked"] < found["second_question_asked"] < 1
+    assert 0 < found["n_rings_advanced"] < found["n_rings_basic"] < n_galaxies
+    assert found["purity_at_any_vote"] < 0.7 < 0.95 < found["purity_at_a_quarter"]
+    assert found["completeness_at_any_vote"] < 1
+    assert found["five_votes_measured"] == pytest.approx(found["five_votes_expected"], rel=0.1)
+
+
+CHECKS = {"data_notes": check_data_notes}
+
+
+@pytest.fixture(scope="session")
+def run_chapter(tmp_path_factory):
+    """Runs a chapter once, after those it needs, in a home folder that starts empty; gives what it glued."""
+    folder, done = tmp_path_factory.mktemp("book"), {}
+
+    def run(name: str) -> dict:
+        if name not in done:
+            for other in layout.needs(CHAPTERS[name]):
+                run(other)
+            done[name] = results(execute_chapters.run(CHAPTERS[name], Edition(), folder / "executed"))
+        return done[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOOBOOK_HOME", str(folder / "home"))
+        yield run
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_runs_and_finds_what_it_says(name, run_chapter):
+    assert name in CHECKS, f"write check_{name}: what must hold in the numbers that the chapter glues?"
+    CHECKS[name](run_chapter(name))
+
+
+# --- sources and notebooks -------------------------------------------------------------------------------------
+
+
+def test_notebooks_are_what_their_sources_say():
+    stale = make_notebooks.out_of_date()
+    assert not stale, f"run `make notebooks`: {[path.name for path in stale]}"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_notebook_is_clean(name):
+    page = CHAPTERS[name]
+    notebook = nbformat.read(page.with_suffix(".ipynb"), 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    parameters = papermill.inspect_notebook(str(page.with_suffix(".ipynb")))
+    assert {key: value["default"].strip('"') for key, value in parameters.items()} == vars(Edition())
+    shown = execute_chapters.page_notebook(page, Edition()).cells
+    assert [cell.source for cell in shown if cell.cell_type == "code"] == [
+        cell.source for cell in code if "colab-setup" not in cell.metadata.get("tags", [])
+    ]
+
+
+def test_needed_chapters_come_first():
+    seen = set()
+    for name, page in CHAPTERS.items():
+        assert set(layout.needs(page)) <= seen
+        seen.add(name)
+
+
+@pytest.mark.parametrize("file", ["README.md", "CITATION.cff"])
+def test_addresses_are_those_of_the_configuration(file):
+    text = (ROOT / file).read_text("utf8")
+    assert layout.REPOSITORY in text and layout.SITE in text
+
+
+# --- plain Markdown --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("myst", "plain"),
+    [
+        ("{term}`votes <vote fraction>` of {term}`volunteers`", "votes of volunteers"),
+        ("(label)=\n# Title", "# Title"),
+        ("{glue:text}`n:.2f` galaxies", "`n` galaxies"),
+        ("it took {run-time}`a minute`", "it took a minute"),
+        ("% a remark\ntext", "text"),
+        (":::{note}\nMind {term}`ring`.\n:::", "> **Note**\n>\n> Mind ring."),
+        ("```{admonition} Solution\n:class: dropdown\nYes.\n```",
+         "<details><summary><b>Solution</b></summary>\n\nYes.\n\n</details>"),
+        (":::{dropdown} More\n```python\nx = {1: `a`}\n```\n:::",
+         "<details><summary><b>More</b></summary>\n\n```python\nx = {1: `a`}\n```\n\n</details>"),
+        ("[two](representations.md#maps)", f"[two]({layout.SITE}/book/representations.html#maps)"),
+        ("see [](glossary.md)", f"see [Glossary]({layout.SITE}/book/glossary.html)"),
+        ("![logo](_static/logo.svg)", f"![logo]({layout.RAW}/book/_static/logo.svg)"),
+        ("{cite:t}`walmsley2022decals`", "[Walmsley et al. (2022)](https://doi.org/10.1093/mnras/stab2093)"),
+        ("{cite:p}`lupton2004rgb,sersic1963`",
+         f"([Lupton et al. 2004](https://doi.org/10.1086/382245); [Sérsic 1963]({layout.SITE}/book/references.html))"),
+        ("{py:func}`~zoobook.votes.nll`", f"[`nll`]({layout.SITE}/book/api.html#zoobook.votes.nll)"),
+        ("`` `{ref}` `` stays", "`` `{ref}` `` stays"),
+    ],
+)  # fmt: skip
+def test_plain_markdown(myst, plain):
+    assert plain_markdown(myst, PAGE) == plain
+
+
+def test_plain_markdown_shows_the_package_itself():
+    myst = (
+        "::::{tab-set}\n:::{tab-item} NumPy\n:sync: numpy\n\n"
+        "```{literalinclude} ../zoobook/votes.py\n:pyobject: nll\n```\n:::\n::::"
+    )
+    plain = plain_markdown(myst, PAGE)
+    assert plain.startswith(f"**NumPy**\n\nFrom [`zoobook/votes.py`]({layout.REPOSITORY}/blob/main/zoobook/votes.py):")
+    assert "```python\ndef nll(" in plain and "{literalinclude}" not in plain
+
+
+def test_plain_markdown_numbers_equations(small_book):
+    page = small_book("one", "1")
+    page.write_text(page.read_text() + "$$\na\n$$ (eq:a)\n\n$$\nb\n$$ (eq:b)\n")
+    plain = plain_markdown("$$\nb\n$$ (eq:b)\n\nSee {eq}`eq:b`, not {eq}`eq:a`.", page)
+    assert plain == "$$\nb\n\\tag{2}\n$$\n\nSee (2), not (1)."
+    with pytest.raises(ValueError, match=r"one\.md has no equation eq:c"):
+        plain_markdown("See {eq}`eq:c`.", page)
+
+
+def test_plain_markdown_shows_part_of_a_file(small_book, tmp_path):
+    (tmp_path / "zoobook/module.py").write_text("a = 1\nb = 2\nc = 3\n")
+    myst = "```{{literalinclude}} ../zoobook/module.py\n:{}\n```"
+    shown = {
+        "start-at: b": "b = 2\nc = 3", "start-after: b": "c = 3", "end-before: c": "a = 1\nb = 2", "end-at: a": "a = 1"
+    }  # fmt: skip
+    for option, code in shown.items():
+        assert f"```python\n{code}\n```" in plain_markdown(myst.format(option), small_book("one", "1"))
+
+
+@pytest.mark.parametrize(
+    "myst", ["{blink}`x`", "```{blink}\nx\n```", "{ref}`bare`", "{cite:p}`nobody1900`", ":::{note}\nnever closed"]
+)
+def test_plain_markdown_refuses_what_it_cannot_say(myst):
+    with pytest.raises(ValueError, match=r"data_notes\.md"):
+        plain_markdown(myst, PAGE)
+
+
+# --- links -----------------------------------------------------------------------------------------------------
+
+
+def test_check_links_finds_each_kind_of_broken_link(tmp_path):
+    good = '<h1 id="top-of-b">B</h1><a href="https://nowhere.invalid/x">out</a><img src="p.png">'
+    (tmp_path / "b.html").write_text(good)
+    (tmp_path / "p.png").write_bytes(b"")
+    (tmp_path / "a.html").write_text('<a href="b.html#top-of-b">b</a> <a href="#">top</a> <a href="b.html">b</a>')
+    assert check_links.broken(tmp_path) == []
+    (tmp_path / "a.html").write_text('<a href="c.html">c</a> <a href="b.html#none">b</a> <img src="q%20r.png">')
+    assert check_links.broken(tmp_path) == [
+        "a.html: c.html: no such file",
+        "a.html: b.html#none: no such anchor",
+        "a.html: q%20r.png: no such file",
+    ]
+
+
+# --- executions and their cache --------------------------------------------------------------------------------
+
+SOURCE = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+zoobook:
+  needs: [{needs}]
+---
+
+# A chapter
+
+```{{code-cell}} ipython3
+:tags: [parameters]
+
+framework: str = "pytorch"
+dataset: str = "simulated"
+scale: str = "quick"
+```
+
+```{{code-cell}} ipython3
+{code}
+```
+"""
+
+
+@pytest.fixture
+def small_book(tmp_path, monkeypatch):
+    """A function that writes a chapter of a book elsewhere, with a package of one module beside it."""
+    (tmp_path / "zoobook").mkdir()
+    (tmp_path / "zoobook/module.py").write_text("x = 1")
+    (tmp_path / "book").mkdir()
+    for module in (execute_chapters, make_notebooks, sys.modules["plain_markdown"]):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+
+    def write(name: str, code: str, needs: str = "") -> Path:
+        page = tmp_path / f"book/{name}.md"
+        page.write_text(SOURCE.format(code=code, needs=needs))
+        page.with_suffix(".ipynb").write_text(make_notebooks.build(page))
+        return page
+
+    return write
+
+
+def test_a_chapter_runs_only_when_something_changed(small_book, tmp_path, capsys):
+    # The chapter counts its runs in a file.
+    count = tmp_path / "count"
+    code = f'print(scale)\nopen({os.fspath(count)!r}, "a").write("x")'
+    page = small_book("one", code)
+
+    def run(edition=Edition()) -> int:  # noqa: B008
+        before = len(count.read_text()) if count.exists() else 0
+        assert execute_chapters.run_all([page], edition, timeout=60, force=False) == []
+        return len(count.read_text()) - before
+
+    assert run() == 1
+    assert run() == 0
+    assert run(Edition(scale="full")) == 1
+    executed = nbformat.read(tmp_path / "_build/executed/pytorch/one.ipynb", 4)
+    assert executed.cells[-1].outputs[0].text == "full\n"
+    page.write_text(page.read_text().replace("# A chapter", "# Other words"))
+    assert run() == 0
+    (tmp_path / "zoobook/module.py").write_text("x = 2")
+    assert run() == 1
+
+
+def test_a_failing_chapter_is_reported_and_what_needs_it_is_not_run(small_book, capsys):
+    pages = [small_book("one", "1 / 0"), small_book("two", "print(2)", needs="one"), small_book("three", "print(3)")]
+    assert execute_chapters.run_all(pages, Edition(), timeout=60, force=False) == ["one", "two"]
+    printed = capsys.readouterr()
+    assert "ZeroDivisionError" in printed.err and "it needs one" in printed.err
+    assert "three (pytorch/simulated/quick): done" in printed.out
+
+
+def test_cache_folder_stands_for_everything_outputs_depend_on(tmp_path, monkeypatch):
+    (tmp_path / "zoobook").mkdir()
+    module, tree = tmp_path / "zoobook/module.py", tmp_path / "zoobook/trees.yaml"
+    module.write_text("x = 1")
+    tree.write_text("a: 1")
+    seen = {zoobook_book.cache_dir(tmp_path, Edition())}
+    assert zoobook_book.cache_dir(tmp_path, Edition()) in seen
+    seen.add(zoobook_book.cache_dir(tmp_path, Edition(dataset="rings")))
+    module.write_text("x = 2")
+    seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
+    tree.write_text("a: 2")
+    seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
+    monkeypatch.setattr(zoobook_book, "version", lambda name: "99")
+    seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
+    assert len(seen) == 5
+
+
+def test_edition_of_a_build(monkeypatch):
+    monkeypatch.delenv("ZOOBOOK_EDITION", raising=False)
+    assert Edition.of_build() == Edition()
+    monkeypatch.setenv("ZOOBOOK_EDITION", "pytorch/rings/full")
+    assert Edition.of_build() == Edition("pytorch", "rings", "full")
+    shown = Edition.of_build().source(SOURCE.format(code="", needs=""))
+    assert 'dataset: str = "rings"\nscale: str = "full"' in shown
+    monkeypatch.setenv("ZOOBOOK_EDITION", "full")
+    with pytest.raises(ValueError, match="must look like pytorch/simulated/quick"):
+        Edition.of_build()

@@ -1,0 +1,416 @@
+"""Image files against known pixels; the image store: whole, resumable, cheap to open, clear about bad files."""
+
+import errno
+import gzip
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from astropy.io import fits
+from PIL import Image
+
+from zoobook import decoding, images
+from zoobook.images import BadImage, ImageStore, read_image
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (40, 32, 3), dtype=np.uint8)
+
+
+def save(array, path, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def png16(array, path):
+    """A 16-bit PNG in colour, which Pillow cannot write, from the format's definition."""
+    height, width, _ = array.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def galaxies(folder, count=12, side=40):
+    folder.mkdir(exist_ok=True)
+    pictures = RNG.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    files = [str(save(picture, folder / f"{i}.png")) for i, picture in enumerate(pictures)]
+    return pd.DataFrame({"id_str": [f"g{i}" for i in range(count)], "file_loc": files}), pictures
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that are decoded, in order."""
+    files = []
+    monkeypatch.setattr(images, "read_image", lambda path: files.append(path) or read_image(path))
+    return files
+
+
+# ---- one file
+
+
+def test_eight_bits(tmp_path):
+    assert (read_image(save(RGB, tmp_path / "a.png")) == RGB).all()
+    assert (read_image(save(RGB[..., 0], tmp_path / "grey.png")) == RGB[..., :1]).all()
+    smooth = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+    assert abs(read_image(save(smooth, tmp_path / "a.jpg", quality=95)).astype(int) - smooth).max() <= 12
+    palette = Image.fromarray(RGB).quantize(16)
+    palette.save(tmp_path / "p.png")
+    assert (read_image(tmp_path / "p.png") == np.asarray(palette.convert("RGB"))).all()
+
+
+def test_sixteen_bits(tmp_path):
+    grey = np.linspace(0, 65535, 40 * 32).astype(np.uint16).reshape(40, 32)
+    got = read_image(save(grey, tmp_path / "g.png"))
+    assert (got == np.round(grey / 257)[..., None]).all() and got.min() == 0 and got.max() == 255
+    colour = np.stack([grey, grey[::-1], 65535 - grey], axis=-1)
+    assert abs(read_image(png16(colour, tmp_path / "c.png")) - colour / 257).max() < 1
+
+
+def test_transparent_pixels_lie_over_black(tmp_path):
+    alpha = RNG.integers(0, 256, (40, 32, 1), dtype=np.uint8)
+    got = read_image(save(np.concatenate([RGB, alpha], axis=2), tmp_path / "a.png"))
+    assert abs(got - RGB * (alpha / 255)).max() <= 1
+    grey = read_image(save(np.concatenate([RGB[..., :1], alpha], axis=2), tmp_path / "la.png"))
+    assert abs(grey - RGB[..., :1] * (alpha / 255)).max() <= 1
+
+
+def lupton(r, g, b, minimum, stretch, q):
+    """Lupton et al. (2004), eq. 2, with the scaling of astropy's documentation."""
+    r, g, b = r - minimum, g - minimum, b - minimum
+    intensity = (r + g + b) / 3
+    factor = np.arcsinh(q * intensity / stretch) / intensity * 0.1 / np.arcsinh(0.1 * q)
+    return np.stack([r, g, b], axis=-1) * factor[..., None] * 255
+
+
+def galaxy(amplitude=50.0, noise=1.0, side=100):
+    y, x = np.mgrid[:side, :side] - side / 2 + 8.0
+    return 7 + amplitude * np.exp(-np.hypot(x, y) / 5) + noise * np.random.default_rng(1).normal(size=(side, side))
+
+
+def test_fits_grey(tmp_path):
+    flux = galaxy().astype(np.float32)
+    fits.writeto(tmp_path / "a.fits", flux)
+    got = read_image(tmp_path / "a.fits")
+    assert (got[..., 0] == got[..., 1]).all() and (got[..., 0] == got[..., 2]).all()
+    picture = got[::-1, :, 0]  # the lowest row comes last
+    assert np.argmax(picture) == np.argmax(flux)
+    order = np.argsort(flux.ravel())
+    assert (np.diff(picture.ravel()[order].astype(int)) >= 0).all()
+    corner = picture[-30:, -30:]
+    assert abs(np.median(corner) - 16) <= 3 and 7 < corner.std() < 12
+    frame = np.ones(flux.shape, bool)
+    frame[11:-11, 11:-11] = False
+    sky = np.median(flux[frame])
+    sigma = 1.4826 * np.median(abs(flux[frame] - sky))
+    expected = lupton(*[flux - sky] * 3, -1.6 * sigma, 26 * sigma, 4.6)[..., 0]
+    assert abs(picture - np.clip(expected, 0, 255))[expected > 1].max() <= 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "gz", "compressed", "extension", "extra axis", "scaled integers", "no ending"]
+)
+def test_fits_in_every_dress(tmp_path, kind):
+    planes = np.stack([galaxy(20), galaxy(40), galaxy(80)]).astype(np.float32)
+    path = tmp_path / ("a.fits.gz" if kind == "gz" else "a" if kind == "no ending" else "a.fits")
+    if kind == "compressed":
+        hdus = [fits.PrimaryHDU(), fits.CompImageHDU(planes, compression_type="GZIP_1", quantize_level=0)]
+    elif kind == "extension":
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(planes)]
+    elif kind == "scaled integers":
+        hdu = fits.PrimaryHDU(planes)
+        hdu.scale("int16", bzero=40, bscale=1 / 300)
+        hdus = [hdu]
+    else:
+        hdus = [fits.PrimaryHDU(planes[None] if kind == "extra axis" else planes)]
+    fits.HDUList(hdus).writeto(path)
+    got = read_image(path).astype(int)
+    g, r, z = planes * np.array([0.014 / 0.008, 1, 0.014 / 0.019])[:, None, None]
+    frame = np.ones(r.shape, bool)
+    frame[11:-11, 11:-11] = False
+    skies = [np.median(p[frame]) for p in (g, r, z)]
+    sigma = np.mean([1.4826 * np.median(abs(p[frame] - s)) for p, s in zip((g, r, z), skies, strict=True)])
+    expected = lupton(z - skies[2], r - skies[1], g - skies[0], -1.6 * sigma, 26 * sigma, 4.6)[::-1]
+    inside = (expected > 1).all(axis=-1) & (expected < 254).all(axis=-1)
+    assert inside.mean() > 0.8 and abs(got - expected)[inside].max() <= 1.5
+
+
+def test_fits_nan_is_sky_and_a_picture_without_noise_shows(tmp_path):
+    flux = galaxy()
+    flux[60:80, 60:80] = np.nan
+    fits.writeto(tmp_path / "a.fits", flux)
+    hole = read_image(tmp_path / "a.fits")[::-1][60:80, 60:80]
+    assert hole.min() == hole.max() and 10 < hole[0, 0, 0] < 20
+    fits.writeto(tmp_path / "b.fits", galaxy(noise=0) * 1e-9)
+    clean = read_image(tmp_path / "b.fits")
+    assert clean.max() > 250 and np.median(clean) < 80
+
+
+def bad_files(folder):
+    """One of each kind of bad file, with what must be said of it."""
+    png, jpg = (folder / "ok.png"), (folder / "ok.jpg")
+    big = RNG.integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    save(big, png), save(big, jpg)
+
+    def made(name, data):
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    flux = galaxy().astype(np.float32)
+    fits.writeto(folder / "ok.fits", flux)
+    fits.writeto(folder / "nan.fits", np.where(np.arange(100) < 20, flux, np.nan))
+    fits.writeto(folder / "flat.fits", np.ones((50, 50)))
+    fits.writeto(folder / "five.fits", np.ones((5, 50, 50)))
+    fits.BinTableHDU.from_columns([fits.Column("a", "J", array=np.arange(3))]).writeto(folder / "table.fits")
+    bomb = png.read_bytes()[:16] + struct.pack(">II", 60000, 60000) + png.read_bytes()[24:29]
+    edge = np.zeros((100, 100, 3), np.uint8)
+    edge[:, :20] = big[:, :20]
+    return [
+        (folder / "none.png", "the file is missing"),
+        (made("cut.png", png.read_bytes()[: png.stat().st_size // 2]), "truncated or damaged"),
+        (made("cut.jpg", jpg.read_bytes()[: jpg.stat().st_size // 2]), "truncated or damaged"),
+        (made("empty.jpg", b""), r"empty \(0 bytes\)"),
+        (made("text.png", b"id_str,file_loc\n"), r"no image file.*b'id_str,file_'"),
+        (made("bomb.png", bomb + struct.pack(">I", zlib.crc32(bomb[12:])) + png.read_bytes()[33:]), "100,000,000"),
+        (save(big[:1, :1], folder / "one.png"), "too small: 1 × 1 pixels"),
+        (save(edge, folder / "edge.png"), "80% of it is blank"),
+        (save(edge * 0 + 9, folder / "constant.jpg"), "100% of it is blank"),
+        (folder / "nan.fits", "80% of its pixels are blank"),
+        (folder / "flat.fits", "all pixels have the same value"),
+        (folder / "five.fits", r"shape \(5, 50, 50\)"),
+        (folder / "table.fits", "a FITS file without an image"),
+        (made("cut.fits", (folder / "ok.fits").read_bytes()[:20000]), "not a whole FITS file"),
+        (made("text.fits", b"hello"), "not a FITS file.*b'hello'"),
+        (made("cut.fits.gz", gzip.compress((folder / "ok.fits").read_bytes())[:9000]), "not a whole FITS file"),
+        (folder, "cannot be read"),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:File may have been truncated", "ignore:Image size")
+def test_bad_files_are_named_with_their_cause(tmp_path):
+    cases = bad_files(tmp_path)
+    cmyk = tmp_path / "print.jpg"
+    Image.fromarray(RGB).convert("CMYK").save(cmyk)
+    Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
+    cases += [(cmyk, "CMYK.*save it as RGB"), (tmp_path / "float.tif", "floating-point")]
+    for path, cause in cases:
+        with pytest.raises(BadImage, match=cause) as error:
+            read_image(path)
+        assert str(error.value) == f"{path}: {error.value.cause}"
+
+
+# ---- the store
+
+
+def test_store_holds_what_the_files_hold(tmp_path):
+    catalog, pictures = galaxies(tmp_path / "in")
+    store = ImageStore.build(catalog, tmp_path / "out" / "a.arrow", size=40)
+    assert store.pixels.dtype == np.uint8 and (store.pixels == pictures).all()
+    assert store.ids.tolist() == catalog["id_str"].tolist() and len(store) == 12 and store.size == 40
+    assert len(store.quarantine) == 0 and list(store.quarantine.columns) == ["id_str", "file_loc", "cause"]
+    assert store.rows(["g3", "g0", "g3"]).tolist() == [3, 0, 3]
+    with pytest.raises(ValueError, match=r"2 of 3 galaxies are not in the image store .*a\.arrow: 'x', 7"):
+        store.rows(["x", "g1", 7])
+    assert sorted(os.listdir(tmp_path / "out")) == [".a.arrow.lock", "a.arrow"]
+    with pa.memory_map(str(store.path)) as file:  # any reader of Arrow can read it
+        whole = pa.ipc.open_file(file).read_all()
+        assert (whole.column("image").chunk(0).to_numpy_ndarray() == pictures).all()
+
+
+def test_store_is_mapped_not_read(tmp_path):
+    catalog, pictures = galaxies(tmp_path / "in")
+    store = ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    assert not store.pixels.flags.writeable and not store.pixels.flags.owndata
+    before = pa.total_allocated_bytes()
+    again = pickle.loads(pickle.dumps(store))
+    assert pa.total_allocated_bytes() - before < pictures.nbytes / 10 and (again.pixels == pictures).all()
+    assert len(pickle.dumps(store)) < 500  # what a worker process is sent
+
+
+def test_images_are_cut_to_a_square_and_resized_by_area(tmp_path):
+    checks = (np.indices((64, 96)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    ramp = np.repeat(np.arange(96, dtype=np.uint8)[None] * 2, 64, axis=0)
+    files = [str(save(checks, tmp_path / "c.png")), str(save(ramp, tmp_path / "r.png"))]
+    store = ImageStore.build(pd.DataFrame({"id_str": ["c", "r"], "file_loc": files}), tmp_path / "a.arrow", size=16)
+    assert abs(store.pixels[0].astype(int) - 127.5).max() < 20  # fine checks become grey, not other checks
+    centres = 16 + 4 * np.arange(16) + 1.5  # columns 16 to 80 remain
+    assert abs(store.pixels[1, :, 1:-1, 0] - 2 * centres[1:-1]).max() <= 1
+
+
+def test_second_build_decodes_nothing_and_changes_are_seen(tmp_path, decoded):
+    catalog, _ = galaxies(tmp_path / "in")
+    ImageStore.build(catalog, tmp_path / "a.arrow", size=16)
+    assert len(decoded) == 12
+    changed = (tmp_path / "a.arrow").stat().st_mtime_ns
+    ImageStore.build(catalog, tmp_path / "a.arrow", size=16)
+    assert len(decoded) == 12 and (tmp_path / "a.arrow").stat().st_mtime_ns == changed
+    save(RGB[:32], catalog["file_loc"][5])
+    store = ImageStore.build(catalog, tmp_path / "a.arrow", size=32)
+    assert (store.pixels[5] == RGB[:32]).all() and len(decoded) == 24
+    assert ImageStore.build(catalog[::-1], tmp_path / "a.arrow", size=32).ids[0] == "g11"
+
+
+def test_bad_files_are_an_error_that_keeps_the_others(tmp_path, decoded):
+    catalog, pictures = galaxies(tmp_path / "in")
+    for row in (2, 7):
+        (tmp_path / "in" / f"{row}.png").write_bytes(b"oops")
+    with pytest.raises(BadImage, match=r"(?s)2 of 12 images cannot be used:.*2\.png: .*b'oops'.*7\.png: .*quarantine"):
+        ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    assert not (tmp_path / "a.arrow").exists() and len(decoded) == 12
+    for row in (2, 7):
+        save(pictures[row], catalog["file_loc"][row])
+    assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
+    assert decoded[12:] == [catalog["file_loc"][2], catalog["file_loc"][7]]
+
+
+@pytest.mark.filterwarnings("ignore:File may have been truncated", "ignore:Image size")
+def test_quarantine(tmp_path, decoded):
+    catalog, pictures = galaxies(tmp_path / "in")
+    (tmp_path / "bad").mkdir()
+    bad = bad_files(tmp_path / "bad")
+    mixed = pd.DataFrame({"id_str": [f"b{i}" for i in range(len(bad))], "file_loc": [str(file) for file, _ in bad]})
+    catalog = pd.concat([mixed[:3], catalog[:5], mixed[3:9], catalog[5:], mixed[9:]], ignore_index=True)
+    store = ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine")
+    assert (store.pixels == pictures).all() and store.ids.tolist() == [f"g{i}" for i in range(12)]
+    assert store.quarantine["id_str"].tolist() == mixed["id_str"].tolist()
+    assert store.quarantine["file_loc"].tolist() == mixed["file_loc"].tolist()
+    assert store.quarantine["cause"][0] == "the file is missing"
+    assert (tmp_path / "a.arrow.quarantine.parquet").exists()
+    count = len(decoded)
+    assert len(ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine")) == 12
+    with pytest.raises(BadImage, match=f"{len(bad)} of {len(catalog)} images cannot be used"):
+        ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    assert len(decoded) == count and len(ImageStore.open(tmp_path / "a.arrow")) == 12  # nothing is lost by asking
+    with pytest.raises(BadImage, match="17 of 17"):
+        ImageStore.build(mixed, tmp_path / "b.arrow", size=40, bad="quarantine")
+
+
+KILLED = """
+import os, pandas as pd, zoobook.images as images
+read, count = images.read_image, []
+def slow(path):
+    count.append(path)
+    if len(count) > 30:
+        os.kill(os.getpid(), 9)
+    return read(path)
+images.read_image = slow
+images._BATCH = 4
+images.ImageStore.build(pd.read_csv("catalog.csv"), "a.arrow", size=40)
+"""
+
+
+def test_killed_and_resumed(tmp_path, decoded):
+    catalog, pictures = galaxies(tmp_path / "in", count=60)
+    catalog.to_csv(tmp_path / "catalog.csv", index=False)
+    assert subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, capture_output=True).returncode == -9
+    store = ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    assert (store.pixels == pictures).all() and 30 <= len(decoded) <= 36
+
+
+@pytest.mark.parametrize("limit", [100_000, 288_100])  # bytes: met while decoding; while writing the finished store
+def test_a_write_that_fails_keeps_what_is_done(tmp_path, decoded, limit):
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    catalog, pictures = galaxies(tmp_path / "in", count=60)  # 288,000 bytes of pixels
+    need = f"{576_000 if limit == 100_000 else 288_000:,} bytes"
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+    try:
+        with pytest.raises(OSError, match=f"writing .* failed .*{need}.*What is decoded is kept"):
+            ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not (tmp_path / "a.arrow").exists()
+    decoded.clear()
+    assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
+    assert len(decoded) == 60 - min(limit // 4800, 60)
+
+
+def test_no_room_and_no_folder(tmp_path, monkeypatch):
+    catalog, _ = galaxies(tmp_path / "in")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write to the folder .*file"):
+        ImageStore.build(catalog, tmp_path / "file" / "a.arrow", size=40)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(
+        OSError, match=r"12 images of 40 × 40 pixels need 115,200 bytes more in .* has 1,000 free"
+    ) as error:
+        ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    assert error.value.errno == errno.ENOSPC
+
+
+def test_two_builds_at_once_share_the_work(tmp_path, decoded):
+    catalog, pictures = galaxies(tmp_path / "in")
+    with ThreadPoolExecutor(2) as pool:
+        stores = list(pool.map(lambda _: ImageStore.build(catalog, tmp_path / "a.arrow", size=40), range(2)))
+    assert len(decoded) == 12 and all((store.pixels == pictures).all() for store in stores)
+
+
+def test_what_is_no_store(tmp_path):
+    catalog, _ = galaxies(tmp_path / "in")
+    store = ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    with pytest.raises(FileNotFoundError, match=r"no image store at .*none\.arrow"):
+        ImageStore.open(tmp_path / "none.arrow")
+    whole = store.path.read_bytes()
+    other = tmp_path / "other.arrow"
+    with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("x", pa.int8())])) as writer:
+        writer.write_batch(pa.record_batch({"x": pa.array([1], pa.int8())}))
+    foreign = other.read_bytes()
+    for data in (whole[: len(whole) // 2], b"", b"hello world " * 9, foreign):
+        other.write_bytes(data)
+        with pytest.raises(ValueError, match=r"other\.arrow is not an image store, or was cut short"):
+            ImageStore.open(other)
+    assert len(ImageStore.build(catalog, other, size=40)) == 12  # a broken store is made again
+
+
+def test_arguments_are_checked(tmp_path):
+    catalog, _ = galaxies(tmp_path / "in", count=2)
+    for frame, options, message in [
+        (catalog, {"size": 4}, "size must be a whole number of pixels, 8 or more, not 4"),
+        (catalog, {"size": 40, "bad": "skip"}, "bad must be 'error' or 'quarantine', not 'skip'"),
+        (catalog.drop(columns="file_loc"), {"size": 40}, "no column `file_loc`"),
+        (catalog.iloc[:0], {"size": 40}, "the catalogue is empty"),
+        (catalog.assign(id_str="a"), {"size": 40}, "'a' in rows 0, 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ImageStore.build(frame, tmp_path / "a.arrow", **options)
+
+
+def test_real_galaxies(tmp_path, shared):
+    files = sorted((shared / "real" / "originals").glob("*.png"))
+    store = ImageStore.build(
+        pd.DataFrame({"id_str": [f.stem for f in files], "file_loc": list(map(str, files))}),
+        tmp_path / "a.arrow",
+        size=53,
+    )
+    for file, stored in zip(files, store.pixels, strict=True):
+        whole = np.asarray(Image.open(file))
+        assert (read_image(file) == whole).all()
+        by_area = whole.reshape(53, 8, 53, 8, 3).mean(axis=(1, 3))
+        assert np.corrcoef(by_area.ravel(), stored.ravel())[0, 1] > 0.98
+        assert abs(by_area.mean() - stored.mean()) < 0.5
+    assert decoding._blank_share(store.pixels[0]) == 0
+
+
+def test_opening_is_quick_however_many_rows(tmp_path):
+    catalog, _ = galaxies(tmp_path / "in", count=2)
+    ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    start = time.perf_counter()
+    for _ in range(20):
+        ImageStore.open(tmp_path / "a.arrow")
+    assert time.perf_counter() - start < 2

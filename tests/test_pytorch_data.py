@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import affine_transform
+
+from zoobook import augment
+from zoobook.pytorch.data import Batches, look
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (50, 24, 24, 3), dtype=np.uint8)
+UPRIGHT = np.float32([[1, 0, 0], [0, 1, 0]])
+
+
+def seen(image, view, channels=3, size=24):
+    return look(torch.tensor(image[None]), torch.tensor(view[None]), channels, size)[0].permute(1, 2, 0).numpy()
+
+
+def test_the_plain_view_is_the_image_itself():
+    np.testing.assert_allclose(seen(PIXELS[0], UPRIGHT), PIXELS[0] / 255, atol=1e-5)
+    np.testing.assert_allclose(seen(PIXELS[0], UPRIGHT, 1)[..., 0], PIXELS[0].mean(-1) / 255, atol=1e-5)
+
+
+def test_quarter_turns_and_flips_are_those_of_numpy():
+    turned = np.float32([[0, -1, 0], [1, 0, 0]])
+    flipped = np.float32([[-1, 0, 0], [0, 1, 0]])
+    np.testing.assert_allclose(seen(PIXELS[1], turned), np.rot90(PIXELS[1], 1) / 255, atol=1e-5)
+    np.testing.assert_allclose(seen(PIXELS[1], flipped), PIXELS[1][:, ::-1] / 255, atol=1e-5)
+
+
+def test_random_views_are_the_affine_maps_of_scipy():
+    """Also where the view reaches beyond the edge and the image is mirrored."""
+    side = 24
+    for image, view in zip(PIXELS, augment.views(50, seed=3, epoch=2), strict=True):
+        (a, b, c), (d, e, f) = view.astype(float)
+        matrix = np.array([[e, d], [b, a]])  # SciPy counts rows first, from the centre of the first pixel
+        middle = (side - 1) / 2
+        offset = np.array([f, c]) * side / 2 + middle - matrix @ [middle, middle]
+        grey = affine_transform(image.mean(-1), matrix, offset, order=1, mode="reflect")
+        np.testing.assert_allclose(seen(image, view, 1)[..., 0], grey / 255, atol=2e-4)
+
+
+def test_views_keep_what_they_promise():
+    views = augment.views(20_000, seed=0, epoch=0).astype(float)
+    linear = views[:, :, :2]
+    determinant = np.linalg.det(linear)
+    side = np.sqrt(np.abs(determinant))
+    np.testing.assert_allclose(linear @ linear.transpose(0, 2, 1), np.eye(2) * side[:, None, None] ** 2, atol=1e-6)
+    assert augment.ZOOM[0] <= side.min() < 0.81 and 0.92 < side.max() <= augment.ZOOM[1] + 1e-6
+    assert side.mean() == pytest.approx(augment.CENTRE, abs=2e-3)
+    assert (determinant > 0).mean() == pytest.approx(0.5, abs=0.02)
+    angle = np.arctan2(linear[:, 1, 1], -linear[:, 0, 1])
+    assert np.histogram(angle, 12, (-np.pi, np.pi))[0].std() < 100
+    assert np.abs(views[:, :, 2]).max() <= 2 * augment.SHIFT
+
+
+def test_small_views_of_large_images_do_not_alias():
+    """A fine checkerboard must become even grey."""
+    board = (np.indices((424, 424)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, -1)
+    small = seen(board, augment.centre_views(1)[0], 1, 64)
+    assert small.shape == (64, 64, 1) and np.abs(small - 0.5).max() < 0.05
+
+
+def test_every_epoch_shows_each_galaxy_once_in_another_order():
+    rows, targets = np.arange(10, 47), np.arange(37)
+    batches = Batches(PIXELS, rows, 8, targets, seed=5)
+    assert len(batches) == len(list(batches)) == 5
+    orders = []
+    for epoch in (0, 1, 0):
+        batches.epoch = epoch
+        parts = list(batches)
+        assert max(len(p[2]) for p in parts) - min(len(p[2]) for p in parts) <= 1
+        order = torch.cat([p[2] for p in parts]).numpy()
+        assert sorted(order) == list(targets)
+        np.testing.assert_array_equal(torch.cat([p[0] for p in parts]), PIXELS[rows[order]])
+        orders.append((order, torch.cat([p[1] for p in parts]).numpy()))
+    assert not np.array_equal(orders[0][0], orders[1][0]) and not np.array_equal(orders[0][1], orders[1][1])
+    assert np.array_equal(orders[0][0], orders[2][0]) and np.array_equal(orders[0][1], orders[2][1])
+
+
+def test_a_galaxy_has_its_view_whatever_the_batches():
+    def found(size):
+        parts = list(Batches(PIXELS, np.arange(50), size, np.arange(50), seed=1))
+        order = torch.cat([p[2] for p in parts])
+        return torch.cat([p[1] for p in parts])[order.argsort()]
+
+    assert torch.equal(found(7), found(50))
+
+
+def test_evaluation_is_in_order_with_central_views():
+    parts = list(Batches(PIXELS, np.arange(50), 20))
+    np.testing.assert_array_equal(torch.cat([p[0] for p in parts]), PIXELS)
+    np.testing.assert_array_equal(torch.cat([p[1] for p in parts]), augment.centre_views(50))

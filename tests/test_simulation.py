@@ -1,0 +1,400 @@
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from zoobook import simulation, trees, votes
+from zoobook.simulation import galaxy, profiles, survey
+
+galsim = pytest.importorskip("galsim")
+TREE = trees.load("decals_dr5")
+ORACLE = [f"{column}_oracle" for column in TREE.label_columns]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return simulation.draw_truth(3000, seed=4)
+
+
+@pytest.fixture(scope="module")
+def voted(truth):
+    return simulation.vote(truth, seed=4)
+
+
+@pytest.fixture()
+def plain():
+    """A row of truth without any structure, 60 arcsec wide."""
+    row = simulation.draw_truth(1, seed=0).iloc[0].to_dict()
+    row.update({
+        "true_type": "lenticular", "true_frame_arcsec": 60.0, "true_r50_arcsec": 5.0, "true_mag_r": 16.0,
+        "true_pa_deg": 30.0, "true_bulge_fraction": 0.0, "true_disk_scale_arcsec": 3.0, "true_disk_break_arcsec": 0.0,
+        "true_bar_fraction": 0.0, "true_arm_count": 0, "true_flocculence": 0.0, "true_knots": 0,
+        "true_knot_fraction": 0.0, "true_ring_kind": "none", "true_dust": 0.0, "true_companion_ratio": 0.0,
+        "true_tail_strength": 0.0, "true_asymmetry": 0.0, "true_overlap_ratio": 0.0, "true_seeing_arcsec": 1.2,
+        "true_bulge_boxiness": 2.0, "true_g_r": 0.7, "true_r_z": 0.6,
+    })
+    return row
+
+
+def galsim_psf(fwhm):
+    sigma = profiles.core_sigma(fwhm)
+    wing = galsim.Gaussian(sigma=sigma * profiles.WING_WIDTH, flux=profiles.WING_LIGHT)
+    return galsim.Gaussian(sigma=sigma, flux=1 - profiles.WING_LIGHT) + wing
+
+
+def moment_axis_ratio(image):
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] - (image.shape[0] - 1) / 2
+    weight = image * (np.hypot(x, y) < 0.45 * len(image))
+    covariance = np.array([[(weight * a * b).sum() for a in (x, y)] for b in (x, y)])
+    low, high = np.linalg.eigvalsh(covariance)
+    return np.sqrt(low / high)
+
+
+# ------------------------------------------------------------------------------------------------ light, against GalSim
+
+
+@pytest.mark.parametrize("index", [1.0, 2.5, 4.0])
+@pytest.mark.parametrize("q", [1.0, 0.6, 0.35])
+def test_sersic_galaxies_are_those_of_galsim(plain, index, q):
+    plain.update({"true_type": "elliptical", "true_bulge_fraction": 1.0, "true_r50_arcsec": 4.0,
+                  "true_bulge_sersic": index, "true_bulge_q": q})
+    ours = simulation.noise_free(plain, 128)[1]
+    flux = 10 ** (-0.4 * (16.0 - 22.5))
+    model = galsim.Sersic(index, half_light_radius=4.0 * np.sqrt(q), flux=flux).shear(q=q, beta=30 * galsim.degrees)
+    theirs = galsim.Convolve(model, galsim_psf(1.2)).drawImage(nx=128, ny=128, scale=60 / 128).array
+    assert ours.sum() == pytest.approx(theirs.sum(), rel=0.005)
+    assert np.abs(ours - theirs).max() < 0.02 * theirs.max()
+    # The ellipse of the half-light radius holds half of the total light, the PSF apart.
+    image = profiles.sersic(grid := profiles.Grid(256, 60.0), 1.0, 4.0, index, q, 30.0) * grid.step**2
+    c, s = np.cos(np.deg2rad(30)), np.sin(np.deg2rad(30))
+    ellipse = np.hypot(grid.x * c + grid.y * s, (grid.y * c - grid.x * s) / q) < 4.0
+    assert image[ellipse].sum() == pytest.approx(0.5, abs=0.012)
+
+
+@pytest.mark.parametrize("fwhm", [0.9, 1.2, 1.8])
+def test_point_sources_have_the_width_and_light_of_the_psf(fwhm):
+    psf = galsim_psf(fwhm)
+    assert psf.xValue(fwhm / 2, 0) / psf.xValue(0, 0) == pytest.approx(0.5, rel=1e-3)
+    grid = profiles.Grid(64, 20.0)
+    ours = profiles.point_sources([(0.37, -1.21, np.ones(3))], grid, [fwhm] * 3)[1] * grid.step**2
+    theirs = psf.shift(0.37, -1.21).drawImage(nx=grid.side, ny=grid.side, scale=grid.step).array
+    assert ours.sum() == pytest.approx(1.0, abs=1e-3)
+    assert np.abs(ours - theirs).max() < 1e-3 * theirs.max()
+
+
+@pytest.mark.parametrize("inclination", [0.0, 45.0, 65.0])
+def test_inclined_disks_are_those_of_galsim(plain, inclination):
+    plain.update({"true_inclination_deg": inclination, "true_disk_thickness": 0.12})
+    ours = simulation.noise_free(plain, 128)[1]
+    model = galsim.InclinedExponential(inclination * galsim.degrees, scale_radius=3.0, scale_h_over_r=0.12)
+    model = model.withFlux(10 ** (-0.4 * (16.03 - 0.03 - 22.5))).rotate(30 * galsim.degrees)
+    theirs = galsim.Convolve(model, galsim_psf(1.2)).drawImage(nx=128, ny=128, scale=60 / 128).array
+    assert ours.sum() == pytest.approx(theirs.sum(), rel=0.01)
+    assert moment_axis_ratio(ours) == pytest.approx(moment_axis_ratio(theirs), rel=0.03)
+    assert np.abs(ours - theirs).max() < 0.06 * theirs.max()
+
+
+def test_edge_on_disks_are_those_of_galsim(plain):
+    plain.update({"true_type": "edge-on", "true_inclination_deg": 90.0, "true_disk_thickness": 0.15})
+    ours = simulation.noise_free(plain, 128)[1]
+    model = galsim.InclinedExponential(90 * galsim.degrees, scale_radius=3.0, scale_h_over_r=0.15)
+    model = model.withFlux(10 ** (-0.4 * (16.0 - 22.5))).rotate(30 * galsim.degrees)
+    theirs = galsim.Convolve(model, galsim_psf(1.2)).drawImage(nx=128, ny=128, scale=60 / 128).array
+    assert ours.sum() == pytest.approx(theirs.sum(), rel=0.01)
+    assert np.abs(ours - theirs).max() < 0.03 * theirs.max()
+
+
+def test_arms_and_rings_do_what_the_truth_says(plain):
+    plain.update({"true_inclination_deg": 0.0, "true_pa_deg": 0.0})
+    plain.update({"true_frame_arcsec": 40.0, "true_seeing_arcsec": 0.5})
+    smooth = simulation.noise_free(plain, 160)[0]
+    y, x = np.mgrid[:160, :160] - 79.5
+    radius, angle = np.hypot(x, y) * 0.25, np.arctan2(y, x)
+    for arms in (2, 3, 5):
+        spiral = plain | {"true_type": "spiral", "true_arm_count": arms, "true_arm_pitch_deg": 18.0}
+        spiral = simulation.noise_free(spiral | {"true_arm_contrast": 2.0}, 160)[0]
+        annulus = (radius > 4.5) & (radius < 5.0)
+        power = [abs((spiral[annulus] * np.exp(1j * m * angle[annulus])).sum()) for m in range(1, 8)]
+        assert int(np.argmax(power)) + 1 == arms
+        assert spiral.sum() == pytest.approx(smooth.sum(), rel=0.1)
+    ring = simulation.noise_free(plain | {
+        "true_ring_kind": "outer", "true_ring_radius_arcsec": 7.0, "true_ring_width_arcsec": 0.8,
+        "true_ring_contrast": 1.5, "true_ring_gap": 0.3}, 160)[0]
+    bins = np.arange(3, 11, 0.5)
+    annuli = [(radius >= r) & (radius < r + 0.5) for r in bins]
+    excess = [np.median(ring[annulus] / smooth[annulus]) for annulus in annuli]
+    assert bins[int(np.argmax(excess))] + 0.25 == pytest.approx(7.0, abs=0.6)
+    assert max(excess) == pytest.approx(2.5, rel=0.15)
+
+
+def test_the_scene_is_the_same_at_every_image_size(truth):
+    rows = truth[truth["true_artifact"] == "none"].head(6).to_dict("records")
+    for row in rows:
+        small = simulation.noise_free(row, 64, seed=4, clutter=True)
+        large = simulation.noise_free(row, 192, seed=4, clutter=True)
+        shrunk = large.reshape(3, 64, 3, 64, 3).sum((2, 4))
+        assert np.corrcoef(small.ravel(), shrunk.ravel())[0, 1] > 0.99
+        inner = np.s_[:, 16:48, 16:48]
+        assert small[inner].sum() == pytest.approx(shrunk[inner].sum(), rel=0.03)
+
+
+# --------------------------------------------------------------------------------------------------------- colour
+
+
+def test_grey_light_is_stretched_as_astropy_does():
+    from astropy.visualization import make_lupton_rgb
+
+    light = np.linspace(0.01, 250, 4096, dtype=np.float32).reshape(64, 64)
+    ours = simulation.colour(np.stack([light * s for s in (0.008, 0.014, 0.019)]))
+    assert np.ptp(ours, axis=2).max() <= 1  # grey stays grey
+    # Parameters that make astropy's mapping arcsinh(I) / span; the survey adds its black point and a little contrast.
+    black, span = np.arcsinh(-0.5), np.arcsinh(300.0) - np.arcsinh(-0.5)
+    q = 10 * np.sinh(0.1 * span)
+    lupton = make_lupton_rgb(light, light, light, minimum=0, stretch=q, Q=q)[..., 0] / 255
+    value = lupton - black / span
+    weight = np.sin((1 - 1 / 2.5) * np.pi / 2)
+    expected = np.clip(value * (1 + (1 - weight) ** 2 * value), 0, 1) * 255
+    assert np.abs(ours[..., 0] - expected).max() < 2.1  # both cut to whole levels
+
+
+def test_blue_light_is_blue_and_empty_sky_is_dark_grey():
+    bands = np.zeros((3, 16, 16), np.float32)
+    assert simulation.colour(bands).max() < 20
+    bands[0, 8, 8], bands[2, 4, 4] = 1.0, 1.0
+    picture = simulation.colour(bands)
+    assert picture[8, 8].argmax() == 2 and picture[4, 4].argmax() == 0
+
+
+# ----------------------------------------------------------------------------------------------------- randomness
+
+
+def test_a_galaxy_depends_on_its_seed_and_number_alone(truth):
+    part = simulation.draw_truth(20, seed=4, start=100)
+    pd.testing.assert_frame_equal(part, truth.iloc[100:120].reset_index(drop=True))
+    shuffled = truth.head(50).sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(
+        simulation.vote(shuffled, 4).sort_index(), simulation.vote(truth.head(50), 4))
+    row = truth.iloc[3]
+    np.testing.assert_array_equal(simulation.render(row, 48, 4), simulation.render(row.to_dict(), 48, 4))
+    assert (simulation.render(row, 48, 5) != simulation.render(row, 48, 4)).mean() > 0.3
+    assert simulation.draw_truth(1, seed=5)["true_ra"][0] != truth["true_ra"][0]
+
+
+def fingerprints(catalog):
+    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in catalog["file_loc"]]
+
+
+def test_same_survey_however_it_is_made(tmp_path):
+    whole = simulation.make_survey(tmp_path / "a", 130, image_size=24, seed=3, workers=2)
+    simulation.make_survey(tmp_path / "b", 7, image_size=24, seed=3)
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*.png")}
+    grown = simulation.make_survey(tmp_path / "b", 130, image_size=24, seed=3, workers=1)
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items())  # finished images were not made again
+    assert fingerprints(whole) == fingerprints(grown)
+    pd.testing.assert_frame_equal(whole.drop(columns="file_loc"), grown.drop(columns="file_loc"))
+    fewer = simulation.make_survey(tmp_path / "b", 9, image_size=24, seed=3)
+    pd.testing.assert_frame_equal(fewer, grown.head(9))
+    assert whole["id_str"].is_unique and whole["iauname"].is_unique and whole["id_str"][7] == "sim3-0000007"
+    assert Image.open(whole["file_loc"][0]).size == (24, 24) and Path(whole["file_loc"][0]).is_absolute()
+
+
+def test_a_killed_run_goes_on_without_loss(tmp_path):
+    code = "from zoobook import simulation; simulation.make_survey({!r}, {}, image_size=24, seed=6, workers=1)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code.format(str(tmp_path), 5000)], stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.rglob("*.png"))) < 130 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
+    assert len(made) >= 130 and process.returncode == -signal.SIGKILL
+    count = 100 * (len(made) // 100 + 1)
+    catalog = simulation.make_survey(tmp_path, count, image_size=24, seed=6, workers=1)
+    assert all(p.stat().st_mtime_ns == t for p, t in made.items())
+    assert not list(tmp_path.rglob("*.part")) and len(catalog) == count
+    for i in (0, len(made) - 1, count - 1):
+        row = simulation.draw_truth(1, seed=6, start=i).iloc[0]
+        np.testing.assert_array_equal(np.asarray(Image.open(catalog["file_loc"][i])), simulation.render(row, 24, 6))
+
+
+# ----------------------------------------------------------------------------------------------------- volunteers
+
+
+def test_every_answer_occurs_and_every_question_is_asked(voted):
+    assert (voted[TREE.label_columns].sum() > 0).all()
+    for question, (start, stop) in zip(TREE.questions, TREE.index_groups, strict=True):
+        total = voted[TREE.label_columns[start:stop]].sum(axis=1)
+        assert (total > 0).mean() >= 0.03 and (total >= 10).mean() >= 0.03, question.name
+        if question.asked_after:
+            assert (total == voted[list(question.asked_after)].sum(axis=1)).all()
+        else:
+            assert total.between(20, 60).all()
+
+
+def test_vote_fractions_resemble_gz_decals(voted):
+    def fraction(question, answer):
+        columns = [a.column for a in TREE.question(question).answers]
+        return voted[f"{question}-dr5_{answer}"].sum() / voted[columns].to_numpy().sum()
+
+    assert 0.48 < fraction("smooth-or-featured", "smooth") < 0.62
+    assert 0.30 < fraction("smooth-or-featured", "featured-or-disk") < 0.44
+    assert 0.04 < fraction("smooth-or-featured", "artifact") < 0.11
+    assert 0.14 < fraction("disk-edge-on", "yes") < 0.24
+    assert 0.40 < fraction("has-spiral-arms", "yes") < 0.70
+    assert 0.02 < fraction("merging", "merger") < 0.09
+
+
+def test_both_ring_rules_have_something_to_work_with(voted):
+    ring = voted["rare-features-dr5_ring"] / voted["rare-features-dr5_total-votes"].clip(lower=1)
+    first = voted[TREE.label_columns[:3]].sum(axis=1)
+    featured = voted["smooth-or-featured-dr5_featured-or-disk"] / first
+    face_on = voted["disk-edge-on-dr5_no"] / voted[["disk-edge-on-dr5_yes", "disk-edge-on-dr5_no"]].sum(axis=1)
+    usable = (featured > 0.25) & (face_on > 0.75)
+    assert (usable & (ring > 0.25)).mean() > 0.03
+    assert (usable & (ring < 0.05)).mean() > 0.15
+    assert (voted["rare-features-dr5_total-votes"] == first - voted["smooth-or-featured-dr5_artifact"]).all()
+
+
+def test_concentrations_are_reachable_by_a_model(truth, voted):
+    alpha = simulation.concentrations(truth, TREE)
+    assert alpha.min() > 1.0 and alpha.max() < 101.0
+    np.testing.assert_array_equal(alpha, voted[ORACLE].to_numpy())
+
+
+def test_votes_scatter_as_the_dirichlet_multinomial_says(voted):
+    counts, alpha = voted[TREE.label_columns].to_numpy(float), voted[ORACLE].to_numpy()
+    for start, stop in TREE.index_groups:
+        k, a = counts[:, start:stop], alpha[:, start:stop]
+        n, total = k.sum(axis=1, keepdims=True), a.sum(axis=1, keepdims=True)
+        p = a / total
+        asked = n[:, 0] > 0
+        variance = n * p * (1 - p) * (n + total) / (1 + total)
+        z = ((k - n * p)[asked] / np.sqrt(variance[asked]))
+        assert np.abs(z.mean(axis=0)).max() < 4 / np.sqrt(asked.sum())
+        # The mean square of z is one; its own scatter is taken from the sample.
+        square = z**2
+        assert (np.abs(square.mean(axis=0) - 1) < 5 * square.std(axis=0) / np.sqrt(asked.sum())).all()
+
+
+def test_the_oracle_beats_the_best_constant_on_every_question(voted):
+    counts = voted[TREE.label_columns].to_numpy(float)
+    constant = np.tile(votes.fit_constant(counts, TREE), (len(counts), 1))
+    gain = votes.nll(constant, counts, TREE) - votes.nll(voted[ORACLE].to_numpy(), counts, TREE)
+    assert (gain.mean(axis=0) > 0.02).all()
+
+
+def test_fractions_follow_what_is_visible(truth, voted):
+    ring = voted["rare-features-dr5_ring"] / voted["rare-features-dr5_total-votes"].clip(lower=1)
+    assert ring[simulation.visibility(truth)["ring"] > 0.5].mean() > 0.3
+    assert ring[truth["true_ring_kind"] == "none"].mean() < 0.03
+    artifact = voted["smooth-or-featured-dr5_artifact"] / voted[TREE.label_columns[:3]].sum(axis=1)
+    assert artifact[truth["true_artifact_severity"] > 0.6].mean() > 0.6
+    assert artifact[truth["true_artifact"] == "none"].mean() < 0.06
+
+
+# ------------------------------------------------------------------------------------------------ the real survey
+
+
+def summary(pictures):
+    """Sky, noise, centre, colour, size and radial profile of pictures [N, 128, 128, 3]."""
+    pictures = pictures.astype(float)
+    y, x = np.mgrid[:128, :128] - 63.5
+    radius = np.hypot(x, y) / 128
+    corner = pictures[:, radius > 0.58]
+    rough = pictures[:, 1:24, 1:24].mean(axis=3)
+    rough = rough - (pictures[:, :23, 1:24] + pictures[:, 2:25, 1:24] + pictures[:, 1:24, :23]
+                     + pictures[:, 1:24, 2:25]).mean(axis=3) / 4
+    edges = np.arange(0, 0.5, 0.025)
+    annuli = [(radius >= a) & (radius < a + 0.025) for a in edges]
+    profile = np.stack([np.median(pictures[:, annulus], axis=1) for annulus in annuli], axis=1)
+    sky = np.median(corner, axis=1)
+    light = np.clip(profile.mean(axis=2) - sky.mean(axis=1)[:, None], 0, None) * (edges + 0.0125)
+    growth = np.cumsum(light, axis=1) / np.maximum(light.sum(axis=1), 1e-9)[:, None]
+    return {
+        "sky": np.median(sky, axis=0),
+        "noise": np.median(1.4826 * np.median(np.abs(rough).reshape(len(rough), -1), axis=1)),
+        "channel noise": np.median(
+            1.4826 * np.median(np.abs(corner - sky[:, None]), axis=1), axis=0),
+        "centre": np.median(pictures[:, radius < 0.028].mean(axis=1), axis=0),
+        "red over blue": np.median(profile[:, 4, 0] / profile[:, 4, 2]),
+        "half light": np.median([np.interp(0.5, g, edges + 0.0125) for g in growth]),
+        "profile": np.median(profile.mean(axis=2), axis=0),
+    }
+
+
+def test_pictures_measure_as_the_real_ones(shared, voted, truth):
+    """Tolerances are in levels of 255: sky 2, noise 25 per cent, centre 15, size 20 per cent, profile 12."""
+    files = sorted((shared / "real" / "rings" / "images").glob("*.jpg"))
+    real = summary(np.stack([np.asarray(Image.open(f).resize((128, 128), Image.Resampling.BOX)) for f in files]))
+    # The real galaxies were chosen as featured, not edge-on and without spiral arms.
+    first = voted[TREE.label_columns[:3]].sum(axis=1)
+    alike = (voted["smooth-or-featured-dr5_featured-or-disk"] / first > 0.4) & (
+        truth["true_artifact"] == "none") & (truth["true_inclination_deg"] < 72) & (
+        truth["true_arm_contrast"] < 0.9) & truth["true_type"].isin(["lenticular", "spiral", "irregular"])
+    chosen = truth[alike].head(220).to_dict("records")
+    sim = summary(np.stack([simulation.render(row, 128, 4) for row in chosen]))
+    assert np.abs(sim["sky"] - real["sky"]).max() <= 2
+    assert sim["noise"] == pytest.approx(real["noise"], rel=0.25)
+    assert np.abs(sim["channel noise"] - real["channel noise"]).max() < 2
+    assert np.abs(sim["centre"] - real["centre"]).max() < 15
+    assert sim["red over blue"] == pytest.approx(real["red over blue"], abs=0.1)
+    assert sim["half light"] == pytest.approx(real["half light"], rel=0.2)
+    assert np.abs(sim["profile"] - real["profile"]).max() < 12
+
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot write the simulated survey to .*file.*writable"):
+        simulation.make_survey(tmp_path / "file", 3, image_size=16)
+
+
+def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
+    save, calls = Image.Image.save, []
+
+    def full(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) > 4:
+            raise OSError(28, "No space left on device")
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left on device.*Finished galaxies are kept"):
+        simulation.make_survey(tmp_path, 9, image_size=16)
+    monkeypatch.setattr(Image.Image, "save", save)
+    assert len(list(tmp_path.rglob("*.png"))) == 4
+    assert len(simulation.make_survey(tmp_path, 9, image_size=16)) == 9
+
+
+@pytest.mark.parametrize("wrong", [{"n_galaxies": 0}, {"n_galaxies": 2.5}, {"image_size": 8}, {"seed": -1}])
+def test_senseless_options(tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        simulation.make_survey(tmp_path, **({"n_galaxies": 5, "image_size": 24, "seed": 0} | wrong))
+
+
+def test_names_are_positions():
+    from astropy.coordinates import SkyCoord
+
+    table = simulation.draw_truth(50, seed=9)
+    names = survey.iau_names(table["true_ra"].to_numpy(), table["true_dec"].to_numpy())
+    for name, ra, dec in zip(names, table["true_ra"], table["true_dec"], strict=True):
+        there = SkyCoord(f"{name[1:3]}h{name[3:5]}m{name[5:10]}s {name[10:13]}d{name[13:15]}m{name[15:]}s")
+        assert there.separation(SkyCoord(ra, dec, unit="deg")).arcsec < 0.2
+
+
+def test_light_of_the_bands_follows_the_colours():
+    g, r, z = galaxy.fluxes(16.0, 0.7, 0.6)
+    assert -2.5 * np.log10(g / r) == pytest.approx(0.7, abs=1e-5)
+    assert 22.5 - 2.5 * np.log10(r) == pytest.approx(16.0, abs=1e-5)
+    assert 2.5 * np.log10(z / r) == pytest.approx(0.6, abs=1e-5)

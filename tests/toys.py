@@ -1,0 +1,56 @@
+"""A toy survey that even a tiny network learns in seconds: small or large blobs, and votes that tell which."""
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from zoobook import trees
+from zoobook.images import ImageStore
+
+SIZE = 32
+FOLDER = tempfile.TemporaryDirectory()
+TREE = trees.load("decals_dr5")
+
+
+@cache
+def survey() -> tuple[ImageStore, pd.DataFrame]:
+    """96 galaxies: an image store, and a catalogue with votes, subsets and labels of every kind."""
+    rng = np.random.default_rng(0)
+    count, folder = 96, Path(FOLDER.name)
+    large = rng.integers(0, 2, count)
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE / 2
+    for i in range(count):
+        blob = 200 * np.exp(-np.hypot(x, y) / (10 if large[i] else 3))[..., None] + rng.normal(0, 8, (SIZE, SIZE, 3))
+        Image.fromarray(np.clip(blob, 0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    votes = np.zeros((count, len(TREE.label_columns)), int)
+    for start, _ in TREE.index_groups[:-1]:  # nobody was asked the last question
+        votes[:, start], votes[:, start + 1] = 20 * large, 20 * (1 - large)
+    catalog = pd.DataFrame(
+        {
+            "id_str": [f"toy_{i}" for i in range(count)],
+            "file_loc": [str(folder / f"{i}.png") for i in range(count)],
+            "subset": np.where(np.arange(count) % 4 == 0, "val", "train"),
+            "large": large,
+            "kind": np.where(large, "big", np.array(["ring", "bar"])[rng.integers(0, 2, count)]),
+            "radius": 3.0 + 7 * large + rng.normal(0, 0.1, count),
+        }
+    )
+    catalog[TREE.label_columns] = votes
+    return ImageStore.build(catalog, folder / "toys.arrow", size=SIZE), catalog
+
+
+@cache
+def trained():
+    """The result of a short PyTorch training on the toy survey."""
+    from zoobook.pytorch import train
+
+    store, catalog = survey()
+    return train(store, catalog, TREE, out_dir=Path(FOLDER.name) / "pytorch", **quick())
+
+
+def quick(**options) -> dict:
+    """Settings for a training that lasts seconds."""
+    return dict(architecture="test_efficientnet", epochs=3, batch_size=12, learning_rate=3e-3, devices="cpu") | options
