@@ -4,7 +4,7 @@ import torch
 from scipy.ndimage import affine_transform
 
 from zoobook import augment
-from zoobook.pytorch.data import Batches, look
+from zoobook.pytorch.data import Batches, look, preview
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 24, 24, 3), dtype=np.uint8)
 UPRIGHT = np.float32([[1, 0, 0], [0, 1, 0]])
@@ -89,3 +89,12 @@ def test_evaluation_is_in_order_with_central_views():
     parts = list(Batches(PIXELS, np.arange(50), 20))
     np.testing.assert_array_equal(torch.cat([p[0] for p in parts]), PIXELS)
     np.testing.assert_array_equal(torch.cat([p[1] for p in parts]), augment.centre_views(50))
+
+
+def test_preview_shows_what_training_sees():
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[8:24, 8:24] = [200, 100, 0]
+    shown = preview(image, n_views=4)
+    assert shown.shape == (4, 32, 32, 3) and shown.dtype == np.uint8
+    assert (shown[:, 16, 16] == [200, 100, 0]).all() and not np.array_equal(shown[0], shown[1])
+    assert (preview(image, n_views=2, channels=1)[:, 16, 16] == 100).all()

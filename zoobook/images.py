@@ -82,28 +82,17 @@ class ImageStore:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
         files = [os.path.abspath(file) for file in catalog["file_loc"].astype(str)]
-        path = runs.own_folder(Path(path).expanduser().absolute().parent) / Path(path).name
+        path = Path(path).expanduser().absolute()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size), files, chunksize=256)), dtype=np.uint64)
+            rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size), files)), dtype=np.uint64)
             key = runs.fingerprint(ids.tolist(), files, rowkeys, int(size), _VERSION)
-            with FileLock(path.with_name(f".{path.name}.lock")):
-                store = cls._finished(path, key)
-                if store is None:
-                    decoded = _Partial(path, len(ids), int(size))
-                    causes = decoded.fill(files, rowkeys, pool)
-                    if causes and (bad == "error" or len(causes) == len(ids)):
-                        raise _bad_files([files[row] for row in causes], list(causes.values()), len(ids), path)
-                    left_out = pd.DataFrame(
-                        {
-                            "id_str": [ids[row] for row in causes],
-                            "file_loc": [files[row] for row in causes],
-                            "cause": list(causes.values()),
-                        }
-                    )
-                    good = np.setdiff1d(np.arange(len(ids)), list(causes))
-                    _write(path, ids[good], decoded.compact(good), left_out, {"key": key, "size": int(size)})
-                    decoded.remove()
-                    store = cls.open(path)
+            store = cls._finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
+            if store is None:
+                runs.own_folder(path.parent)
+                with FileLock(path.with_name(f".{path.name}.lock")):
+                    store = cls._finished(path, key)  # another process may just have made it
+                    if store is None:
+                        store = cls._make(path, key, ids, files, rowkeys, int(size), bad, pool)
         if bad == "error" and len(store.quarantine):
             left_out = store.quarantine
             raise _bad_files(left_out["file_loc"].tolist(), left_out["cause"].tolist(), len(ids), path)
@@ -178,6 +167,20 @@ class ImageStore:
 
     def __reduce__(self):
         return ImageStore.open, (str(self.path),)  # a worker process maps the file itself
+
+    @classmethod
+    def _make(cls, path, key, ids, files, rowkeys, size, bad, pool) -> ImageStore:
+        """Decode what is not decoded yet and write the store; called under its lock."""
+        decoded = _Partial(path, len(ids), size)
+        causes = decoded.fill(files, rowkeys, pool)
+        rows, why = list(causes), list(causes.values())
+        if causes and (bad == "error" or len(causes) == len(ids)):
+            raise _bad_files([files[row] for row in rows], why, len(ids), path)
+        left_out = pd.DataFrame({"id_str": ids[rows], "file_loc": [files[row] for row in rows], "cause": why})
+        good = np.setdiff1d(np.arange(len(ids)), rows)
+        _write(path, ids[good], decoded.compact(good), left_out, {"key": key, "size": size})
+        decoded.remove()
+        return cls.open(path)
 
     @classmethod
     def _finished(cls, path: Path, key: str) -> ImageStore | None:

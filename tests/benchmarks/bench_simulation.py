@@ -11,7 +11,7 @@ from zoobook import simulation
 
 def main() -> None:
     galaxies, size = (int(x) for x in (sys.argv[1:] + ["600", "128"][len(sys.argv) - 1 :]))
-    for name, workers in (("one process", 1), ("all cores, first run", None), ("all cores, processes warm", None)):
+    for name, workers in (("as it comes", None), ("one process", 1), ("two processes", 2), ("two processes, warm", 2)):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             simulation.make_survey(folder, galaxies, image_size=size, seed=1, workers=workers)

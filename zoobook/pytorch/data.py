@@ -84,6 +84,24 @@ def look(images: torch.Tensor, views: torch.Tensor, channels: int, image_size: i
     return seen.div_(255).contiguous(memory_format=torch.channels_last)
 
 
+def preview(image: np.ndarray, n_views: int = 8, seed: int = 0, channels: int = 3) -> np.ndarray:
+    """Random views of one galaxy, as training sees them, to look at.
+
+    Args:
+        image: uint8 [H, W, 3].
+        n_views: how many views.
+        seed: other seeds give other views.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        ndarray: uint8 [n_views, H, W, 3].
+    """
+    images = torch.from_numpy(np.repeat(image[None], n_views, axis=0))
+    views = torch.from_numpy(augment.views(n_views, seed, epoch=0))
+    seen = look(images, views, channels, image.shape[0]).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+    return (255 * seen).round().byte().numpy()
+
+
 def _rank() -> tuple[int, int]:
     """Number of this process, and how many there are."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

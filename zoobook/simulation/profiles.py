@@ -164,9 +164,16 @@ def pixel_share(first, count: int, sigma) -> np.ndarray:
     Returns:
         ndarray: float32 [S, K, count].
     """
-    edges = np.asarray(first, np.float32)[:, None] + (np.arange(count + 1, dtype=np.float32) - np.float32(0.5))
-    integral = erf(edges * (np.sqrt(0.5) / np.asarray(sigma))[:, None, None].astype(np.float32))
-    return (integral[..., 1:] - integral[..., :-1]) * np.float32(0.5)
+    first, sigma = np.asarray(first, np.float32), np.asarray(sigma, np.float32)
+    # Six widths hold all the light there is in single precision: elsewhere the answer is zero.
+    window = min(2 * int(np.ceil(6 * sigma.max())) + 2, count)
+    start = np.clip(np.round(-first).astype(int) - window // 2, 0, count - window)
+    edges = (first + start)[:, None] + (np.arange(window + 1, dtype=np.float32) - np.float32(0.5))
+    integral = erf(edges * (np.float32(np.sqrt(0.5)) / sigma)[:, None, None])
+    share = np.zeros((len(sigma), len(first), count), np.float32)
+    columns = np.broadcast_to(start[:, None] + np.arange(window), (len(sigma), len(first), window))
+    np.put_along_axis(share, columns, (integral[..., 1:] - integral[..., :-1]) * np.float32(0.5), axis=2)
+    return share
 
 
 def _sigmas(fwhm, step: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from zoobook.simulation.volunteers import vote
 VERSION = 1  # to be raised when the same seed no longer gives the same galaxies, so that old files are not reused
 CHUNK = 100  # galaxies made at a time by one process: about a second of work
 FOLDER = 1000  # images in a sub-folder, at most
-SERIAL = 100  # fewer galaxies than this are not worth starting processes for
+SERIAL = 1000  # up to so many galaxies, one process is done before others have started
 
 
 def make_survey(
@@ -76,12 +76,14 @@ def _check(n_galaxies: int, image_size: int, seed: int) -> None:
 def _make(tasks: list[tuple], workers: int | None) -> None:
     """Make chunks, showing progress in galaxies."""
     import joblib
+    from threadpoolctl import threadpool_limits
 
     total = sum(task[2] for task in tasks)
     workers = workers or (1 if total <= SERIAL else joblib.cpu_count())
     # loky, unlike the standard library's pools, works from notebooks, unguarded scripts and `python -c`.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
-    with tqdm(total=total, desc="simulating galaxies", unit="galaxy") as bar:
+    # The matrices are small: several threads on one of them only wait for each other.
+    with threadpool_limits(1), tqdm(total=total, desc="simulating galaxies", unit="galaxy") as bar:
         for done in pool(joblib.delayed(_make_chunk)(*task) for task in tasks):
             bar.update(done)
 

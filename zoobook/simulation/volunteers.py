@@ -1,6 +1,8 @@
 """Simulated volunteers: what can be seen of each galaxy, and how people vote on it."""
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
@@ -12,6 +14,12 @@ RARE_FEATURES = ("ring", "irregular", "dust-lane", "overlapping")
 RARE_STRENGTH = 30.0  # sum of the two concentrations of a rare feature
 LOWEST = 1.02  # concentration of an answer that nobody should give: a model's output, 1 + 100 sigmoid(x), reaches it
 FEWEST, MOST = 20, 60  # volunteers who look at a galaxy
+
+
+@lru_cache(maxsize=1)
+def _dr5() -> trees.DecisionTree:
+    """The tree, read once: a survey is voted on in many small pieces."""
+    return trees.load("decals_dr5")
 
 
 def visibility(truth: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +95,7 @@ def concentrations(truth: pd.DataFrame, tree: trees.DecisionTree | None = None) 
     Returns:
         ndarray: float64 [N, 34], between 1 and 101.
     """
-    tree = tree or trees.load("decals_dr5")
+    tree = tree or _dr5()
     seen = visibility(truth)
     asked = {q.name.removesuffix(tree.suffix): i for i, q in enumerate(tree.questions)}
     result = np.empty((len(truth), len(tree.label_columns)))
@@ -197,7 +205,7 @@ def vote(truth: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ``rare-features-dr5_total-votes``, the number of people asked; then the generating concentrations,
         ``{label column}_oracle``, and the expected shares of the rare features, ``rare-features-dr5_{feature}_oracle``.
     """
-    tree = trees.load("decals_dr5")
+    tree = _dr5()
     alpha, rare = concentrations(truth, tree), rare_probabilities(truth)
     chances = rare[list(RARE_FEATURES)].to_numpy()
     counts, ticks, able = [], [], []
