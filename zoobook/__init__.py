@@ -26,16 +26,23 @@ def load_framework(name: str):
 
     Raises:
         ValueError: there is no such framework.
-        ImportError: the framework is not installed; the message says how to install it.
+        ImportError: the framework is not installed (the message says how to install it), or has no twin yet.
     """
     if name not in FRAMEWORKS:
         raise ValueError(f"unknown framework {name!r}: choose {' or '.join(map(repr, FRAMEWORKS))}")
     if find_spec(FRAMEWORKS[name]) is None:
         raise ImportError(f'{FRAMEWORKS[name]} is not installed: pip install "zoobook[{name}]"')
+    if find_spec(f"zoobook.{name}") is None:
+        raise ImportError(f"zoobook {__version__} has no {name} half yet: choose 'pytorch'")
     return import_module(f"zoobook.{name}")
 
 
 def __getattr__(name: str):
-    if name in _PARTS or (name in FRAMEWORKS and find_spec(FRAMEWORKS[name])):
+    if name in _PARTS:
         return import_module(f"zoobook.{name}")
+    if name in FRAMEWORKS:
+        try:
+            return load_framework(name)
+        except ImportError as error:
+            raise AttributeError(str(error)) from None
     raise AttributeError(f"module 'zoobook' has no attribute {name!r}")

@@ -154,6 +154,7 @@ def fit(
                         callbacks=[keeper],
                         logger=False,
                         enable_progress_bar=False,
+                        enable_checkpointing=False,  # _Keeper does it, atomically
                         enable_model_summary=False,
                         num_sanity_val_steps=0,
                         default_root_dir=folder.path,
