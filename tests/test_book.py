@@ -62,10 +62,10 @@ def check_training_from_scratch(found: dict) -> None:
     assert found["worst_difference"] < 1e-9  # the loss is SciPy's
     assert found["n_features"] == 1280
     assert found["best_val_loss"] < found["first_val_loss"]
-    assert found["captured_smooth_or_featured"] > 0.15 and found["captured_all"] > 0.1
+    assert found["captured_smooth_or_featured"] > 0.2 and found["captured_all"] > 0.1
     captured = [value for name, value in found.items() if name.startswith("captured_")]
     assert len(captured) == 11 and max(captured) < 1.02  # nobody beats the oracle but by luck
-    assert 0.8 < found["coverage_90"] < 0.98
+    assert 0.6 < found["coverage_90"] < 0.98
 
 
 def check_representations(found: dict) -> None:

@@ -38,7 +38,7 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(galaxies=6000, image_size=64, epochs=12, batch_size=32, ring_galaxies=7000, finetuning_epochs=20),
+    "quick": Scale(galaxies=6000, image_size=64, epochs=12, batch_size=64, ring_galaxies=7000, finetuning_epochs=20),
     "full": Scale(galaxies=50_000, image_size=128, epochs=30, batch_size=256, ring_galaxies=20_000,
                   finetuning_epochs=40),
 }
@@ -98,7 +98,7 @@ class Run:
         """The settings of chapter 2's training, as ``train`` takes them."""
         return {
             "architecture": "efficientnet_b0", "channels": 1, "epochs": self.scale.epochs,
-            "batch_size": self.scale.batch_size, "learning_rate": 2e-3, "patience": 8, "seed": 0,
+            "batch_size": self.scale.batch_size, "learning_rate": 3e-3, "patience": 8, "seed": 0,
         }
 
     def pretrained(self) -> Result:
