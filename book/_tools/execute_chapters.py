@@ -63,16 +63,16 @@ def page_notebook(page: Path, edition: Edition):
     return notebook
 
 
-def is_kept(page: Path, edition: Edition) -> bool:
-    """Whether the cache holds outputs of exactly this chapter, package, edition and environment."""
+def is_kept(page: Path, edition: Edition, folder: Path) -> bool:
+    """Whether the cache in a folder holds outputs of exactly this chapter."""
     try:
-        get_cache(str(cache_dir(ROOT, edition))).match_cache_notebook(page_notebook(page, edition))
+        get_cache(str(folder)).match_cache_notebook(page_notebook(page, edition))
     except KeyError:
         return False
     return True
 
 
-def keep(page: Path, edition: Edition, executed: Path, seconds: float) -> None:
+def keep(page: Path, edition: Edition, folder: Path, executed: Path, seconds: float) -> None:
     """Put the outputs of an executed notebook where `jupyter-book build` looks for them."""
     notebook = page_notebook(page, edition)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -85,7 +85,7 @@ def keep(page: Path, edition: Edition, executed: Path, seconds: float) -> None:
         raise SystemExit(f"{page.with_suffix('.ipynb').name} is not what {page.name} says: run `make notebooks`")
     for number, (cell, done) in enumerate(zip(cells, ran, strict=True), 1):
         cell.outputs, cell.execution_count = done.outputs, number
-    get_cache(str(cache_dir(ROOT, edition))).cache_notebook_bundle(
+    get_cache(str(folder)).cache_notebook_bundle(
         CacheBundleIn(notebook, str(page), data={"execution_seconds": seconds}), check_validity=False, overwrite=True
     )
 
@@ -100,7 +100,8 @@ def run_all(pages: list[Path], edition: Edition, timeout: int, force: bool) -> l
             print(f"{name}: not run, because it needs {', '.join(lacking)}", file=sys.stderr)
             failed.append(page.stem)
             continue
-        if not force and not ran & set(needs(page)) and is_kept(page, edition):
+        folder = cache_dir(ROOT, edition)  # of the package as it is now, should somebody edit it while the chapter runs
+        if not force and not ran & set(needs(page)) and is_kept(page, edition, folder):
             print(f"{name}: up to date", flush=True)
             continue
         print(f"{name}: running", flush=True)
@@ -112,7 +113,7 @@ def run_all(pages: list[Path], edition: Edition, timeout: int, force: bool) -> l
             failed.append(page.stem)
             continue
         seconds = time.perf_counter() - start
-        keep(page, edition, executed, seconds)
+        keep(page, edition, folder, executed, seconds)
         ran.add(page.stem)
         print(f"{name}: done in {in_words(seconds)}", flush=True)
     return failed
