@@ -75,6 +75,8 @@ def check_representations(found: dict) -> None:
     assert found["odd_artefacts"] > found["all_artefacts"]
     assert 0 < found["n_left_out"] < 0.2 * found["n_galaxies"]
     assert abs(found["strongest_value"]) > 0.3
+    assert found["largest_group"] < 0.7 * found["n_galaxies"]
+    assert found["moved"] < 0.7 * found["random"]  # a turned galaxy is much the same galaxy
 
 
 def check_ring_finetuning(found: dict) -> None:
