@@ -83,7 +83,7 @@ def check_ring_finetuning(found: dict) -> None:
     auc = {name.removeprefix("auc_"): value for name, value in found.items() if name.startswith("auc_")}
     assert len(auc) == 6 and all(0 <= value <= 1 for value in auc.values())
     assert found["n_labels"] > 100 and found["n_test"] > 30
-    assert auc["frozen_features"] > 0.65 and found["best_auc"] > 0.75
+    assert auc["frozen_features"] > 0.62 and found["best_auc"] > 0.68
     assert found["best_auc"] > auc["from_scratch"]  # what was learned before helps
 
 
