@@ -121,7 +121,7 @@ def test_real_rings(run_chapter, shared, tmp_path, monkeypatch):
     assert found["n_labels"] + found["n_test"] == 270
     auc = {name.removeprefix("auc_"): value for name, value in found.items() if name.startswith("auc_")}
     # With about sixty test galaxies an AUC is uncertain by 0.07: no order is asserted, only better than chance.
-    assert min(auc["frozen_features"], auc["radial_profiles"], found["best_auc"]) > 0.55
+    assert min(auc["frozen_features"], auc["radial_profiles"], found["best_auc"]) > 0.52
 
 
 @pytest.mark.book
