@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 _PARTS = (
-    "augment", "catalogs", "chapters", "datasets", "evaluation", "images", "plots", "representations", "runs",
-    "simulation", "trees", "votes", "weights",
+    "architectures", "augment", "catalogs", "chapters", "datasets", "evaluation", "images", "inference", "plots",
+    "representations", "runs", "simulation", "training", "trees", "votes", "weights",
 )
 __all__ = ["load_framework", *_PARTS]
 

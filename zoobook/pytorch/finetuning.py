@@ -9,15 +9,11 @@ from timm.models import group_parameters
 
 from zoobook import labels
 from zoobook.pytorch.models import GalaxyModel, to_arrays
-from zoobook.pytorch.training import fit, parameter_groups
+from zoobook.pytorch.training import fit
 from zoobook.runs import Result, fingerprint
+from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
-
-HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense layers, with dropout
-DROPOUT = 0.5
-TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
-STAGE_DECAY = 0.7  # each stage further from the head learns this much more slowly
 
 
 def finetune(
@@ -83,29 +79,28 @@ def finetune(
         encoder=fingerprint(*to_arrays(model.encoder).values()),
     )  # fmt: skip
 
-    def make() -> tuple[GalaxyModel, list[dict]]:
+    def make() -> tuple[GalaxyModel, dict[str, float]]:
         new = GalaxyModel(spec)
         new.encoder = copy.deepcopy(model.encoder).to("cpu")
         if task.tree:
             new.head.start_from(fit_constant(task.targets["train"], task.tree))
-        return new, _thaw(new, unfreeze, learning_rate)
+        return new, _thaw(new, unfreeze)
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
 
 
-def _thaw(model: GalaxyModel, unfreeze: str, learning_rate: float) -> list[dict]:
-    """Freeze what shall not learn; for the rest, learning rates that fall with the distance from the head."""
+def _thaw(model: GalaxyModel, unfreeze: str) -> dict[str, float]:
+    """Freeze what shall not learn; for the rest, factors that fall with the distance from the head, by parameter."""
     parameters = dict(model.encoder.named_parameters())
-    stages = [[parameters[name] for name in names] for names in _stages(model.encoder)]
-    everything = sum(p.numel() for p in parameters.values())
-    groups, held = [], 0
-    for depth, stage in enumerate(reversed(stages)):
+    everything = sum(parameter.numel() for parameter in parameters.values())
+    shares, held = {}, 0
+    for depth, names in enumerate(reversed(_stages(model.encoder))):
         learns = unfreeze == "all" or (unfreeze == "top" and held < TOP_SHARE * everything)
-        held += sum(p.numel() for p in stage)
-        for parameter in stage:
-            parameter.requires_grad_(learns)
-        groups += parameter_groups(stage, learning_rate * STAGE_DECAY ** (depth + 1))
-    return groups + parameter_groups(model.head.parameters(), learning_rate)
+        held += sum(parameters[name].numel() for name in names)
+        for name in names:
+            parameters[name].requires_grad_(learns)
+            shares[f"encoder.{name}"] = STAGE_DECAY ** (depth + 1)
+    return shares
 
 
 def _stages(encoder: torch.nn.Module) -> list[list[str]]:

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+from zoobook.architectures import check_options, check_tensors
 from zoobook.trees import DecisionTree
 from zoobook.votes import HIGHEST, LOWEST
 
@@ -87,7 +88,7 @@ class GalaxyModel(nn.Module):
         Returns:
             Tensor: float32 [N, num_features].
         """
-        return self.encoder(images).float()
+        return _precise(self.encoder(images))
 
     def raw(self, images: torch.Tensor) -> torch.Tensor:
         """What comes out of the head before :meth:`Head.answer`, for the loss."""
@@ -128,7 +129,7 @@ class Head(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Raw outputs: logits, or a standardised number."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.output(self.hidden(features.float()))
+            return self.output(self.hidden(_precise(features)))
 
     def answer(self, raw: torch.Tensor) -> torch.Tensor:
         """From raw outputs to concentrations from 1 to 101, probabilities, or the number itself."""
@@ -182,36 +183,38 @@ def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
     with torch.random.fork_rng(devices=[]):  # its first, random weights are not wanted
         model = GalaxyModel(spec)
     expected = {name: list(array.shape) for name, array in to_arrays(model).items()}
-    wrong = [f"{name} is missing" for name in sorted(expected.keys() - arrays.keys())]
-    wrong += [f"{name} is superfluous" for name in sorted(arrays.keys() - expected.keys())]
-    wrong += [
-        f"{name} has the shape {list(arrays[name].shape)} instead of {expected[name]}"
-        for name in sorted(expected.keys() & arrays.keys())
-        if list(arrays[name].shape) != expected[name]
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise ValueError(f"the weights do not fit {spec['architecture']}: {'; '.join(wrong[:4])}{more}")
+    check_tensors(spec["architecture"], expected, arrays)
     model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
     return model.eval()
 
 
-def _encoder(spec: dict) -> nn.Module:
-    name, channels, size = spec["architecture"], spec["channels"], spec["image_size"]
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels!r}")
-    if not 0 <= spec["dropout"] < 1:
-        raise ValueError(f"dropout must be from 0 to below 1, not {spec['dropout']!r}")
-    if not isinstance(size, int) or size < 16:
-        raise ValueError(f"image_size must be a whole number of pixels, at least 16, not {size!r}")
+def check_architecture(name: str) -> None:
+    """Refuse what cannot be built.
+
+    Args:
+        name: of an architecture.
+
+    Raises:
+        ValueError: timm does not know it; the message names what comes close.
+    """
     if not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(
             f"timm knows no architecture {name!r}. "
             + (f"Close names: {', '.join(close)}." if close else "timm.list_models() lists them all.")
         )
-    options = {"pretrained": False, "num_classes": 0, "in_chans": channels}
+
+
+def _precise(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _encoder(spec: dict) -> nn.Module:
+    check_options(spec)
+    name = spec["architecture"]
+    check_architecture(name)
+    options = {"pretrained": False, "num_classes": 0, "in_chans": spec["channels"]}
     try:  # transformers have one position code per patch and must know the size beforehand
-        return timm.create_model(name, **options, img_size=size)
+        return timm.create_model(name, **options, img_size=spec["image_size"])
     except TypeError:
         return timm.create_model(name, **options)

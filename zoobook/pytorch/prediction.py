@@ -2,23 +2,19 @@
 from __future__ import annotations
 
 import copy
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from zoobook import labels
+from zoobook.inference import by_shards, feature_table, shard_seed
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.models import GalaxyModel, to_arrays
-from zoobook.runs import ShardedTable, fingerprint
+from zoobook.runs import fingerprint
 
 SHARD_ROWS = 4096
 
@@ -67,7 +63,7 @@ def predict(
     def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
         # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            torch.manual_seed(int(np.random.SeedSequence([seed, shard]).generate_state(1)[0]))
+            torch.manual_seed(shard_seed(seed, shard))
             given = torch.from_numpy(features)
             answers = [head["head"].answer(head["head"](head["dropout"](given))) for _ in range(passes)]
         return labels.answer_table(ids, torch.stack(answers, -1).numpy(), model.head.spec, model.tree)
@@ -99,69 +95,23 @@ def represent(
         OSError: ``out`` cannot be written to.
     """
 
-    def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
-        frame = pd.DataFrame(features, columns=[f"feat_{i}" for i in range(features.shape[1])])
-        frame.insert(0, "id_str", ids)
-        return frame
-
-    return _apply(model, store, table, out, devices, batch_size, {"what": "represent"})
+    return _apply(model, store, feature_table, out, devices, batch_size, {"what": "represent"})
 
 
-def _apply(
-    model: GalaxyModel, store, table: Callable, out, devices: str | int, batch_size: int, made_of: dict
-) -> pd.DataFrame | Path:
+def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size: int, made_of: dict):
     """Features of all images, shard by shard over all devices; ``table`` makes of each what is kept."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    ids = np.asarray(store.ids, dtype=object)
-    frames: dict[int, pd.DataFrame] = {}
-    if out is None:
-        starts = range(0, len(ids), SHARD_ROWS)
-        todo = [(shard, start, min(start + SHARD_ROWS, len(ids))) for shard, start in enumerate(starts)]
-        keep = frames.__setitem__
-    else:
-        some = np.array(store.pixels[:: max(1, len(ids) // 16)])
-        made_of |= {"model": fingerprint(*to_arrays(model).values()), "images": fingerprint(ids.tolist(), some)}
-        shards = ShardedTable(out, len(ids), made_of, SHARD_ROWS)
-        todo, keep = shards.missing(), shards.write
-    visible = sys.stderr.isatty() or "ipykernel" in sys.modules
-    replicas: SimpleQueue = SimpleQueue()
-    places = _devices(devices)
-    for place in places:
-        replica = copy.deepcopy(model).to(place, memory_format=torch.channels_last).eval()
-        replicas.put(replica.requires_grad_(False))
+    replicas = [copy.deepcopy(model).to(place, memory_format=torch.channels_last) for place in device_names(devices)]
+    for replica in replicas:
+        replica.eval().requires_grad_(False)
+    if out is not None:
+        made_of |= {"model": fingerprint(*to_arrays(model).values())}
 
-    images = sum(stop - start for _, start, stop in todo)
-    with (
-        tqdm(total=images, unit=" images", unit_scale=True, disable=not visible) as bar,
-        ThreadPoolExecutor(len(places)) as workers,
-    ):
+    def features(replica: GalaxyModel, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return _features(replica, store.pixels, rows, batch_size)
 
-        def work(start: int, stop: int) -> np.ndarray:
-            replica = replicas.get()
-            try:
-                found = []
-                for features in _features(replica, store.pixels, np.arange(start, stop), batch_size):
-                    found.append(features)
-                    bar.update(len(features))
-                return np.concatenate(found)
-            finally:
-                replicas.put(replica)
-
-        def finish(shard: int, start: int, stop: int, features: Future) -> None:
-            keep(shard, table(ids[start:stop], features.result(), shard))
-
-        waiting: deque = deque()
-        try:
-            for shard, start, stop in todo:
-                waiting.append((shard, start, stop, workers.submit(work, start, stop)))
-                if len(waiting) > len(places):  # so many at work, one being written, none piling up
-                    finish(*waiting.popleft())
-            while waiting:
-                finish(*waiting.popleft())
-        finally:
-            workers.shutdown(wait=False, cancel_futures=True)
-    return shards.finish() if out is not None else pd.concat([frames[i] for i in sorted(frames)], ignore_index=True)
+    return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
 
 
 @torch.inference_mode()
@@ -184,8 +134,18 @@ def _features(model: GalaxyModel, pixels, rows: np.ndarray, batch_size: int) -> 
             torch.cuda.empty_cache()
 
 
-def _devices(devices: str | int) -> list[str]:
-    """Names of the devices to use."""
+def device_names(devices: str | int) -> list[str]:
+    """The devices to use.
+
+    Args:
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+
+    Returns:
+        list[str]: their names in PyTorch.
+
+    Raises:
+        ValueError: there are not so many, or the text is another.
+    """
     gpus = torch.cuda.device_count()
     if isinstance(devices, int):
         if not 1 <= devices <= max(gpus, 1):

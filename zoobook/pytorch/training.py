@@ -2,14 +2,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import math
 import os
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +13,18 @@ import pandas as pd
 import pytorch_lightning as lightning
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from zoobook import labels, weights
+from zoobook.architectures import check_options
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.losses import galaxy_losses
-from zoobook.pytorch.models import GalaxyModel, build_model
+from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture
 from zoobook.runs import Result, RunFolder
+from zoobook.training import WEIGHT_DECAY, Progress, check_settings, keep_memory, learning_rate_factors
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
 
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-WEIGHT_DECAY = 0.01
+LIGHTNING_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 def train(
@@ -89,20 +85,20 @@ def train(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience, precision=precision,
         seed=seed,
     )  # fmt: skip
-    with torch.device("meta"):  # costs nothing, and refuses bad arguments before anything is written
-        build_model(tree, architecture, channels, image_size=image_size)
+    check_architecture(architecture)  # bad arguments are refused before anything is written
+    check_options({"channels": channels, "dropout": 0, "image_size": image_size})
     task = labels.find_task(store, catalog, tree)
 
-    def make() -> tuple[GalaxyModel, list[dict]]:
+    def make() -> tuple[GalaxyModel, dict[str, float]]:
         model = build_model(tree, architecture, channels, image_size=image_size)
         model.head.start_from(fit_constant(task.targets["train"], tree))
-        return model, parameter_groups(model.parameters(), learning_rate)
+        return model, {}
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
 
 
 def fit(
-    make: Callable[[], tuple[GalaxyModel, list[dict]]],
+    make: Callable[[], tuple[GalaxyModel, dict[str, float]]],
     task: labels.Task,
     store,
     settings: dict,
@@ -114,11 +110,12 @@ def fit(
     """Run, or go on with, or only read a training run.
 
     Args:
-        make: builds the untrained model and the optimiser's parameter groups; weights without gradient are frozen.
+        make: builds the untrained model, and by parameter the share of the learning rate where it is not the whole;
+            parameters without gradient are frozen.
         task: what to learn.
         store: the images.
-        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``patience``, ``precision`` and
-            ``seed``.
+        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``patience``, ``precision``,
+            ``learning_rate`` and ``seed``.
         devices: see :func:`train`.
         num_nodes: see :func:`train`.
         out_dir: see :func:`train`.
@@ -127,7 +124,7 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    _check(settings, devices)
+    check_settings(settings, devices)
     accelerator = {"accelerator": "cpu", "devices": 1} if devices == "cpu" else {"devices": devices}
     folder = RunFolder(out_dir, {**settings, "data": task.data}, resume)
     best, last = folder.path / "best.safetensors", folder.path / "last.ckpt"
@@ -138,20 +135,21 @@ def fit(
         seed, size = settings["seed"], settings["batch_size"]
         with _undisturbed():
             torch.manual_seed(seed)
-            model, groups = make()
+            model, shares = make()
+            groups = _parameter_groups(model, settings["learning_rate"], shares)
             loaders = [
                 Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed),
                 Batches(store.pixels, task.rows["val"], size, task.targets["val"]),
             ]
-            keeper = _Keeper(folder, settings["patience"])
-            if not keeper.done:
+            progress = Progress(folder, settings["patience"])
+            if not progress.done:
                 with _quiet():
                     trainer = lightning.Trainer(
                         **accelerator,
                         num_nodes=num_nodes,
                         precision=_precision(settings["precision"], devices),
                         max_epochs=settings["epochs"],
-                        callbacks=[keeper],
+                        callbacks=[_Keeper(progress)],
                         logger=False,
                         enable_progress_bar=False,
                         enable_checkpointing=False,  # _Keeper does it, atomically
@@ -159,28 +157,10 @@ def fit(
                         num_sanity_val_steps=0,
                         default_root_dir=folder.path,
                     )
-                    _run(trainer, _Learner(model, groups, seed), loaders, last)
+                    _run(trainer, _Learner(model, groups, seed), loaders, last, progress)
         folder.finish()
         last.unlink(missing_ok=True)
     return Result(weights.load(best, "pytorch"), folder.history, best)
-
-
-def parameter_groups(parameters: Iterable[nn.Parameter], learning_rate: float) -> list[dict]:
-    """Those of some parameters that can learn, for AdamW: matrices with weight decay, biases and scales without.
-
-    Args:
-        parameters: the parameters.
-        learning_rate: their learning rate.
-
-    Returns:
-        list[dict]: parameter groups.
-    """
-    trainable = [p for p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "lr": learning_rate, "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in trainable if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
@@ -213,15 +193,9 @@ class _Learner(lightning.LightningModule):
         self.model, self.groups, self.seed = model.to(memory_format=torch.channels_last), groups, seed
 
     def configure_optimizers(self):
-        steps = self.trainer.estimated_stepping_batches
-        warm_up = max(1, steps // 20)
-
-        def factor(step: int) -> float:
-            cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0, step - warm_up) / max(1, steps - warm_up)))
-            return min(1.0, (step + 1) / warm_up) * max(cosine, 0.01)
-
+        factors = learning_rate_factors(self.trainer.estimated_stepping_batches)
         optimizer = torch.optim.AdamW(self.groups)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(factors[step]))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self):
@@ -254,95 +228,62 @@ class _Learner(lightning.LightningModule):
 
 
 class _Keeper(lightning.Callback):
-    """After each epoch: history, best weights, state to resume from, progress, and whether to stop."""
+    """Tells :class:`~zoobook.training.Progress` what happens, and keeps the state to resume from."""
 
-    def __init__(self, folder: RunFolder, patience: int):
-        self.folder, self.patience = folder, patience
-        self.losses = list(folder.history["val_loss"]) if folder.resuming else []
-        self.bar = None
-
-    @property
-    def done(self) -> bool:
-        """Whether the validation loss has not fallen for long enough."""
-        return bool(self.losses) and len(self.losses) - 1 - int(np.argmin(self.losses)) >= self.patience
+    def __init__(self, progress: Progress):
+        self.progress = progress
 
     def on_train_start(self, trainer, learner):
-        self.losses = self.losses[: trainer.current_epoch]
-        visible = trainer.is_global_zero and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        total = trainer.max_epochs * trainer.num_training_batches
-        self.bar = tqdm(
-            total=total, initial=trainer.global_step, unit="step", disable=not visible, leave=False, mininterval=0.5
+        self.progress.begin(
+            trainer.current_epoch, trainer.max_epochs, trainer.num_training_batches, trainer.is_global_zero
         )
 
-    def on_train_epoch_start(self, trainer, learner):
-        self.started = time.perf_counter()
-
     def on_train_batch_end(self, trainer, learner, outputs, batch, batch_number):
-        self.bar.update()
-        if batch_number % 10 == 0:  # looking at the loss makes a GPU wait
-            loss = float(outputs["loss"])
-            _refuse_not_a_number(loss, trainer.current_epoch)
-            self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {loss:.3f}")
+        self.progress.step(batch_number, lambda: outputs["loss"])
 
     def on_train_epoch_end(self, trainer, learner):
-        epoch = trainer.current_epoch
         train_loss, val_loss = (float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss"))
-        for loss in (train_loss, val_loss):
-            _refuse_not_a_number(loss, epoch)
-        improved = not self.losses or val_loss < min(self.losses)
-        self.losses.append(val_loss)
-        seconds = time.perf_counter() - self.started
-        part = self.folder.path / "last.part"
+        epoch, first = trainer.current_epoch, trainer.is_global_zero
+        self.progress.end_epoch(
+            train_loss,
+            val_loss,
+            trainer.optimizers[0].param_groups[-1]["lr"],
+            (lambda path: weights.save(learner.model, path, epoch=str(epoch))) if first else None,
+        )
         # The state goes last: if this is cut short, the epoch is repeated, with the same result.
-        if trainer.is_global_zero:
-            self.folder.log(
-                epoch=epoch,
-                train_loss=train_loss,
-                val_loss=val_loss,
-                learning_rate=trainer.optimizers[0].param_groups[-1]["lr"],
-                seconds=round(seconds, 2),
-            )
-            if improved:
-                weights.save(learner.model, self.folder.path / "best.safetensors", epoch=str(epoch))
-            self.bar.write(
-                f"epoch {epoch + 1:3d}/{trainer.max_epochs}  train {train_loss:.4f}  val {val_loss:.4f}"
-                f"{'  best' if improved else '      '}  {seconds:.1f} s",
-                file=sys.stdout,
-            )
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            os.replace(part, self.folder.path / "last.ckpt")
+        folder = self.progress.folder.path
+        trainer.save_checkpoint(folder / "last.part")
+        if first:
+            os.replace(folder / "last.part", folder / "last.ckpt")
         trainer.strategy.barrier()
-        trainer.should_stop = trainer.should_stop or self.done
+        trainer.should_stop = trainer.should_stop or self.progress.done
 
     def teardown(self, trainer, learner, stage):
-        if self.bar is not None:
-            self.bar.close()
+        self.progress.close()
 
 
-def keep_memory() -> None:
-    """Let the C library keep freed memory instead of handing it back to the system.
-
-    Tensors of a training step are large, so glibc would map fresh pages for each and fault them in again, step after
-    step: with this, a step on a CPU is 1.4 to 1.6 times as fast. Elsewhere than glibc it does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, mmap_threshold, at_most = -1, -3, 32 << 20  # older glibc refuses a higher mmap threshold
-        mallopt(trim_threshold, (1 << 31) - 1)
-        _ = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, at_most)
-
-
-def _run(trainer: lightning.Trainer, learner: _Learner, loaders: list[Batches], last: Path) -> None:
+def _run(
+    trainer: lightning.Trainer, learner: _Learner, loaders: list[Batches], last: Path, progress: Progress
+) -> None:
     """Let Lightning train; an interruption says how to go on."""
     try:
         trainer.fit(learner, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
     except (KeyboardInterrupt, SystemExit):
         if not trainer.interrupted:
             raise
-        raise KeyboardInterrupt(
-            f"stopped; whole epochs are kept in {last.parent}. Call again with the same arguments to go on."
-        ) from None
+        raise progress.interrupted() from None
+
+
+def _parameter_groups(model: GalaxyModel, learning_rate: float, shares: dict[str, float]) -> list[dict]:
+    """What AdamW learns at which rate, the head last: matrices with weight decay, biases and scales without."""
+    groups: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            settings = {
+                "lr": learning_rate * shares.get(name, 1.0), "weight_decay": WEIGHT_DECAY if parameter.ndim > 1 else 0.0
+            }  # fmt: skip
+            groups.setdefault(tuple(settings.values()), {"params": [], **settings})["params"].append(parameter)
+    return list(groups.values())
 
 
 @contextlib.contextmanager
@@ -373,27 +314,7 @@ def _undisturbed():
 def _precision(name: str, devices: str | int) -> str:
     """Lightning's name of a precision; ``"auto"``: 16 bits where the device is faster so."""
     if name != "auto":
-        return PRECISIONS[name]
+        return LIGHTNING_PRECISIONS[name]
     if devices == "cpu" or not torch.cuda.is_available():
-        return PRECISIONS["float32"]
-    return PRECISIONS["bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"]
-
-
-def _check(settings: dict, devices: str | int) -> None:
-    if devices not in ("auto", "cpu") and not (isinstance(devices, int) and devices >= 1):
-        raise ValueError(f"devices must be 'auto', 'cpu' or how many to use, not {devices!r}")
-    for name in ("epochs", "batch_size", "patience"):
-        if not isinstance(settings[name], int) or settings[name] < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
-    if not 0 < settings["learning_rate"] < math.inf:
-        raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
-    if settings["precision"] not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
-
-
-def _refuse_not_a_number(loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"the loss became {loss} in epoch {epoch + 1}. A lower learning_rate usually helps, "
-            "or precision='float32'; the epochs before are kept."
-        )
+        return LIGHTNING_PRECISIONS["float32"]
+    return LIGHTNING_PRECISIONS["bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"]
