@@ -2,7 +2,7 @@
 #   make book   set up, run every chapter, render the site into _build/html
 #   make test   set up, run all tests
 PYTHON ?= python3
-EXTRAS ?= pytorch,book,test
+EXTRAS ?= pytorch,tensorflow,book,test
 BIN := .venv/bin
 
 .PHONY: setup book test quick notebooks clean

@@ -1,6 +1,8 @@
 """The package as a whole: light to import, and neutral where it says so."""
+import inspect
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -20,7 +22,7 @@ def test_importing_zoobook_imports_no_framework():
     assert imported_by("import zoobook") == set()
     parts = ", ".join(zoobook._PARTS)
     assert imported_by(f"from zoobook import {parts}") == set()
-    assert imported_by("import zoobook.pytorch") == set()
+    assert imported_by("import zoobook.pytorch, zoobook.tensorflow") == set()
 
 
 def test_unknown_names():
@@ -39,3 +41,46 @@ def test_unknown_names():
 def test_votes_are_needed_where_votes_are_needed():
     with pytest.raises(ValueError, match="has ring labels but no votes"):
         chapters.begin("pytorch", "rings", "quick").survey()
+
+
+def public(module) -> dict[str, object]:
+    """What a module defines itself: functions, classes, and the methods that are not a framework's own."""
+    found = {name: value for name, value in vars(module).items() if name[0] != "_"}
+    found = {name: value for name, value in found.items() if getattr(value, "__module__", None) == module.__name__}
+    for name, value in list(found.items()):
+        if inspect.isclass(value):
+            for method, function in vars(value).items():
+                if method[0] != "_" or method == "__init__":
+                    found[f"{name}.{method}"] = function
+    return {name: value for name, value in found.items() if name.split(".")[-1] not in ("forward", "call", "spec")}
+
+
+def test_both_halves_have_the_same_names_and_signatures(halves):
+    assert halves[0].__all__ == halves[1].__all__ and halves[0]._PARTS == halves[1]._PARTS
+    for part in halves[0]._PARTS:
+        one, other = (public(getattr(half, part)) for half in halves)
+        assert list(one) and sorted(one) == sorted(other), part
+        for name in one:
+            if callable(one[name]) and not inspect.isclass(one[name]):
+                both = [
+                    [(p.name, p.kind, p.default) for p in inspect.signature(half[name]).parameters.values()]
+                    for half in (one, other)
+                ]
+                assert both[0] == both[1], f"{part}.{name}"
+
+
+@pytest.mark.skipif(not all(map(find_spec, zoobook.FRAMEWORKS.values())), reason="needs both frameworks")
+@pytest.mark.parametrize("order", [("pytorch", "tensorflow"), ("tensorflow", "pytorch")])
+def test_both_frameworks_in_one_process_in_either_order(order):
+    uses = [f"print(zoobook.load_framework({name!r}).build_model(architecture='test_efficientnet'))" for name in order]
+    run = subprocess.run([sys.executable, "-c", "import zoobook; " + "; ".join(uses)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "GalaxyModel" in run.stdout
+
+
+@pytest.mark.skipif(not all(map(find_spec, ("triton", "tensorflow"))), reason="needs both frameworks, and triton")
+def test_tensorflow_imported_before_zoobook_is_one_clear_error_where_pytorch_is_wanted():
+    uses = "import tensorflow, zoobook; zoobook.tensorflow.build_model; print('fine'); zoobook.pytorch.build_model"
+    run = subprocess.run([sys.executable, "-c", uses], capture_output=True, text=True)
+    assert run.returncode == 1 and run.stdout == "fine\n"
+    assert "ImportError: tensorflow was imported before zoobook" in run.stderr

@@ -43,14 +43,38 @@ def survey() -> tuple[ImageStore, pd.DataFrame]:
 
 
 @cache
-def trained():
-    """The result of a short PyTorch training on the toy survey."""
-    from zoobook.pytorch import train
-
+def trained(half):
+    """The result of a short training on the toy survey, in one framework."""
     store, catalog = survey()
-    return train(store, catalog, TREE, out_dir=Path(FOLDER.name) / "pytorch", **quick())
+    return half.train(store, catalog, TREE, out_dir=Path(FOLDER.name) / half.__name__, **quick())
 
 
 def quick(**options) -> dict:
     """Settings for a training that lasts seconds."""
     return dict(architecture="test_efficientnet", epochs=3, batch_size=12, learning_rate=3e-3, devices="cpu") | options
+
+
+def tensor(half, array):
+    """A NumPy array as a tensor of a framework."""
+    if half.__name__.endswith("pytorch"):
+        import torch
+
+        return torch.tensor(array)
+    import tensorflow
+
+    return tensorflow.constant(array)
+
+
+def array(found) -> np.ndarray:
+    """A tensor of either framework as a NumPy array."""
+    return found.detach().numpy() if hasattr(found, "detach") else np.asarray(found)
+
+
+def images_for(half, images: np.ndarray):
+    """Float images [N, H, W, C] as a model of a framework takes them."""
+    return tensor(half, np.moveaxis(images, 3, 1) if half.__name__.endswith("pytorch") else images)
+
+
+def from_model(half, images) -> np.ndarray:
+    """What a model of a framework takes, as float images [N, H, W, C]."""
+    return np.moveaxis(array(images), 1, 3) if half.__name__.endswith("pytorch") else array(images)

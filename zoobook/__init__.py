@@ -2,6 +2,7 @@
 
 Importing it loads neither framework; each part is imported at its first use.
 """
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -26,14 +27,12 @@ def load_framework(name: str):
 
     Raises:
         ValueError: there is no such framework.
-        ImportError: the framework is not installed (the message says how to install it), or has no twin yet.
+        ImportError: the framework is not installed; the message says how to install it.
     """
     if name not in FRAMEWORKS:
         raise ValueError(f"unknown framework {name!r}: choose {' or '.join(map(repr, FRAMEWORKS))}")
     if find_spec(FRAMEWORKS[name]) is None:
         raise ImportError(f'{FRAMEWORKS[name]} is not installed: pip install "zoobook[{name}]"')
-    if find_spec(f"zoobook.{name}") is None:
-        raise ImportError(f"zoobook {__version__} has no {name} half yet: choose 'pytorch'")
     return import_module(f"zoobook.{name}")
 
 
@@ -46,3 +45,20 @@ def __getattr__(name: str):
         except ImportError as error:
             raise AttributeError(str(error)) from None
     raise AttributeError(f"module 'zoobook' has no attribute {name!r}")
+
+
+def _load_triton_first() -> None:
+    """Before either framework is imported where both are installed.
+
+    TensorFlow and PyTorch's Triton each bring an LLVM; on Linux, if TensorFlow's is there first, loading Triton's ends
+    the process. The other way round nothing happens.
+    """
+    if sys.platform != "linux" or "triton" in sys.modules or not (find_spec("triton") and find_spec("tensorflow")):
+        return
+    if "tensorflow" in sys.modules:
+        raise ImportError(
+            "tensorflow was imported before zoobook. On Linux, PyTorch's triton cannot be loaded after it: the process "
+            "would end. Start Python again (in a notebook: restart the kernel) and import zoobook.pytorch or "
+            "zoobook.tensorflow before tensorflow; then both frameworks work."
+        )
+    import_module("triton")

@@ -5,6 +5,8 @@ Nothing heavy is imported until a name is first used.
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
+from zoobook import _load_triton_first
+
 _HOME = {
     "dirichlet_multinomial_nll": "losses",
     "build_model": "models",
@@ -23,6 +25,7 @@ def __getattr__(name: str):
     for package in ("torch", "timm", "pytorch_lightning"):
         if _find_spec(package) is None:
             raise ImportError(f'zoobook.pytorch needs {package}: pip install "zoobook[pytorch]"')
+    _load_triton_first()
     module = _import_module(f"{__name__}.{_HOME.get(name, name)}")
     return module if name in _PARTS else getattr(module, name)
 

@@ -24,7 +24,7 @@ from zoobook.training import WEIGHT_DECAY, Progress, check_settings, keep_memory
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
 
-LIGHTNING_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 def train(
@@ -314,7 +314,7 @@ def _undisturbed():
 def _precision(name: str, devices: str | int) -> str:
     """Lightning's name of a precision; ``"auto"``: 16 bits where the device is faster so."""
     if name != "auto":
-        return LIGHTNING_PRECISIONS[name]
+        return _PRECISIONS[name]
     if devices == "cpu" or not torch.cuda.is_available():
-        return LIGHTNING_PRECISIONS["float32"]
-    return LIGHTNING_PRECISIONS["bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"]
+        return _PRECISIONS["float32"]
+    return _PRECISIONS["bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"]

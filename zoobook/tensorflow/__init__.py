@@ -2,8 +2,12 @@
 
 Nothing heavy is imported until a name is first used.
 """
+import os as _os
+import sys as _sys
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
+
+from zoobook import _load_triton_first
 
 _HOME = {
     "dirichlet_multinomial_nll": "losses",
@@ -22,7 +26,11 @@ def __getattr__(name: str):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if _find_spec("tensorflow") is None:
         raise ImportError('zoobook.tensorflow needs tensorflow: pip install "zoobook[tensorflow]"')
-    _prepare()
+    if "tensorflow" not in _sys.modules:
+        _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # few remarks
+        _os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leave PyTorch some memory of a GPU they share
+        _load_triton_first()
     module = _import_module(f"{__name__}.{_HOME.get(name, name)}")
     return module if name in _PARTS else getattr(module, name)
 
@@ -30,16 +38,3 @@ def __getattr__(name: str):
 def __dir__():
     return __all__
 
-
-def _prepare() -> None:
-    """Before TensorFlow is first imported: Keras on TensorFlow, few remarks, and PyTorch still importable later."""
-    import os
-    import sys
-
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # Both bring an LLVM of their own; where TensorFlow's is there first, loading Triton's ends the process.
-    if sys.platform == "linux" and _find_spec("triton") is not None:
-        _import_module("triton")

@@ -34,7 +34,7 @@ class Batches:
         return -(-len(self.rows) // self.batch_size)
 
     @property
-    def sizes(self) -> list[int]:
+    def _sizes(self) -> list[int]:
         """How many galaxies each batch has."""
         return [len(batch) for batch in augment.batches(np.arange(len(self.rows)), self.batch_size)]
 
@@ -45,7 +45,7 @@ class Batches:
 
         return iter(_dataset(arrays, self._signature()))
 
-    def shares(self, replicas: range, of: int) -> tf.data.Dataset:
+    def _shares(self, replicas: range, of: int) -> tf.data.Dataset:
         """An epoch as a stream, cut up for devices that work together.
 
         Args:

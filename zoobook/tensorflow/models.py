@@ -1,8 +1,10 @@
 """Encoder, dropout, head: the network that looks at a galaxy and answers."""
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import random
 
 import keras
 import numpy as np
@@ -203,7 +205,8 @@ def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
     Raises:
         ValueError: tensors are missing, superfluous or of the wrong shape.
     """
-    model = GalaxyModel(spec)
+    with _first_weights_from(0):  # they are not wanted
+        model = GalaxyModel(spec)
     expected = {name: list(array.shape) for name, array in to_arrays(model).items()}
     check_tensors(spec["architecture"], expected, arrays)
     for name, layer, variable in _variables(model):
@@ -226,6 +229,17 @@ def check_architecture(name: str) -> None:
             f"there is no architecture {name!r} in TensorFlow. {f'Did you mean {close[0]!r}? ' if close else ''}"
             f"There are: {', '.join(BOTH)}. PyTorch has every one of timm's."
         )
+
+
+@contextlib.contextmanager
+def _first_weights_from(seed: int):
+    """Keras draws the seeds of first weights from Python's random numbers; the caller's are left as they were."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 _TIMM_NAMES = {

@@ -107,15 +107,19 @@ def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size
     return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
 
 
-def _compiled(model: GalaxyModel):
-    """From stored bytes to features in one graph."""
+def _seen_features(model: GalaxyModel):
+    """From stored bytes to features."""
     spec = model.spec
 
-    @tf.function(reduce_retracing=True)
     def seen_features(images, views):
         return model.features(look(images, views, spec["channels"], spec["image_size"]))
 
     return seen_features
+
+
+def _compiled(model: GalaxyModel):
+    """The same in one graph."""
+    return tf.function(_seen_features(model), reduce_retracing=True)
 
 
 def _features(replica: tuple, pixels, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from zoobook.architectures import check_options
 from zoobook.runs import Result, RunFolder, write_whole
 from zoobook.tensorflow.data import Batches, look
 from zoobook.tensorflow.losses import galaxy_losses
-from zoobook.tensorflow.models import GalaxyModel, build_model, check_architecture
+from zoobook.tensorflow.models import GalaxyModel, _first_weights_from, build_model, check_architecture
 from zoobook.tensorflow.prediction import device_names
 from zoobook.training import WEIGHT_DECAY, Progress, check_settings, keep_memory, learning_rate_factors
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
 
-KERAS_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def train(
@@ -260,8 +259,8 @@ def _run(
         data = iter(_distributed(strategy, validation))
         val_losses = [judge_step(data) for _ in range(len(validation))]
         progress.end_epoch(
-            float(np.average(losses, weights=batches.sizes)),
-            float(np.average(val_losses, weights=validation.sizes)),
+            float(np.average(losses, weights=batches._sizes)),
+            float(np.average(val_losses, weights=validation._sizes)),
             float(optimizer.learning_rate),
             (lambda path: weights.save(model, path, epoch=str(epoch))) if chief else None,  # noqa: B023
         )
@@ -298,7 +297,7 @@ def _distributed(strategy, batches: Batches):
     def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
         each = context.num_replicas_in_sync // context.num_input_pipelines
         first = context.input_pipeline_id * each
-        return batches.shares(range(first, first + each), context.num_replicas_in_sync)
+        return batches._shares(range(first, first + each), context.num_replicas_in_sync)
 
     return strategy.distribute_datasets_from_function(mine)
 
@@ -315,17 +314,6 @@ def _strategy(devices: str | int, num_nodes: int):
 
 
 @contextlib.contextmanager
-def _first_weights_from(seed: int):
-    """Keras draws the seeds of first weights from Python's random numbers; the caller's are left as they were."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
-
-
-@contextlib.contextmanager
 def _policy(precision: str, devices: str | int):
     """Layers made meanwhile compute in this precision; ``"auto"``: in 16 bits where the device is faster so."""
     if precision == "auto":
@@ -335,7 +323,7 @@ def _policy(precision: str, devices: str | int):
             capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (8, 0))
             precision = "bfloat16" if capability[0] >= 8 else "float16"
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(KERAS_PRECISIONS[precision])
+    keras.config.set_dtype_policy(_PRECISIONS[precision])
     try:
         yield
     finally:

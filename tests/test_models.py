@@ -1,0 +1,93 @@
+"""Building models, and keeping their weights, in both frameworks."""
+import json
+
+import numpy as np
+import pytest
+from toys import TREE, array, images_for, tensor
+
+from zoobook import weights
+
+IMAGES = np.random.default_rng(0).random((5, 32, 32, 3), np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_answers_with_concentrations(half, channels):
+    model = half.build_model(TREE, "test_efficientnet", channels, image_size=32)
+    arrays = half.models.to_arrays(model)
+    arrays["head.output.bias"][:3] = -200, 0, 200
+    arrays["head.output.weight"][:3] = 0
+    answers = array(half.models.from_arrays(model.spec, arrays)(images_for(half, IMAGES[..., :channels])))
+    assert answers.shape == (5, 34) and answers.dtype == np.float32
+    np.testing.assert_allclose(answers[:, :3], [[1, 51, 101]] * 5)
+    assert json.loads(json.dumps(model.spec)) == model.spec
+
+
+def test_the_named_architectures_have_the_published_numbers_of_features(half):
+    assert half.build_model(TREE).num_features == 1280
+    assert half.build_model(TREE, "resnet50").num_features == 2048
+
+
+def test_without_a_tree_it_is_the_encoder_alone(half):
+    model = half.build_model(architecture="test_efficientnet", image_size=32)
+    model = half.models.from_arrays(model.spec, half.models.to_arrays(model))
+    images = images_for(half, IMAGES[..., :1])
+    assert model.head is None
+    np.testing.assert_array_equal(array(model(images)), array(model.features(images)))
+    assert model(images).shape == (5, model.num_features)
+
+
+def test_a_transformer_is_built_for_the_size_of_its_images(half):
+    """timm has them; where it does not come from timm, the error says who has it."""
+    if half.__name__.endswith("tensorflow"):
+        with pytest.raises(ValueError, match="'test_vit' in TensorFlow.*PyTorch"):
+            half.build_model(TREE, "test_vit", image_size=48)
+        return
+    model = half.build_model(TREE, "test_vit", image_size=48).eval()
+    assert model(images_for(half, np.zeros((2, 48, 48, 1), np.float32))).shape == (2, 34)
+
+
+def test_the_untrained_head_can_start_from_the_best_constant(half):
+    model = half.build_model(TREE, "test_efficientnet", dropout=0, image_size=32)
+    constant = np.linspace(1.2, 100, 34)
+    model.head.start_from(constant)
+    answers = model.answer(tensor(half, np.zeros((1, model.num_features), np.float32)))
+    np.testing.assert_allclose(array(answers)[0], constant, rtol=1e-4)
+
+
+def test_weights_survive_the_neutral_file(half, tmp_path):
+    model = half.build_model(TREE, "test_efficientnet", image_size=32)
+    arrays = half.models.to_arrays(model)
+    again = weights.load(weights.save(model, tmp_path / "model.safetensors"), half.__name__.split(".")[1])
+    assert again.spec == model.spec and again.tree == TREE
+    found = half.models.to_arrays(again)
+    assert list(found) == list(arrays)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays.values(), found.values(), strict=True))
+    files = tmp_path / "model.safetensors", weights.save(again, tmp_path / "again.safetensors")
+    first, second = (file.read_bytes() for file in files)
+    start = 8 + int.from_bytes(first[:8], "little")  # before it is the header, whose entries have no order
+    assert first[start:] == second[start:] and len(first) == len(second)
+
+
+def test_weights_that_do_not_fit_are_named(half):
+    model = half.build_model(TREE, "test_efficientnet", image_size=32)
+    arrays = half.models.to_arrays(model)
+    arrays["head.output.bias"] = arrays["head.output.bias"][:-1]
+    arrays["extra"] = arrays.pop("head.output.weight")
+    with pytest.raises(ValueError) as error:
+        half.models.from_arrays(model.spec, arrays)
+    for part in ("head.output.weight is missing", "extra is superfluous", "[33] instead of [34]"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "efficentnet_b0"}, "efficientnet_b0"),
+        ({"channels": 2}, "channels"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"image_size": 8}, "image_size"),
+    ],
+)
+def test_bad_options_are_refused(half, options, message):
+    with pytest.raises(ValueError, match=message):
+        half.build_model(TREE, **options)

@@ -1,0 +1,141 @@
+"""Applying a model to many images, in both frameworks."""
+import numpy as np
+import pandas as pd
+import pytest
+from toys import TREE, array, survey, tensor, trained
+
+from zoobook import augment, runs, votes
+
+
+@pytest.fixture(autouse=True)
+def small_shards(half, monkeypatch):
+    monkeypatch.setattr(half.prediction, "SHARD_ROWS", 40)
+
+
+def test_predictions_are_the_answers_of_the_model(half):
+    store, _ = survey()
+    model = trained(half).model
+    table = half.predict(model, store, batch_size=7)
+    assert list(table["id_str"]) == list(store.ids)
+    images = half.data.look(
+        tensor(half, store.pixels), tensor(half, augment.centre_views(len(store))), 1, store.size
+    )
+    answers, features = array(model(images)), array(model.features(images))
+    found = votes.predicted_concentrations(table, TREE)
+    assert found.shape == (len(store), 34, 1)
+    np.testing.assert_allclose(found[..., 0], answers, rtol=1e-4)
+    represented = half.represent(model, store, batch_size=11)
+    assert list(represented)[:2] == ["id_str", "feat_0"] and (represented.dtypes.iloc[1:] == np.float32).all()
+    np.testing.assert_allclose(represented.iloc[:, 1:], features, atol=1e-4)
+
+
+def test_passes_differ_repeat_and_leave_the_model_alone(half):
+    store, _ = survey()
+    model = trained(half).model
+    one, other, third = (
+        votes.predicted_concentrations(half.predict(model, store, passes=5, batch_size=b, seed=s), TREE)
+        for b, s in ((96, 0), (13, 0), (96, 1))
+    )
+    assert one.shape[2] == 5 and (one.std(2) > 0).any()
+    np.testing.assert_allclose(one, other, rtol=1e-3)
+    assert not np.allclose(one, third, rtol=1e-3)
+    plain = votes.predicted_concentrations(half.predict(model, store), TREE)[..., 0]
+    many = votes.predicted_concentrations(half.predict(model, store, passes=200), TREE)
+    assert np.corrcoef(many.mean(2).ravel(), plain.ravel())[0, 1] > 0.99
+
+
+def test_a_table_on_disk_is_completed_by_a_rerun(half, tmp_path):
+    store, _ = survey()
+    model = trained(half).model
+    out = half.predict(model, store, out=tmp_path / "table")
+    files = runs.table_files(out)
+    assert len(files) == 3
+    whole = pd.concat(map(pd.read_parquet, files), ignore_index=True)
+    assert list(whole["id_str"]) == list(store.ids)
+    np.testing.assert_allclose(
+        votes.predicted_concentrations(whole, TREE),
+        votes.predicted_concentrations(half.predict(model, store), TREE),
+        rtol=1e-6,
+    )
+    kept = files[0].stat().st_mtime_ns
+    before = files[1].read_bytes()
+    files[1].unlink()
+    half.predict(model, store, out=out)
+    assert files[1].read_bytes() == before and files[0].stat().st_mtime_ns == kept
+    with pytest.raises(ValueError, match="already holds a table"):
+        half.predict(model, store, out=out, passes=2)
+    with pytest.raises(ValueError, match="already holds a table"):
+        half.predict(half.build_model(TREE, "test_efficientnet", image_size=32), store, out=out)
+
+
+def test_a_crash_keeps_the_shards_that_were_done(half, tmp_path, monkeypatch):
+    store, _ = survey()
+    prediction, calls = half.prediction, []
+    features = prediction._features
+
+    def failing(model, pixels, rows, batch_size):
+        calls.append(rows[0])
+        if rows[0] >= 80:
+            raise RuntimeError("power cut")
+        return features(model, pixels, rows, batch_size)
+
+    monkeypatch.setattr(prediction, "_features", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        half.represent(trained(half).model, store, out=tmp_path)
+    with pytest.raises(ValueError, match="not finished"):
+        runs.table_files(tmp_path)
+    monkeypatch.setattr(prediction, "_features", lambda *args: calls.append("again") or features(*args))
+    half.represent(trained(half).model, store, out=tmp_path)
+    assert calls == [0, 40, 80, "again"]
+    assert sum(len(pd.read_parquet(file)) for file in runs.table_files(tmp_path)) == len(store)
+
+
+def test_out_of_memory_halves_the_batch(half, monkeypatch):
+    store, _ = survey()
+    if half.__name__.endswith("pytorch"):
+        from torch import OutOfMemoryError
+
+        error = OutOfMemoryError("no more")
+    else:
+        import tensorflow as tf
+
+        error = tf.errors.ResourceExhaustedError(None, None, "no more")
+        monkeypatch.setattr(half.prediction, "_compiled", lambda model: half.prediction._seen_features(model))
+    model, sizes = trained(half).model, []
+    expected = half.represent(model, store)
+    whole = type(model).features
+
+    def limited(self, images):
+        sizes.append(len(images))
+        if len(images) > 9:
+            raise error
+        return whole(self, images)
+
+    monkeypatch.setattr(type(model), "features", limited)
+    found = half.represent(model, store, batch_size=32)
+    assert list(found["id_str"]) == list(store.ids) and sizes[:3] == [20, 14, 8]
+    np.testing.assert_allclose(found.iloc[:, 1:], expected.iloc[:, 1:], atol=1e-5)
+
+
+def test_several_devices_share_the_work(half, monkeypatch):
+    store, _ = survey()
+    one = half.prediction.device_names("cpu")
+    monkeypatch.setattr(half.prediction, "device_names", lambda devices: one * 2)
+    found = half.represent(trained(half).model, store)
+    monkeypatch.undo()
+    np.testing.assert_allclose(found.iloc[:, 1:], half.represent(trained(half).model, store).iloc[:, 1:], atol=1e-5)
+    assert list(found["id_str"]) == list(store.ids)
+
+
+def test_senseless_requests_are_refused(half, tmp_path):
+    store, _ = survey()
+    encoder = half.build_model(architecture="test_efficientnet", image_size=32)
+    with pytest.raises(ValueError, match="represent"):
+        half.predict(encoder, store)
+    assert half.represent(encoder, store).shape[0] == len(store)
+    for options in ({"passes": 0}, {"batch_size": 0}, {"devices": "x"}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            half.predict(trained(half).model, store, **options)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write"):
+        half.predict(trained(half).model, store, out=tmp_path / "file" / "table")

@@ -1,0 +1,178 @@
+"""Training, its repetition and its interruption, in both frameworks."""
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import TREE, quick, survey, trained
+
+from zoobook import votes
+from zoobook.training import Progress
+
+
+def same_weights(half, one, other):
+    one, other = (half.models.to_arrays(model).values() for model in (one, other))
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_training_learns_and_keeps_its_best_epoch(half):
+    store, catalog = survey()
+    result = trained(half)
+    history = result.history
+    assert list(history) == ["epoch", "train_loss", "val_loss", "learning_rate", "seconds"]
+    assert list(history["epoch"]) == [0, 1, 2]
+    counts = {name: catalog.loc[catalog["subset"] == name, TREE.label_columns].to_numpy() for name in ("train", "val")}
+    constant = votes.fit_constant(counts["train"], TREE)
+    unseeing = votes.nll(np.tile(constant, (len(counts["val"]), 1)), counts["val"], TREE).sum(1).mean()
+    assert history["val_loss"].min() < 0.5 * unseeing
+    assert result.checkpoint.name == "best.safetensors"
+
+    table = half.predict(result.model, store)[catalog["subset"].to_numpy() == "val"]
+    again = votes.nll(votes.predicted_concentrations(table, TREE)[..., 0], counts["val"], TREE).sum(1).mean()
+    assert again == pytest.approx(history["val_loss"].min(), rel=1e-4)
+
+
+def random_numbers(half):
+    """Seed the framework's own random numbers; what is returned draws one."""
+    if half.__name__.endswith("pytorch"):
+        import torch
+
+        torch.manual_seed(4)
+        return lambda: float(torch.rand(()))
+    return lambda: None  # TensorFlow's belong to layers
+
+
+def test_a_run_repeats_to_the_last_digit_and_leaves_random_numbers_alone(half, tmp_path):
+    store, catalog = survey()
+    numbers = random_numbers(half)
+    expected = numbers(), random.Random(4).random()
+    numbers = random_numbers(half)
+    random.seed(4)
+    shuffled = catalog.copy()
+    result = half.train(store, shuffled, TREE, out_dir=tmp_path / "run", **quick())
+    assert (numbers(), random.random()) == expected
+    assert same_weights(half, result.model, trained(half).model)
+    columns = ["epoch", "train_loss", "val_loss", "learning_rate"]
+    assert result.history[columns].equals(trained(half).history[columns])
+
+
+def test_a_finished_run_is_only_read(half, monkeypatch):
+    store, catalog = survey()
+    first = trained(half)
+    monkeypatch.setattr(half.training, "_run", None)
+    again = half.train(store, catalog, TREE, out_dir=first.checkpoint.parent, **quick())
+    assert same_weights(half, again.model, first.model) and again.history.equals(first.history)
+    with pytest.raises(ValueError, match=r"learning_rate was 0.003, now 0.1.*resume=False"):
+        half.train(store, catalog, TREE, out_dir=first.checkpoint.parent, **quick(learning_rate=0.1))
+    changed = catalog.copy()
+    changed.loc[1, TREE.label_columns[0]] += 1
+    with pytest.raises(ValueError, match="data was"):
+        half.train(store, changed, TREE, out_dir=first.checkpoint.parent, **quick())
+
+
+def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(half, tmp_path):
+    store, catalog = survey()
+    out = tmp_path / "run"
+    catalog.to_parquet(tmp_path / "catalog.parquet")
+    script = f"""
+import sys, pandas as pd
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from zoobook.images import ImageStore
+import zoobook
+from toys import TREE, quick
+catalog = pd.read_parquet({str(tmp_path / "catalog.parquet")!r})
+half = zoobook.load_framework({half.__name__.split(".")[1]!r})
+half.train(ImageStore.open({str(store.path)!r}), catalog, TREE, out_dir={str(out)!r}, **quick())
+"""
+    process = subprocess.Popen([sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if re.match(r"epoch +1/3", line):
+            break
+    while not list(out.glob("last.[cs]*")) and process.poll() is None:
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and list(out.glob("last.[cs]*"))
+    done = len((out / "history.csv").read_text().splitlines()) - 1
+    assert 1 <= done < 3
+    result = half.train(store, catalog, TREE, out_dir=out, **quick())
+    assert same_weights(half, result.model, trained(half).model)
+    columns = ["epoch", "train_loss", "val_loss", "learning_rate"]
+    assert result.history[columns].equals(trained(half).history[columns])
+    assert not list(out.glob("*.part")) and not list(out.glob("last.*"))
+
+
+def test_an_interruption_says_how_to_go_on(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    steps, step = [], Progress.step
+
+    def interrupted(self, *args):
+        steps.append(1)
+        if len(steps) == 14:
+            raise KeyboardInterrupt
+        step(self, *args)
+
+    monkeypatch.setattr(Progress, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="same arguments"):
+        half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
+    assert list((tmp_path / "run").glob("last.[cs]*"))
+    result = half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
+    assert same_weights(half, result.model, trained(half).model)
+
+
+def test_training_stops_early_and_starts_afresh_on_request(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    monkeypatch.setattr(half.training, "galaxy_losses", lambda model, images, _: model.raw(images)[:, 0] * 0 + 1)
+    for resume in (True, False):
+        result = half.train(store, catalog, TREE, out_dir=tmp_path, resume=resume, **quick(epochs=50, patience=2))
+        assert len(result.history) == 3
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(half, tmp_path):
+    store, catalog = survey()
+    with pytest.raises(ValueError, match="learning_rate"):
+        half.train(store, catalog, TREE, out_dir=tmp_path, **quick(learning_rate=1e20))
+
+
+def test_images_larger_than_the_model_sees_and_colour(half, tmp_path):
+    store, catalog = survey()
+    options = quick(image_size=16, channels=3, epochs=1)
+    model = half.train(store, catalog, TREE, out_dir=tmp_path, **options).model
+    assert model.spec["image_size"] == 16 and model.spec["channels"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda c: c.drop(columns="subset"), {}, "subset.*split"),
+        (lambda c: c[c["subset"] == "train"], {}, "'val'"),
+        (lambda c: c.assign(id_str="x" + c["id_str"]), {}, "not in the image store"),
+        (lambda c: c.drop(columns=TREE.label_columns[3]), {}, TREE.label_columns[3]),
+        (lambda c: c.assign(**{TREE.label_columns[2]: np.nan}), {}, TREE.label_columns[2]),
+        (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "negative"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "fractional"),
+        (lambda c: c, {"learning_rate": float("nan")}, "learning_rate"),
+        (lambda c: c, {"epochs": 0}, "epochs"),
+        (lambda c: c, {"precision": "float8"}, "precision"),
+        (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
+        (lambda c: c, {"devices": "quantum"}, "devices"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(half, tmp_path, change, options, message):
+    store, catalog = survey()
+    with pytest.raises(ValueError, match=message):
+        half.train(store, change(catalog), TREE, out_dir=tmp_path / "run", **quick(**options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(half, tmp_path):
+    store, catalog = survey()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write"):
+        half.train(store, catalog, TREE, out_dir=tmp_path / "file" / "run", **quick())
