@@ -247,7 +247,7 @@ def _run(
 
     learn_step, judge_step = step(learn), step(judge)
     chief = getattr(strategy.cluster_resolver, "task_id", 0) in (0, None)
-    done = int(optimizer.iterations) // len(batches)
+    done = int(optimizer.iterations.numpy()) // len(batches)
     progress.begin(done, settings["epochs"], len(batches), visible=chief)
     for epoch in range(done, settings["epochs"]):
         _reseed(model, settings["seed"], epoch)

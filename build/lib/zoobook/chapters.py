@@ -1,0 +1,182 @@
+"""What the book's chapters share: their three parameters, the size of each scale, and the model of chapter 2."""
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+import zoobook
+from zoobook import catalogs, datasets, trees
+from zoobook.images import ImageStore
+from zoobook.runs import Result, fingerprint, own_folder
+
+TREE = "decals_dr5"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a chapter's work is.
+
+    Attributes:
+        galaxies: size of the simulated survey.
+        image_size: side of its images in pixels.
+        epochs: of training from scratch.
+        batch_size: galaxies of a training step.
+        ring_galaxies: size of the second survey, whose rings chapter 4 looks for.
+        finetuning_epochs: of fine-tuning with a frozen, partly frozen or free encoder.
+    """
+
+    galaxies: int
+    image_size: int
+    epochs: int
+    batch_size: int
+    ring_galaxies: int
+    finetuning_epochs: int
+
+
+SCALES = {
+    "quick": Scale(galaxies=6000, image_size=64, epochs=12, batch_size=64, ring_galaxies=7000, finetuning_epochs=20),
+    "full": Scale(galaxies=50_000, image_size=128, epochs=30, batch_size=256, ring_galaxies=20_000,
+                  finetuning_epochs=40),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a chapter, made by :func:`begin`.
+
+    Attributes:
+        framework: ``"pytorch"`` or ``"tensorflow"``.
+        dataset: a data set's name, or the path of one's own.
+        scale: the size of the work.
+    """
+
+    framework: str
+    dataset: str
+    scale: Scale
+
+    def survey(self) -> tuple[pd.DataFrame, ImageStore]:
+        """The galaxies with votes, split, and their images.
+
+        Returns:
+            tuple: the catalogue, with ``subset``, and its ImageStore.
+
+        Raises:
+            ValueError: the data set has no votes.
+        """
+        if self.dataset == "simulated":
+            catalog = datasets.load("simulated", n_galaxies=self.scale.galaxies, image_size=self.scale.image_size)
+        elif self.dataset == "rings":
+            raise ValueError(
+                "the ring catalogue has ring labels but no votes on the decision tree: run this chapter with "
+                'dataset = "simulated", or with the path of a catalogue that has the vote counts of decals_dr5'
+            )
+        else:
+            catalog = catalogs.read(self.dataset, trees.load(TREE))
+        return self._split_with_images(catalog)
+
+    def rings(self) -> tuple[pd.DataFrame, ImageStore]:
+        """The galaxies labelled as rings or not, split, and their images.
+
+        For the simulated survey these are new galaxies, which no model of chapter 2 has seen, labelled from votes.
+
+        Returns:
+            tuple: the catalogue, with ``ring`` and ``subset``, and its ImageStore.
+        """
+        if self.dataset == "simulated":
+            votes = datasets.load(
+                "simulated", n_galaxies=self.scale.ring_galaxies, image_size=self.scale.image_size, seed=1
+            )
+            return self._split_with_images(catalogs.ring_labels(votes, rule="advanced", balance=True))
+        root = os.environ.get("ZOOBOOK_RINGS_ROOT") if self.dataset == "rings" else self.dataset
+        return self._split_with_images(datasets.load("rings", root=root))
+
+    def training(self) -> dict:
+        """The settings of chapter 2's training, as ``train`` takes them."""
+        return {
+            "architecture": "efficientnet_b0", "channels": 1, "epochs": self.scale.epochs,
+            "batch_size": self.scale.batch_size, "learning_rate": 3e-3, "patience": 8, "seed": 0,
+        }
+
+    def pretrained(self) -> Result:
+        """The model of chapter 2: trained now, or read from disk where that is done already.
+
+        It was trained on the simulated survey whenever the data set at hand has no votes.
+
+        Returns:
+            Result: the model, its history and its weight file.
+        """
+        with_votes = self if self.dataset == "simulated" else Run(self.framework, "simulated", self.scale)
+        catalog, store = with_votes.survey()
+        train = zoobook.load_framework(self.framework).train
+        return train(store, catalog, trees.load(TREE), **self.training(), out_dir=with_votes.folder("training"))
+
+    def folder(self, name: str) -> Path:
+        """Where this run keeps something: apart for each framework, data set and scale.
+
+        Args:
+            name: of what is kept.
+
+        Returns:
+            Path: below the data home, so never in the book's own folder.
+        """
+        key = fingerprint(self.dataset, vars(self.scale), self.training())[:8]
+        return own_folder(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
+
+    def _split_with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
+        catalog = catalogs.split(catalog)
+        name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
+        store = ImageStore.build(catalog, datasets.home() / "stores" / name, size=self.scale.image_size)
+        return catalog, store
+
+
+def begin(framework: str, dataset: str, scale: str) -> Run:
+    """Check a chapter's parameters and say what it will run on.
+
+    Args:
+        framework: ``"pytorch"`` or ``"tensorflow"``.
+        dataset: ``"simulated"``, ``"rings"``, or the path of one's own catalogue.
+        scale: ``"quick"`` or ``"full"``.
+
+    Returns:
+        Run: the survey, the images and the settings.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    if framework not in zoobook.FRAMEWORKS:
+        raise ValueError(f"unknown framework {framework!r}: choose {' or '.join(map(repr, zoobook.FRAMEWORKS))}")
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}: choose {' or '.join(map(repr, SCALES))}")
+    if dataset not in ("simulated", "rings") and not Path(dataset).expanduser().exists():
+        raise ValueError(
+            f"unknown dataset {dataset!r}: choose 'simulated' or 'rings', or give the path of your own catalogue"
+        )
+    size = SCALES[scale]
+    print(f"zoobook {zoobook.__version__}: {framework}, {dataset} galaxies, {scale} scale "
+          f"({size.galaxies:,} galaxies of {size.image_size} px)")
+    return Run(framework, dataset, size)
+
+
+def glue(name: str, value, text: str | None = None) -> None:
+    """Keep a result under a name, so that the text of the page can quote it and a test can check it.
+
+    The output has the form of papermill's and MyST-NB's glue, but needs neither.
+
+    Args:
+        name: how the text refers to it.
+        value: a number or a text.
+        text: how it is written in the page; default: ``str(value)``.
+    """
+    from IPython.display import display
+
+    plain = str(value) if text is None else text
+    prefix = "application/papermill.record/"
+    display(
+        {f"{prefix}text/plain": plain, f"{prefix}application/json": json.dumps(value)},  # nbformat wants text
+        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
+        raw=True,
+    )

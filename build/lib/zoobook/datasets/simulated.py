@@ -1,0 +1,33 @@
+"""The simulated survey as a data set: made on this machine, nothing is downloaded."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from zoobook import simulation
+
+
+def load(
+    root: str | Path | None = None, n_galaxies: int = 6000, image_size: int = 128, seed: int = 0
+) -> pd.DataFrame:
+    """Load the simulated survey, making the galaxies that are not on disk yet.
+
+    Args:
+        root: folder of the data; the home of all data sets by default.
+        n_galaxies: how many galaxies.
+        image_size: pixels along a side.
+        seed: seed of the survey.
+
+    Returns:
+        DataFrame: the catalogue of :func:`zoobook.simulation.make_survey`.
+
+    Raises:
+        ValueError: an option makes no sense.
+        OSError: the folder cannot be written to, or the disk is full.
+    """
+    if root is None:
+        from zoobook import datasets
+
+        root = datasets.home()
+    return simulation.make_survey(root, n_galaxies, image_size, seed)

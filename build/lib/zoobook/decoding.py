@@ -1,0 +1,180 @@
+"""Decoding of single image files: JPEG, PNG and FITS, each to 8-bit RGB, or a plain word on what is wrong with it."""
+from __future__ import annotations
+
+import gzip
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+from zoobook.catalogs import FITS_NAME
+
+SMALLEST = 8  # pixels of the shorter side
+LARGEST = 100_000_000  # pixels in all
+MOST_BLANK = 0.75  # share of the pixels
+_TO_R = np.array([0.014 / 0.008, 1.0, 0.014 / 0.019])  # weights of g, r, z against r in the images of Galaxy Zoo DECaLS
+
+
+class BadImage(ValueError):
+    """An image file, or several, that cannot be used; the message names each file and its cause.
+
+    Attributes:
+        cause: what is wrong with the one file, without its name; empty where there are several.
+    """
+
+    def __init__(self, message: str, cause: str = ""):
+        super().__init__(message)
+        self.cause = cause
+
+
+class _Unusable(Exception):
+    """Why some bytes make no image; becomes a BadImage with the name of the file."""
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Decode one image file.
+
+    JPEG, PNG and whatever else Pillow reads: grey is repeated in three channels, 16-bit values are scaled to 8 bits
+    (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is.
+
+    FITS: the first HDU with an image. Two axes make a grey image; three planes are taken as g, r, z in one flux unit
+    per pixel, as the Legacy Surveys deliver them. Sky and noise are the median and its absolute deviation in a frame
+    along the edges, a tenth of the side wide; NaN counts as sky. The planes are weighted as for Galaxy Zoo DECaLS
+    (Walmsley et al. 2022) and stretched by asinh, which keeps colours (Lupton et al. 2004), so that the sky lies near
+    16 of 255, its noise near 10, and 200 times the noise near 240, as in those images. The lowest row of a FITS image
+    is its first, so rows are turned round.
+
+    Args:
+        path: the file.
+
+    Returns:
+        ndarray: [H, W, 3] uint8, red first.
+
+    Raises:
+        BadImage: the file is missing, empty, truncated or no image; its shorter side is under 8 pixels, or it has more
+            than 100 million; it is CMYK; it is blank: more than three quarters of it NaN, or in rows or columns of one
+            single value.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        if not data:
+            raise _Unusable("the file is empty (0 bytes)")
+        fits = FITS_NAME.search(path) or data.startswith(b"SIMPLE  =")
+        image = _decode_fits(data) if fits else _decode(data)
+        blank = _blank_share(image)
+        if blank > MOST_BLANK:
+            raise _Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value)")
+        return image
+    except FileNotFoundError:
+        cause = "the file is missing"
+    except OSError as error:
+        cause = f"the file cannot be read ({error.strerror or error})"
+    except _Unusable as error:
+        cause = str(error)
+    raise BadImage(f"{path}: {cause}", cause)
+
+
+def _decode(data: bytes) -> np.ndarray:
+    """Decode what Pillow can; see :func:`read_image`."""
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise _Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
+    except Exception:  # UnidentifiedImageError, and whatever a broken header makes a decoder raise
+        raise _Unusable(f"it is no image file, or its beginning is damaged (it begins with {data[:12]!r})") from None
+    _check_shape(image.height, image.width)
+    if image.mode == "CMYK":
+        raise _Unusable("it is a CMYK image, made for printing; save it as RGB")
+    try:
+        image.load()
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
+        raise _Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise _Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
+        return _grey(np.round(grey / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise _Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _decode_fits(data: bytes) -> np.ndarray:
+    """Decode and stretch a FITS image; see :func:`read_image`."""
+    from astropy.io import fits
+    from astropy.visualization import make_lupton_rgb
+
+    planes = None
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        if not data.startswith(b"SIMPLE"):
+            raise _Unusable(f"it is not a FITS file (it begins with {data[:12]!r})")
+        with fits.open(io.BytesIO(data), memmap=False) as hdus:
+            for hdu in hdus:
+                if hdu.is_image and len(hdu.shape) >= 2:
+                    _check_shape(*hdu.shape[-2:])
+                    planes = np.asarray(hdu.data, dtype=np.float64)
+                    break
+    except _Unusable:
+        raise
+    except Exception as error:
+        raise _Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
+    if planes is None:
+        raise _Unusable("it is a FITS file without an image")
+    planes = planes.reshape([n for n in planes.shape[:-2] if n > 1] + list(planes.shape[-2:]))
+    if planes.ndim == 2:
+        planes = planes[None]
+    if planes.ndim != 3 or len(planes) not in (1, 3):
+        raise _Unusable(f"its image has the shape {planes.shape}; one plane, or three (g, r, z), can be shown")
+    blank = ~np.isfinite(planes)
+    if blank.mean() > MOST_BLANK:
+        raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite)")
+    if len(planes) == 3:
+        planes *= _TO_R[:, None, None]
+    edge = min(planes.shape[1:]) // 10 + 1
+    frame = np.ones(planes.shape[1:], dtype=bool)
+    frame[edge:-edge, edge:-edge] = False
+    deviations = []
+    for plane, gaps in zip(planes, blank, strict=True):
+        if gaps.all():
+            raise _Unusable("one of its planes is blank (NaN or infinite)")
+        sky = plane[frame & ~gaps] if (frame & ~gaps).any() else plane[~gaps]
+        plane -= np.median(sky)
+        deviations.append(1.4826 * np.median(np.abs(sky - np.median(sky))))
+        plane[gaps] = 0
+    if not planes.any():
+        raise _Unusable("it is blank: all pixels have the same value")
+    noise = np.mean(deviations) or np.abs(planes).max() / 250  # without noise, the peak becomes nearly white
+    blue, green, red = planes if len(planes) == 3 else (planes[0],) * 3
+    rgb = make_lupton_rgb(red, green, blue, minimum=-1.6 * noise, stretch=26 * noise, Q=4.6)
+    return np.ascontiguousarray(rgb[::-1])
+
+
+def _grey(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _check_shape(height: int, width: int) -> None:
+    if min(height, width) < SMALLEST:
+        raise _Unusable(f"it is too small: {width} × {height} pixels, where {SMALLEST} is the least")
+    if height * width > LARGEST:
+        raise _Unusable(f"it is too large: {width} × {height} pixels, where {LARGEST:,} in all is the most")
+
+
+def _blank_share(image: np.ndarray) -> float:
+    """Share of the pixels that lie in whole rows or columns of one single value, as beyond a survey's edge."""
+    flat = image.reshape(len(image), -1)  # comparing long runs of bytes is ten times faster than pixel by pixel
+    rows = (flat[:, 3:] == flat[:, :-3]).all(axis=1)
+    columns = (flat[1:] == flat[:-1]).all(axis=0).reshape(-1, 3).all(axis=1)
+    if rows.any() or columns.any():
+        values, counts = np.unique(np.concatenate([image[rows, 0], image[0, columns]]), axis=0, return_counts=True)
+        value = values[np.argmax(counts)]  # of them, those of the commonest value: a ramp is not blank
+        rows, columns = rows & (image[:, 0] == value).all(axis=1), columns & (image[0] == value).all(axis=1)
+    return 1 - (1 - rows.mean()) * (1 - columns.mean())

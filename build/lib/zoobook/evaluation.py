@@ -1,0 +1,198 @@
+"""How good are predictions? Scores per question, and how much of what could be known was learned."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln, logsumexp
+
+from zoobook import votes as _votes
+from zoobook.trees import DecisionTree
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTree, baseline=None) -> pd.DataFrame:
+    """Compare predicted concentrations with the votes, question by question.
+
+    *Information captured* says how far the model has come from knowing nothing to knowing all that can be known:
+    (NLL of the best constant - NLL of the model) / (NLL of the best constant - NLL of the oracle). The oracle knows the
+    concentrations from which a simulated galaxy's votes were drawn, so 1 cannot be passed but by luck. Its standard
+    error comes from resampling the galaxies.
+
+    Args:
+        predictions: a table made by ``predict``: ``id_str`` and ``{answer}_concentration``.
+        catalog: votes for (at least) the same galaxies; with ``{answer}_oracle`` columns, the oracle is known.
+        tree: the decision tree.
+        baseline: [A] concentrations of the best constant; default: fitted to the votes of ``catalog``'s galaxies
+            that are in ``predictions``.
+
+    Returns:
+        DataFrame: one row a question, and a last row ``all``: ``galaxies`` (with at least one vote), ``accuracy`` and
+        ``f1`` (macro) of the most voted answer where at least half of all volunteers were asked, ``fraction_mae``
+        (mean absolute error of vote fractions, galaxies weighted alike), ``nll``, ``nll_constant``, ``nll_oracle``
+        (nats per galaxy), ``information_captured``, ``information_captured_error``, ``coverage_50`` … ``coverage_95``
+        (share of vote counts within the central intervals that the model predicts for them).
+
+    Raises:
+        ValueError: a galaxy or a column is missing, or votes are not whole numbers.
+    """
+    from sklearn.metrics import accuracy_score, f1_score
+
+    from zoobook.catalogs import check_votes
+
+    catalog = _rows_of(catalog, predictions["id_str"])
+    votes = check_votes(catalog, tree)
+    concentrations = _votes.predicted_concentrations(predictions, tree)
+    if baseline is None:
+        baseline = _votes.fit_constant(votes, tree)
+    nll = {"": _mixture_nll(concentrations, votes, tree)}
+    nll["_constant"] = _votes.nll(np.tile(baseline, (len(votes), 1)), votes, tree)
+    oracle_columns = [f"{column}_oracle" for column in tree.label_columns]
+    if set(oracle_columns) <= set(catalog):
+        nll["_oracle"] = _votes.nll(catalog[oracle_columns].to_numpy(float), votes, tree)
+    by_pass = [_votes.expected_fractions(concentrations[:, :, p], tree) for p in range(concentrations.shape[2])]
+    fractions = np.mean(by_pass, axis=0)
+    everybody = np.max([votes[:, start:stop].sum(1) for start, stop in tree.index_groups], axis=0)
+
+    rows = []
+    for q, (question, (start, stop)) in enumerate(zip(tree.questions, tree.index_groups, strict=True)):
+        total = votes[:, start:stop].sum(1)
+        asked = total > 0
+        row: dict = {"question": question.name, "galaxies": int(asked.sum())}
+        relevant = asked & (total >= 0.5 * everybody)
+        if relevant.any():
+            truth, guess = votes[relevant, start:stop].argmax(1), fractions[relevant, start:stop].argmax(1)
+            row["accuracy"] = accuracy_score(truth, guess)
+            row["f1"] = f1_score(truth, guess, average="macro", labels=np.unique(truth), zero_division=0)
+        if asked.any():
+            observed = votes[asked, start:stop] / total[asked, None]
+            row["fraction_mae"] = np.abs(observed - fractions[asked, start:stop]).mean()
+            row |= _information({name: values[asked, q] for name, values in nll.items()})
+            row |= _coverage(concentrations[asked, start:stop], votes[asked, start:stop])
+        rows.append(row)
+    whole = {"question": "all", "galaxies": len(votes)} | _information({n: v.sum(1) for n, v in nll.items()})
+    return pd.DataFrame([*rows, whole]).set_index("question")
+
+
+def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
+    """Simple features of an image: mean and scatter of brightness in rings around its centre, and its colour there.
+
+    A baseline that any network should beat.
+
+    Args:
+        pixels: uint8 [N, H, W, 3].
+        bins: number of rings, out to the edge of the frame.
+
+    Returns:
+        ndarray: float32 [N, 4 * bins]: brightness (0 to 1), its scatter along the ring, and the two colours (first
+        minus second, second minus third channel).
+    """
+    n, height, width, _ = pixels.shape
+    y, x = np.mgrid[:height, :width]
+    radius = np.hypot((y - (height - 1) / 2) / height, (x - (width - 1) / 2) / width) * 2
+    ring = np.minimum((radius * bins).astype(int), bins)  # the corners are left out
+    features = np.empty((n, 4, bins), np.float32)
+    for b in range(bins):
+        inside = pixels[:, ring == b].astype(np.float32) / 255
+        grey = inside.mean(2)
+        features[:, 0, b], features[:, 1, b] = grey.mean(1), grey.std(1)
+        features[:, 2, b] = (inside[..., 0] - inside[..., 1]).mean(1)
+        features[:, 3, b] = (inside[..., 1] - inside[..., 2]).mean(1)
+    return features.reshape(n, -1)
+
+
+def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+    """Area under the ROC curve, with an interval from resampling the galaxies (bootstrap).
+
+    Args:
+        labels: [N] of 0 and 1.
+        scores: [N], larger for the positive class.
+        resamples: how many bootstrap samples.
+        seed: makes the interval repeatable.
+
+    Returns:
+        dict: ``auc``, and ``low`` and ``high``: the central 95 % interval.
+
+    Raises:
+        ValueError: only one class is present, or a score is not finite.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores = np.asarray(labels), np.asarray(scores, float)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
+    if set(np.unique(labels)) != {0, 1}:
+        raise ValueError(f"an AUC needs galaxies of both classes, 0 and 1; here: {sorted(set(labels.tolist()))}")
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, len(labels), len(labels))
+        if 0 < labels[drawn].sum() < len(labels):
+            samples.append(roc_auc_score(labels[drawn], scores[drawn]))
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return {"auc": float(roc_auc_score(labels, scores)), "low": float(low), "high": float(high)}
+
+
+def _rows_of(catalog: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
+    missing = ids[~ids.isin(catalog["id_str"])]
+    if len(missing):
+        example = missing.iloc[0]
+        raise ValueError(f"the catalogue has no votes for {len(missing)} predicted galaxies, such as {example!r}")
+    return catalog.set_index("id_str", drop=False).loc[ids]
+
+
+def _mixture_nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """NLL [N, Q] of concentrations [N, A, P]: the passes are equally likely members of a mixture."""
+    each = np.stack([_votes.nll(concentrations[:, :, p], votes, tree) for p in range(concentrations.shape[2])])
+    return -(logsumexp(-each, axis=0) - np.log(len(each))) + 0.0  # no negative zeros
+
+
+def _information(nll: dict[str, np.ndarray], resamples: int = 200) -> dict[str, float]:
+    row = {f"nll{name}": values.mean() for name, values in nll.items()}
+    if "_oracle" in nll:
+        drawn = np.random.default_rng(0).integers(0, len(nll[""]), (resamples, len(nll[""])))
+        gained, possible = nll["_constant"] - nll[""], nll["_constant"] - nll["_oracle"]
+        row["information_captured"] = gained.sum() / possible.sum()
+        row["information_captured_error"] = np.std(gained[drawn].sum(1) / possible[drawn].sum(1))
+    return row
+
+
+def _coverage(concentrations: np.ndarray, votes: np.ndarray) -> dict[str, float]:
+    """Share of the vote counts within the predicted central intervals.
+
+    Counts are discrete, so no interval holds exactly 80 % of them. A count that straddles the end of an interval is
+    therefore counted in part (the expectation of the randomised probability integral transform, Czado et al. 2009,
+    Biometrics 65, 1254), which makes the coverage of a perfect model exactly nominal.
+    """
+    below, upto = _count_distribution(concentrations, votes)
+    row = {}
+    for level in LEVELS:
+        low, high = (1 - level) / 2, (1 + level) / 2
+        inside = np.clip(np.minimum(upto, high) - np.maximum(below, low), 0, None)
+        row[f"coverage_{100 * level:.0f}"] = (inside / np.maximum(upto - below, 1e-300)).mean()
+    return row
+
+
+def _count_distribution(concentrations: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted probability of fewer votes, and of at most as many votes, for each answer: [n, a] each."""
+    below, upto = np.zeros(votes.shape), np.zeros(votes.shape)
+    for p in range(concentrations.shape[2]):
+        alpha = concentrations[:, :, p]
+        others = alpha.sum(1, keepdims=True) - alpha
+        total = votes.sum(1)[:, None]
+        counts = np.arange(votes.sum(1).max() + 1)
+        for answer in range(votes.shape[1]):  # one answer at a time keeps memory flat
+            a, b = alpha[:, [answer]], others[:, [answer]]
+            rest = np.maximum(total - counts, 0)
+            log_probability = (
+                gammaln(total + 1) - gammaln(counts + 1) - gammaln(rest + 1)
+                + gammaln(counts + a) + gammaln(rest + b) - gammaln(total + a + b)
+                + gammaln(a + b) - gammaln(a) - gammaln(b)
+            )
+            cumulative = np.cumsum(np.where(counts <= total, np.exp(log_probability), 0), axis=1)
+            k = votes[:, answer]
+            at = cumulative[np.arange(len(k)), k]
+            before = np.where(k > 0, cumulative[np.arange(len(k)), np.maximum(k - 1, 0)], 0)
+            upto[:, answer] += at / concentrations.shape[2]
+            below[:, answer] += before / concentrations.shape[2]
+    return below, upto

@@ -1,0 +1,329 @@
+"""The figures of the book, each from tables and arrays that any chapter has."""
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from zoobook.trees import DecisionTree
+
+# Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+DARK = {"#4477AA", "#228833", "#AA3377"}
+
+
+def montage(images, titles=None, columns: int = 8, size: float = 1.35):
+    """Galaxies side by side.
+
+    Args:
+        images: uint8 arrays [H, W, 3].
+        titles: a text above each, or ``None``.
+        columns: galaxies in a row.
+        size: side of a galaxy in inches.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    rows = -(-len(images) // columns)
+    height = size * (1.0 if titles is None else 1.22)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, image in enumerate(images):
+        axes.flat[i].imshow(image, interpolation="bilinear")
+        if titles is not None:
+            axes.flat[i].set_title(titles[i], fontsize=8, pad=2)
+    figure.subplots_adjust(0, 0, 1, 1 if titles is None else 0.94, 0.03, 0.03 if titles is None else 0.22)
+    return figure
+
+
+def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None):
+    """A decision tree: a box for each question, a line for each answer that leads on.
+
+    Args:
+        decision_tree: the tree.
+        shares: [Q] share of the volunteers who are asked each question, written into the boxes.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    questions = decision_tree.questions
+    where = {answer.column: (q, answer.name) for q, question in enumerate(questions) for answer in question.answers}
+    depth: dict[int, int] = {}
+    for q in decision_tree.walking_order:
+        depth[q] = 1 + max((depth[where[column][0]] for column in questions[q].asked_after), default=-1)
+    # A question stands at the mean height of its parents' answers; those of one depth are then spread evenly.
+    across: dict[int, float] = {}
+    for level in range(max(depth.values()) + 1):
+        members = [q for q in decision_tree.walking_order if depth[q] == level]
+
+        def wish(q):
+            parents = questions[q].asked_after
+            if not parents:
+                return 0.0
+            at = [where[column][0] for column in parents]
+            place = [[a.column for a in questions[p].answers].index(c) for p, c in zip(at, parents, strict=True)]
+            return float(np.mean([across[p] + 0.1 * i for p, i in zip(at, place, strict=True)]))
+
+        for slot, q in enumerate(sorted(members, key=wish)):
+            across[q] = slot - (len(members) - 1) / 2
+    widest = max(sum(d == level for d in depth.values()) for level in depth.values())
+    # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.6 by 1.15 inches.
+    figure, axis = plt.subplots(figsize=(10.5, max(3.0, 1.15 * widest)))
+    for q, question in enumerate(questions):
+        x, y = depth[q], -across[q]
+        name = question.name.removesuffix(decision_tree.suffix)
+        share = "" if shares is None else f"  ({100 * shares[q]:.0f} %)"
+        leads = {column for other in questions for column in other.asked_after}
+        answers = [a.name if a.column not in leads else f"{a.name} ›" for a in question.answers]
+        lines = textwrap.wrap("  ".join(a.replace(" ", "\xa0") for a in answers), 34, break_on_hyphens=False)
+        axis.text(x, y, f"{name}{share}", ha="center", va="bottom", fontsize=8.5, weight="bold", zorder=4)
+        axis.text(x, y - 0.03, "\n".join(lines), ha="center", va="top", fontsize=7, color="#444444", zorder=4)
+        axis.add_patch(plt.matplotlib.patches.FancyBboxPatch(
+            (x - 0.36, y - 0.1 - 0.13 * len(lines)), 0.72, 0.33 + 0.13 * len(lines),
+            boxstyle="round,pad=0.02", facecolor="white", edgecolor=COLOURS[depth[q] % 6], linewidth=1.3, zorder=3,
+        ))
+        if question.asked_after:
+            after = " or ".join(dict.fromkeys(where[column][1] for column in question.asked_after))
+            axis.text(x - 0.36, y + 0.27, f"if {after}", fontsize=6.5, style="italic", color="#444444", zorder=4)
+        for column in question.asked_after:
+            parent = where[column][0]
+            start, stop = (depth[parent] + 0.38, -across[parent]), (x - 0.38, y)
+            bend = np.linspace(0, 1, 30)
+            ease = bend * bend * (3 - 2 * bend)
+            axis.plot(start[0] + (stop[0] - start[0]) * bend, start[1] + (stop[1] - start[1]) * ease,
+                      color=COLOURS[depth[parent] % 6], linewidth=1.1, alpha=0.7, zorder=1)
+    axis.set(xlim=(-0.45, max(depth.values()) + 0.45),
+             ylim=(-max(across.values()) - 0.75, -min(across.values()) + 0.55))
+    axis.axis("off")
+    figure.tight_layout(pad=0.2)
+    return figure
+
+
+def training(history: pd.DataFrame, ylabel: str = "loss (nats per galaxy)", references: dict | None = None):
+    """Training and validation loss by epoch.
+
+    Args:
+        history: the ``history`` of a ``Result``.
+        ylabel: what the loss is.
+        references: horizontal lines: name to value, such as the loss of the oracle.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.6))
+    axis.plot(history["epoch"] + 1, history["train_loss"], "o-", color=COLOURS[0], label="training", markersize=4)
+    axis.plot(history["epoch"] + 1, history["val_loss"], "s-", color=COLOURS[1], label="validation", markersize=4)
+    best = history["val_loss"].idxmin()
+    axis.plot(history["epoch"][best] + 1, history["val_loss"][best], "*", color="black", markersize=12, label="best")
+    for number, (name, value) in enumerate((references or {}).items()):
+        axis.axhline(value, color="#777777", linestyle=("--", ":", "-.")[number % 3], linewidth=1.2, label=name)
+    axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def information(table: pd.DataFrame):
+    """Information captured, question by question, with its standard error.
+
+    Args:
+        table: the result of :func:`zoobook.evaluation.evaluate` for a survey whose oracle is known.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    table = table[::-1]
+    figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
+    colours = [COLOURS[1] if name == "all" else COLOURS[0] for name in table.index]
+    axis.barh(table.index, table["information_captured"], xerr=table["information_captured_error"],
+              color=colours, error_kw={"linewidth": 1, "capsize": 2})
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.axvline(1, color="#777777", linestyle="--", linewidth=1)
+    axis.set(xlabel="information captured (0: the best constant, 1: the oracle)")
+    axis.set_xlim(right=1.05)
+    figure.tight_layout()
+    return figure
+
+
+def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: DecisionTree, answers: list[str],
+              minimum: int = 10):
+    """Predicted against observed vote fractions, one panel an answer.
+
+    Args:
+        predictions: a table made by ``predict``.
+        catalog: votes for the same galaxies.
+        decision_tree: the tree.
+        answers: label columns to show.
+        minimum: galaxies with fewer votes on the question are left out.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    votes = catalog.set_index("id_str").loc[predictions["id_str"]]
+    columns = min(len(answers), 4)
+    rows = -(-len(answers) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.75 * rows), squeeze=False,
+                                sharex=True, sharey=True)
+    for axis in axes.flat[len(answers):]:
+        axis.axis("off")
+    for axis, column in zip(axes.flat, answers, strict=False):
+        question = next(q for q in decision_tree.questions if column in [a.column for a in q.answers])
+        total = votes[[answer.column for answer in question.answers]].sum(axis=1).to_numpy()
+        enough = total >= minimum
+        observed = votes[column].to_numpy()[enough] / total[enough]
+        predicted = predictions[f"{column}_fraction"].to_numpy()[enough]
+        axis.plot([0, 1], [0, 1], color="#777777", linewidth=1)
+        axis.scatter(predicted, observed, s=5, alpha=0.35, color=COLOURS[0], linewidths=0)
+        axis.set_title(f"{question.name.removesuffix(decision_tree.suffix)}:\n"
+                       f"{column.removeprefix(question.name + '_')}", fontsize=8.5)
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    for axis in axes[-1]:
+        axis.set_xlabel("predicted fraction", fontsize=8.5)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("observed fraction", fontsize=8.5)
+    figure.tight_layout()
+    return figure
+
+
+def belief(image: np.ndarray, concentrations: np.ndarray, observed: np.ndarray, decision_tree: DecisionTree,
+           questions: list[str]):
+    """One galaxy, and what a model believes about its vote fractions: a Beta density an answer.
+
+    Args:
+        image: uint8 [H, W, 3].
+        concentrations: [A] predicted concentrations.
+        observed: [A] votes, whose fractions are drawn as vertical lines.
+        decision_tree: the tree.
+        questions: names of the questions to show.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    from scipy.stats import beta
+
+    figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.5),
+                                width_ratios=[0.85] + [1] * len(questions))
+    axes[0].imshow(image)
+    axes[0].axis("off")
+    share = np.linspace(0.001, 0.999, 400)
+    for axis, name in zip(axes[1:], questions, strict=True):
+        question = decision_tree.question(name)
+        start, stop = decision_tree.index_groups[decision_tree.questions.index(question)]
+        alpha, votes = concentrations[start:stop], observed[start:stop]
+        for a, answer in enumerate(question.answers):
+            colour = COLOURS[a % len(COLOURS)]
+            density = beta(alpha[a], alpha.sum() - alpha[a]).pdf(share)
+            axis.fill_between(share, density, color=colour, alpha=0.25, linewidth=0)
+            axis.plot(share, density, color=colour, linewidth=1.2, label=answer.name)
+            if votes.sum():
+                axis.axvline(votes[a] / votes.sum(), color=colour, linestyle="--", linewidth=1.2)
+        axis.set(xlim=(0, 1), ylim=(0, None), yticks=[])
+        axis.set_title(question.name.removesuffix(decision_tree.suffix), fontsize=9)
+        axis.set_xlabel("vote fraction", fontsize=8.5)
+        axis.legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def galaxy_map(positions: np.ndarray, images, cells: int = 22, size: float = 8.0):
+    """A map of galaxies in two dimensions: in each cell, the image of one that lies there.
+
+    Args:
+        positions: [N, 2] coordinates, such as those of UMAP.
+        images: N uint8 arrays [H, W, 3]; only those drawn are read.
+        cells: cells along a side.
+        size: side of the figure in inches.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    low, high = np.quantile(positions, [0.002, 0.998], axis=0)
+    scaled = (positions - low) / (high - low) * cells
+    cell = np.floor(scaled).astype(int)
+    centred = np.hypot(*(scaled - cell - 0.5).T)
+    figure, axis = plt.subplots(figsize=(size, size))
+    for column in range(cells):
+        for row in range(cells):
+            here = np.flatnonzero((cell[:, 0] == column) & (cell[:, 1] == row))
+            if len(here):
+                chosen = here[centred[here].argmin()]
+                axis.imshow(images[chosen], extent=(column, column + 1, row, row + 1), interpolation="bilinear")
+    axis.set(xlim=(0, cells), ylim=(0, cells), aspect="equal")
+    axis.axis("off")
+    figure.subplots_adjust(0, 0, 1, 1)
+    return figure
+
+
+def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]):
+    """ROC curves: the share of rings found against the share of others mistaken for rings.
+
+    Args:
+        curves: name to (labels of 0 and 1, scores).
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    figure, axis = plt.subplots(figsize=(4.8, 4.4))
+    axis.plot([0, 1], [0, 1], color="#777777", linewidth=1)
+    for (name, (labels, scores)), colour in zip(curves.items(), COLOURS, strict=False):
+        false, true, _ = roc_curve(labels, scores)
+        axis.plot(false, true, color=colour, linewidth=1.6, label=f"{name} (AUC {roc_auc_score(labels, scores):.2f})")
+    axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(frameon=False, fontsize=7.5, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree):
+    """How the volunteers answered about one galaxy, question by question.
+
+    Args:
+        catalog: a catalogue with votes.
+        row: which galaxy.
+        decision_tree: the tree.
+
+    Returns:
+        matplotlib.figure.Figure: the figure.
+    """
+    counts = catalog.iloc[row][decision_tree.label_columns].to_numpy(float)
+    asked = [(q, span) for q, span in zip(decision_tree.questions, decision_tree.index_groups, strict=True)
+             if counts[span[0]:span[1]].sum()]
+    figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(asked) + 0.7))
+    for place, (question, (start, stop)) in enumerate(asked):
+        left, total = 0.0, counts[start:stop].sum()
+        for a, (answer, count) in enumerate(zip(question.answers, counts[start:stop], strict=True)):
+            if not count:
+                continue
+            axis.barh(-place, count / total, left=left, color=COLOURS[a % len(COLOURS)], edgecolor="white")
+            label = f"{answer.name} {count:.0f}"
+            if count / total > 0.015 * len(label):  # it fits into the bar
+                axis.text(left + count / total / 2, -place, label, ha="center", va="center", fontsize=7,
+                          color="white" if COLOURS[a % len(COLOURS)] in DARK else "black")
+            left += count / total
+    axis.set_yticks([-p for p in range(len(asked))],
+                    [q.name.removesuffix(decision_tree.suffix) for q, _ in asked], fontsize=8.5)
+    axis.set(xlim=(0, 1), xlabel="share of the answers")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
+    """Mean share of volunteers who are asked each question, for :func:`tree`.
+
+    Args:
+        catalog: a catalogue with votes.
+        decision_tree: the tree.
+
+    Returns:
+        ndarray: [Q] shares between 0 and 1.
+    """
+    votes = catalog[decision_tree.label_columns].to_numpy(float)
+    totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
+    return (totals.sum(0) / totals.max(1).sum())

@@ -1,0 +1,109 @@
+"""Fine-tuning: a trained encoder learns something new from few galaxies."""
+from __future__ import annotations
+
+import copy
+
+import pandas as pd
+import torch
+from timm.models import group_parameters
+
+from zoobook import labels
+from zoobook.pytorch.models import GalaxyModel, to_arrays
+from zoobook.pytorch.training import fit
+from zoobook.runs import Result, fingerprint
+from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE
+from zoobook.trees import DecisionTree
+from zoobook.votes import fit_constant
+
+
+def finetune(
+    model: GalaxyModel,
+    store,
+    catalog: pd.DataFrame,
+    label: str | DecisionTree,
+    *,
+    unfreeze: str = "head",
+    epochs: int = 60,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    patience: int = 15,
+    precision: str = "auto",
+    devices: str | int = "auto",
+    num_nodes: int = 1,
+    seed: int = 0,
+    out_dir,
+    resume: bool = True,
+) -> Result:
+    """Give a trained encoder a new head and train it on a new question.
+
+    The task follows from the labels, see :func:`zoobook.labels.find_task`: yes or no, classes, a number, or votes on
+    a decision tree. Runs are kept, resumed and repeated as in :func:`~zoobook.pytorch.training.train`.
+
+    Args:
+        model: a trained model, with or without a head; it is left as it is.
+        store: the :class:`~zoobook.images.ImageStore` with the images.
+        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
+        label: the column to learn, or a decision tree whose votes to learn.
+        unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
+            ``"all"`` the whole encoder; deeper stages learn more slowly. What is frozen keeps its batch statistics.
+        epochs: passes over the training galaxies, at most.
+        batch_size: galaxies per step, over all devices together.
+        learning_rate: highest learning rate, that of the head.
+        patience: epochs without a lower validation loss after which to stop.
+        precision: see :func:`~zoobook.pytorch.training.train`.
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        num_nodes: machines, each started by SLURM or torchrun.
+        seed: decides the head's first weights, order, views and dropout.
+        out_dir: folder of the run.
+        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
+
+    Returns:
+        Result: model of the best epoch, history, and weight file.
+
+    Raises:
+        ValueError: arguments or labels are bad, ``out_dir`` holds another run, or the loss is not a number.
+        OSError: ``out_dir`` cannot be written to.
+    """
+    if unfreeze not in ("head", "top", "all"):
+        raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
+    task = labels.find_task(store, catalog, label)
+    spec = {
+        **model.spec,
+        "tree": task.tree.to_dict() if task.tree else None,
+        "head": {**task.head, "hidden": HIDDEN},
+        "dropout": DROPOUT,
+    }
+    settings = dict(
+        what="finetune", spec=spec, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
+        learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
+        encoder=fingerprint(*to_arrays(model.encoder).values()),
+    )  # fmt: skip
+
+    def make() -> tuple[GalaxyModel, dict[str, float]]:
+        new = GalaxyModel(spec)
+        new.encoder = copy.deepcopy(model.encoder).to("cpu")
+        if task.tree:
+            new.head.start_from(fit_constant(task.targets["train"], task.tree))
+        return new, _thaw(new, unfreeze)
+
+    return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def _thaw(model: GalaxyModel, unfreeze: str) -> dict[str, float]:
+    """Freeze what shall not learn; for the rest, factors that fall with the distance from the head, by parameter."""
+    parameters = dict(model.encoder.named_parameters())
+    everything = sum(parameter.numel() for parameter in parameters.values())
+    shares, held = {}, 0
+    for depth, names in enumerate(reversed(_stages(model.encoder))):
+        learns = unfreeze == "all" or (unfreeze == "top" and held < TOP_SHARE * everything)
+        held += sum(parameters[name].numel() for name in names)
+        for name in names:
+            parameters[name].requires_grad_(learns)
+            shares[f"encoder.{name}"] = STAGE_DECAY ** (depth + 1)
+    return shares
+
+
+def _stages(encoder: torch.nn.Module) -> list[list[str]]:
+    """Names of the encoder's parameters, stage by stage from the image up, as timm groups them."""
+    groups = group_parameters(encoder, encoder.group_matcher(coarse=True))
+    return [groups[key] for key in sorted(groups)]

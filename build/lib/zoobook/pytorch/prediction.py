@@ -1,0 +1,160 @@
+"""Applying a model to any number of images: answers, and representations."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from zoobook import labels
+from zoobook.inference import by_shards, feature_table, shard_seed
+from zoobook.pytorch.data import Batches, look
+from zoobook.pytorch.models import GalaxyModel, to_arrays
+from zoobook.runs import fingerprint
+
+SHARD_ROWS = 4096
+
+
+def predict(
+    model: GalaxyModel,
+    store,
+    *,
+    out=None,
+    passes: int = 1,
+    devices: str | int = "auto",
+    batch_size: int = 256,
+    seed: int = 0,
+) -> pd.DataFrame | Path:
+    """Let a model answer for every image.
+
+    Args:
+        model: a trained model with a head; it is left as it is.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        out: folder for the table, as parquet files that a rerun completes after an interruption; ``None``: the table
+            is returned.
+        passes: 1: one answer, without dropout. More: that many answers with dropout on, which tell how sure the model
+            is (Gal & Ghahramani 2016; Walmsley et al. 2020, MNRAS 491, 1554).
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+        batch_size: images at a time on each device; where its memory does not suffice, half as many, and so on.
+        seed: decides which features dropout leaves out.
+
+    Returns:
+        DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
+            columns of :func:`zoobook.labels.answer_table`.
+
+    Raises:
+        ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
+        OSError: ``out`` cannot be written to.
+    """
+    if model.head is None:
+        raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
+    if passes < 1:
+        raise ValueError(f"passes must be at least 1, not {passes}")
+    head = nn.ModuleDict({"dropout": model.dropout, "head": model.head})
+    head = copy.deepcopy(head).to("cpu").eval()
+    for module in head.modules():
+        if isinstance(module, nn.Dropout):
+            module.train(passes > 1)
+
+    def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
+        # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.manual_seed(shard_seed(seed, shard))
+            given = torch.from_numpy(features)
+            answers = [head["head"].answer(head["head"](head["dropout"](given))) for _ in range(passes)]
+        return labels.answer_table(ids, torch.stack(answers, -1).numpy(), model.head.spec, model.tree)
+
+    made_of = {"what": "predict", "passes": passes, "seed": seed}
+    return _apply(model, store, table, out, devices, batch_size, made_of)
+
+
+def represent(
+    model: GalaxyModel, store, *, out=None, devices: str | int = "auto", batch_size: int = 256
+) -> pd.DataFrame | Path:
+    """The features that a model's encoder finds in every image: galaxies alike in form are near one another in them.
+
+    As in Walmsley et al. 2022 (MNRAS 513, 1581).
+
+    Args:
+        model: a trained model, with or without a head; it is left as it is.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        out: as for :func:`predict`.
+        devices: as for :func:`predict`.
+        batch_size: as for :func:`predict`.
+
+    Returns:
+        DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
+            ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
+
+    Raises:
+        ValueError: an argument is bad, or ``out`` holds another table.
+        OSError: ``out`` cannot be written to.
+    """
+
+    return _apply(model, store, feature_table, out, devices, batch_size, {"what": "represent"})
+
+
+def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size: int, made_of: dict):
+    """Features of all images, shard by shard over all devices; ``table`` makes of each what is kept."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    replicas = [copy.deepcopy(model).to(place, memory_format=torch.channels_last) for place in device_names(devices)]
+    for replica in replicas:
+        replica.eval().requires_grad_(False)
+    if out is not None:
+        made_of |= {"model": fingerprint(*to_arrays(model).values())}
+
+    def features(replica: GalaxyModel, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return _features(replica, store.pixels, rows, batch_size)
+
+    return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
+
+
+@torch.inference_mode()
+def _features(model: GalaxyModel, pixels, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Features of some rows, batch by batch; out of memory, with batches half as large."""
+    device = next(model.parameters()).device
+    done = 0
+    while done < len(rows):
+        try:
+            for images, views in Batches(pixels, rows[done:], batch_size):
+                images, views = images.to(device, non_blocking=True), views.to(device, non_blocking=True)
+                features = model.features(look(images, views, model.spec["channels"], model.spec["image_size"]))
+                features = features.cpu().numpy()
+                done += len(features)
+                yield features
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            torch.cuda.empty_cache()
+
+
+def device_names(devices: str | int) -> list[str]:
+    """The devices to use.
+
+    Args:
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+
+    Returns:
+        list[str]: their names in PyTorch.
+
+    Raises:
+        ValueError: there are not so many, or the text is another.
+    """
+    gpus = torch.cuda.device_count()
+    if isinstance(devices, int):
+        if not 1 <= devices <= max(gpus, 1):
+            raise ValueError(f"devices={devices}, but this machine has {gpus} GPUs")
+        return [f"cuda:{i}" for i in range(devices)] if gpus else ["cpu"]
+    if devices == "auto" and gpus:
+        return [f"cuda:{i}" for i in range(gpus)]
+    if devices == "auto" and torch.backends.mps.is_available():
+        return ["mps"]
+    if devices in ("auto", "cpu"):
+        return ["cpu"]
+    raise ValueError(f"devices must be 'auto', 'cpu' or a number of GPUs, not {devices!r}")

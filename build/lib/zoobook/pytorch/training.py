@@ -1,0 +1,320 @@
+"""Training: from scratch, and the one engine that fine-tuning uses too."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as lightning
+import torch
+from torch import nn
+
+from zoobook import labels, weights
+from zoobook.architectures import check_options
+from zoobook.pytorch.data import Batches, look
+from zoobook.pytorch.losses import galaxy_losses
+from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture
+from zoobook.runs import Result, RunFolder
+from zoobook.training import WEIGHT_DECAY, Progress, check_settings, keep_memory, learning_rate_factors
+from zoobook.trees import DecisionTree
+from zoobook.votes import fit_constant
+
+_PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def train(
+    store,
+    catalog: pd.DataFrame,
+    tree: DecisionTree,
+    *,
+    architecture: str = "efficientnet_b0",
+    channels: int = 1,
+    image_size: int | None = None,
+    epochs: int = 100,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    patience: int = 10,
+    precision: str = "auto",
+    devices: str | int = "auto",
+    num_nodes: int = 1,
+    seed: int = 0,
+    out_dir,
+    resume: bool = True,
+) -> Result:
+    """Train a network from scratch to predict votes.
+
+    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.augment`). The model
+    of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
+    arguments after an interruption and the run goes on; a finished run is only read. On a CPU a run, interrupted
+    or not, repeats to the last digit.
+
+    Args:
+        store: the :class:`~zoobook.images.ImageStore` with the images.
+        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the votes.
+        tree: the decision tree that was voted on.
+        architecture: any name that timm knows.
+        channels: 1 for grey images, 3 for colour.
+        image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
+        epochs: passes over the training galaxies, at most.
+        batch_size: galaxies per step, over all devices together.
+        learning_rate: highest learning rate.
+        patience: epochs without a lower validation loss after which to stop.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (mixed with float32), or ``"auto"``: what the
+            device does best. The loss is always exact.
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        num_nodes: machines, each started by SLURM or torchrun.
+        seed: decides the first weights, order, views and dropout.
+        out_dir: folder of the run.
+        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
+
+    Returns:
+        Result: model of the best epoch, history, and weight file. Losses are in nats per galaxy.
+
+    Raises:
+        ValueError: arguments, catalogue or votes are bad, ``out_dir`` holds another run, or the loss is not a number.
+        OSError: ``out_dir`` cannot be written to.
+    """
+    image_size = image_size or store.size
+    settings = dict(
+        what="train", tree=tree.to_dict(), architecture=architecture, channels=channels, image_size=image_size,
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience, precision=precision,
+        seed=seed,
+    )  # fmt: skip
+    check_architecture(architecture)  # bad arguments are refused before anything is written
+    check_options({"channels": channels, "dropout": 0, "image_size": image_size})
+    task = labels.find_task(store, catalog, tree)
+
+    def make() -> tuple[GalaxyModel, dict[str, float]]:
+        model = build_model(tree, architecture, channels, image_size=image_size)
+        model.head.start_from(fit_constant(task.targets["train"], tree))
+        return model, {}
+
+    return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def fit(
+    make: Callable[[], tuple[GalaxyModel, dict[str, float]]],
+    task: labels.Task,
+    store,
+    settings: dict,
+    devices: str | int,
+    num_nodes: int,
+    out_dir,
+    resume: bool,
+) -> Result:
+    """Run, or go on with, or only read a training run.
+
+    Args:
+        make: builds the untrained model, and by parameter the share of the learning rate where it is not the whole;
+            parameters without gradient are frozen.
+        task: what to learn.
+        store: the images.
+        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``patience``, ``precision``,
+            ``learning_rate`` and ``seed``.
+        devices: see :func:`train`.
+        num_nodes: see :func:`train`.
+        out_dir: see :func:`train`.
+        resume: see :func:`train`.
+
+    Returns:
+        Result: model, history, weight file.
+    """
+    check_settings(settings, devices)
+    accelerator = {"accelerator": "cpu", "devices": 1} if devices == "cpu" else {"devices": devices}
+    folder = RunFolder(out_dir, {**settings, "data": task.data}, resume)
+    best, last = folder.path / "best.safetensors", folder.path / "last.ckpt"
+    if not folder.resuming:
+        last.unlink(missing_ok=True)
+    if not folder.finished:
+        keep_memory()
+        seed, size = settings["seed"], settings["batch_size"]
+        with _undisturbed():
+            torch.manual_seed(seed)
+            model, shares = make()
+            groups = _parameter_groups(model, settings["learning_rate"], shares)
+            loaders = [
+                Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed),
+                Batches(store.pixels, task.rows["val"], size, task.targets["val"]),
+            ]
+            progress = Progress(folder, settings["patience"])
+            if not progress.done:
+                with _quiet():
+                    trainer = lightning.Trainer(
+                        **accelerator,
+                        num_nodes=num_nodes,
+                        precision=_precision(settings["precision"], devices),
+                        max_epochs=settings["epochs"],
+                        callbacks=[_Keeper(progress)],
+                        logger=False,
+                        enable_progress_bar=False,
+                        enable_checkpointing=False,  # _Keeper does it, atomically
+                        enable_model_summary=False,
+                        num_sanity_val_steps=0,
+                        default_root_dir=folder.path,
+                    )
+                    _run(trainer, _Learner(model, groups, seed), loaders, last, progress)
+        folder.finish()
+        last.unlink(missing_ok=True)
+    return Result(weights.load(best, "pytorch"), folder.history, best)
+
+
+def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
+    """Let untrained batch normalisation begin with the statistics of some images instead of mean 0 and variance 1.
+
+    Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
+    of steps to arrive, and until then a model that has learned looks in evaluation as if it had not.
+
+    Args:
+        model: the model; batch normalisation that has been trained is left as it is.
+        images: float [N, C, H, W], what the model sees.
+    """
+    fresh = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.running_mean.any()]
+    momenta, training = [m.momentum for m in fresh], model.training
+    model.eval()
+    for module in fresh:
+        module.train().momentum = 1.0
+    with torch.no_grad():
+        model(images)
+    for module, momentum in zip(fresh, momenta, strict=True):
+        module.momentum = momentum
+    model.train(training)
+
+
+class _Learner(lightning.LightningModule):
+    """How a model learns: Lightning calls these methods."""
+
+    def __init__(self, model: GalaxyModel, groups: list[dict], seed: int):
+        super().__init__()
+        self.model, self.groups, self.seed = model.to(memory_format=torch.channels_last), groups, seed
+
+    def configure_optimizers(self):
+        factors = learning_rate_factors(self.trainer.estimated_stepping_batches)
+        optimizer = torch.optim.AdamW(self.groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(factors[step]))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self):
+        if self.current_epoch == 0:
+            batch = self.trainer.strategy.batch_to_device(next(iter(self.trainer.train_dataloader)), self.device)
+            settle_statistics(self.model, look(*batch[:2], self.model.spec["channels"], self.model.spec["image_size"]))
+
+    def on_train_epoch_start(self):
+        # Whatever is random follows from the seed and the epoch, so a resumed run repeats an uninterrupted one.
+        draw = np.random.SeedSequence([self.seed, self.current_epoch, 2, self.global_rank]).generate_state(1)
+        torch.manual_seed(int(draw[0]))
+        self.trainer.train_dataloader.epoch = self.current_epoch
+        for module in self.model.modules():  # frozen batch normalisation keeps its statistics
+            own = list(module.parameters(recurse=False))
+            if own and not any(p.requires_grad for p in own):
+                module.eval()
+
+    def _loss(self, batch, name: str) -> torch.Tensor:
+        images, views, targets = batch
+        seen = look(images, views, self.model.spec["channels"], self.model.spec["image_size"])
+        loss = galaxy_losses(self.model, seen, targets).mean()
+        self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def training_step(self, batch, _):
+        return self._loss(batch, "train_loss")
+
+    def validation_step(self, batch, _):
+        self._loss(batch, "val_loss")
+
+
+class _Keeper(lightning.Callback):
+    """Tells :class:`~zoobook.training.Progress` what happens, and keeps the state to resume from."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def on_train_start(self, trainer, learner):
+        self.progress.begin(
+            trainer.current_epoch, trainer.max_epochs, trainer.num_training_batches, trainer.is_global_zero
+        )
+
+    def on_train_batch_end(self, trainer, learner, outputs, batch, batch_number):
+        self.progress.step(batch_number, lambda: outputs["loss"])
+
+    def on_train_epoch_end(self, trainer, learner):
+        train_loss, val_loss = (float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss"))
+        epoch, first = trainer.current_epoch, trainer.is_global_zero
+        self.progress.end_epoch(
+            train_loss,
+            val_loss,
+            trainer.optimizers[0].param_groups[-1]["lr"],
+            (lambda path: weights.save(learner.model, path, epoch=str(epoch))) if first else None,
+        )
+        # The state goes last: if this is cut short, the epoch is repeated, with the same result.
+        folder = self.progress.folder.path
+        trainer.save_checkpoint(folder / "last.part")
+        if first:
+            os.replace(folder / "last.part", folder / "last.ckpt")
+        trainer.strategy.barrier()
+        trainer.should_stop = trainer.should_stop or self.progress.done
+
+    def teardown(self, trainer, learner, stage):
+        self.progress.close()
+
+
+def _run(
+    trainer: lightning.Trainer, learner: _Learner, loaders: list[Batches], last: Path, progress: Progress
+) -> None:
+    """Let Lightning train; an interruption says how to go on."""
+    try:
+        trainer.fit(learner, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):
+        if not trainer.interrupted:
+            raise
+        raise progress.interrupted() from None
+
+
+def _parameter_groups(model: GalaxyModel, learning_rate: float, shares: dict[str, float]) -> list[dict]:
+    """What AdamW learns at which rate, the head last: matrices with weight decay, biases and scales without."""
+    groups: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            settings = {
+                "lr": learning_rate * shares.get(name, 1.0), "weight_decay": WEIGHT_DECAY if parameter.ndim > 1 else 0.0
+            }  # fmt: skip
+            groups.setdefault(tuple(settings.values()), {"params": [], **settings})["params"].append(parameter)
+    return list(groups.values())
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without Lightning's remarks on the hardware and its advice."""
+    packages = ("pytorch_lightning", "lightning_fabric")
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in packages]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _undisturbed():
+    """Leave the caller's random numbers as they were."""
+    gpus = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=list(gpus)):
+        yield
+
+
+def _precision(name: str, devices: str | int) -> str:
+    """Lightning's name of a precision; ``"auto"``: 16 bits where the device is faster so."""
+    if name != "auto":
+        return _PRECISIONS[name]
+    if devices == "cpu" or not torch.cuda.is_available():
+        return _PRECISIONS["float32"]
+    return _PRECISIONS["bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"]

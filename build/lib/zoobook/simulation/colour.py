@@ -1,0 +1,33 @@
+"""Colour pictures of g, r, z images, as the GZ DECaLS cutouts were made."""
+from __future__ import annotations
+
+import numpy as np
+
+# Divisors in nanomaggies per native pixel for z, r, g (shown as red, green, blue), and the stretched values drawn
+# as black and white. They are those of the GZ DECaLS pipeline (Walmsley et al. 2022, section 3.2).
+SCALES = np.array((0.019, 0.014, 0.008), np.float32)
+BLACK, WHITE = np.arcsinh(np.array((-0.5, 300.0), np.float32))
+
+
+def colour(bands: np.ndarray) -> np.ndarray:
+    """Turn g, r, z surface brightness into the colour picture that volunteers saw.
+
+    An arcsinh stretch (Lupton et al. 2004, PASP 116, 133), in each band by itself as in GZ DECaLS; then pixels in which
+    one colour dominates are drawn towards grey, which hides the coloured speckle of sky noise.
+
+    Args:
+        bands: [3, H, W] float, g, r, z in nanomaggies per native pixel of 0.262 arcsec.
+
+    Returns:
+        ndarray: uint8 [H, W, 3], red, green, blue.
+    """
+    rgb = np.arcsinh(bands[::-1] / SCALES[:, None, None])
+    rgb -= BLACK
+    rgb /= WHITE - BLACK
+    mean = rgb.mean(axis=0)
+    mean[mean == 0] = 1.0
+    dominance = np.minimum(rgb.max(axis=0) / mean / np.float32(2.5), 1.0)
+    dominance = np.where(mean < 0, np.minimum(rgb.min(axis=0) / mean / np.float32(2.5), 1.0), dominance)
+    weight = np.sin((1.0 - dominance) * np.float32(np.pi / 2))
+    rgb = rgb * weight + mean * (1.0 - weight) + mean * (1.0 - weight) ** 2 * rgb
+    return (np.clip(rgb, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)

@@ -1,0 +1,124 @@
+"""Pictures of simulated galaxies: light in g, r and z, blurred, with neighbours, stars, noise and artefacts."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import fft, ndimage
+
+from zoobook.simulation.artefacts import add_artefact, add_bright_stars
+from zoobook.simulation.colour import colour
+from zoobook.simulation.galaxy import fluxes, galaxy_light
+from zoobook.simulation.profiles import Grid, point_sources, psf_transform
+from zoobook.simulation.truth import CLUTTER, NOISE, generator
+
+NATIVE_ARCSEC = 0.262  # pixel of the survey's camera; brightness is in nanomaggies per such a pixel
+SKY_NOISE = np.array((0.002, 0.0033, 0.0058), np.float32)  # typical noise of a native pixel [nanomaggies], g, r, z
+SKY_OFFSET = np.array((0.00025, 0.0004, 0.0006), np.float32)
+# The survey desaturated cutouts of 424 pixels and then shrank them, which leaves the bands' noise correlated.
+NOISE_IN_COMMON = 0.55
+SEEING = (1.12, 1.0, 0.93)  # PSF width over that in r
+
+
+def render(galaxy: Mapping, image_size: int = 128, seed: int = 0) -> np.ndarray:
+    """Draw one galaxy as volunteers see it.
+
+    Args:
+        galaxy: a row of :func:`~zoobook.simulation.draw_truth` (a Series or a dictionary).
+        image_size: pixels along a side. The scene is the same at every size; only sampling and noise differ.
+        seed: seed of the survey.
+
+    Returns:
+        ndarray: uint8 [image_size, image_size, 3].
+
+    Raises:
+        ValueError: ``image_size`` is below 16.
+    """
+    bands, grid = _observe(galaxy, image_size, seed)
+    rng = generator(seed, int(galaxy["true_index"]), NOISE)
+    noise = rng.standard_normal((3, image_size, image_size), dtype=np.float32)
+    # The survey's own pixels are averaged into large ones, and interpolated, hence correlated, in small ones.
+    per_native = NATIVE_ARCSEC / grid.step
+    if per_native > 0.8:
+        width = 0.42 * per_native
+        noise = ndimage.gaussian_filter(noise, (0, width, width), mode="wrap")
+        noise /= noise.std()
+    else:
+        noise *= np.float32(per_native)
+    own, common = np.sqrt(1 - NOISE_IN_COMMON), np.sqrt(1 + 2 * NOISE_IN_COMMON)
+    noise = np.float32(own) * noise + np.float32((common - own) / 3) * noise.sum(axis=0)
+    noise *= (SKY_NOISE * np.float32(galaxy["true_noise"]))[:, None, None]
+    bands += noise
+    # Nor is the sky subtracted perfectly; on average a little too much.
+    bands += rng.normal(-1.0, 1.0, (3, 1, 1)).astype(np.float32) * SKY_OFFSET[:, None, None]
+    bands = add_artefact(bands, galaxy, rng)
+    return colour(bands)
+
+
+def noise_free(galaxy: Mapping, image_size: int = 128, seed: int = 0, clutter: bool = False) -> np.ndarray:
+    """Light of one galaxy in g, r and z, blurred by the PSF but without noise or artefacts.
+
+    Args:
+        galaxy: a row of :func:`~zoobook.simulation.draw_truth`.
+        image_size: pixels along a side.
+        seed: seed of the survey.
+        clutter: with neighbours, background galaxies and stars.
+
+    Returns:
+        ndarray: float32 [3, image_size, image_size], nanomaggies per pixel.
+    """
+    bands, grid = _observe(galaxy, image_size, seed, clutter)
+    return bands * np.float32((grid.step / NATIVE_ARCSEC) ** 2)
+
+
+def _observe(galaxy: Mapping, image_size: int, seed: int, clutter: bool = True) -> tuple[np.ndarray, Grid]:
+    """The blurred scene, [3, H, W] in nanomaggies per native pixel, and its grid."""
+    if image_size < 16:
+        raise ValueError(f"image_size must be at least 16 pixels, not {image_size}")
+    grid = Grid(int(image_size), float(galaxy["true_frame_arcsec"]))
+    rng = generator(seed, int(galaxy["true_index"]), CLUTTER)
+    bands, points = galaxy_light(galaxy, grid, rng)
+    if clutter:
+        points += _background(bands, galaxy, grid, rng)
+    seeing = [float(galaxy["true_seeing_arcsec"]) * factor for factor in SEEING]
+    transform = fft.rfft2(bands) * psf_transform(grid.side, grid.step, seeing)
+    bands = fft.irfft2(transform, s=(grid.side, grid.side)) + point_sources(points, grid, seeing)
+    bands = grid.crop(bands) * np.float32(NATIVE_ARCSEC**2)
+    if clutter:
+        add_bright_stars(bands, galaxy, grid, rng)
+    return np.ascontiguousarray(bands, np.float32), grid
+
+
+def _background(bands: np.ndarray, galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> list:
+    """Add background galaxies to the bands; return the foreground stars, which are points."""
+    half = 0.5 * galaxy["true_frame_arcsec"] + 2.0
+    area = (2 * half / 60.0) ** 2  # square arcmin
+    count = min(int(rng.poisson(8.5 * area)), 150)
+    magnitude = 17.5 + 6.2 * rng.uniform(0, 1, count) ** 0.36
+    x, y = rng.uniform(-half, half, (2, count))
+    size = np.clip(0.75 * 10 ** (-0.13 * (magnitude - 21.0)) * np.exp(0.3 * rng.normal(size=count)), 0.25, 4.0)
+    q, pa = rng.uniform(0.3, 1.0, count), rng.uniform(0, np.pi, count)
+    tint = np.clip(rng.normal(0.95, 0.38, count), 0.1, 1.8)
+    for i in np.argsort(magnitude, kind="stable"):
+        reach = int(np.ceil(3.2 * size[i] / grid.step)) + 1
+        column, row = int(round(float(grid.pixel(x[i])))), int(round(float(grid.pixel(y[i]))))
+        if size[i] < 0.6 * grid.step:  # smaller than a pixel: as good as a point, but a pixel wide
+            reach = 1
+        window = np.s_[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+        dx, dy = grid.x[:, window[1]] - np.float32(x[i]), grid.y[window[0]] - np.float32(y[i])
+        if dx.size == 0 or dy.size == 0:
+            continue
+        cos, sin = np.cos(pa[i]), np.sin(pa[i])
+        stretch = np.float32(max(size[i], 0.45 * grid.step))
+        r2 = ((dx * cos + dy * sin) ** 2 + ((dy * cos - dx * sin) / q[i]) ** 2) / stretch**2
+        stamp = np.exp(-1.68 * np.sqrt(r2)).astype(np.float32)
+        # Normalised on the full plane, not on the window, which the frame may cut.
+        stamp *= np.float32(1.68**2 / (2 * np.pi * stretch**2 * q[i]))
+        bands[(slice(None), *window)] += stamp * fluxes(magnitude[i], tint[i], 0.75 * tint[i])[:, None, None]
+
+    count = min(int(rng.poisson(2.0 * area * rng.lognormal(0, 0.6))), 150)
+    magnitude = 17.0 + 6.0 * rng.uniform(0, 1, count) ** 0.7
+    tint = np.where(rng.uniform(size=count) < 0.45, rng.normal(1.4, 0.12, count), rng.normal(0.55, 0.18, count))
+    tint = np.clip(tint, 0.1, 1.8)
+    x, y = rng.uniform(-half, half, (2, count))
+    return [(x[i], y[i], fluxes(magnitude[i], tint[i], 1.05 * tint[i] ** 1.4)) for i in range(count)]

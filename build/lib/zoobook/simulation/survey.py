@@ -1,0 +1,159 @@
+"""The simulated survey on disk: images, votes and truth, made in parallel and resumed where it stopped."""
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from PIL import Image
+from tqdm import tqdm
+
+from zoobook.simulation.scene import render
+from zoobook.simulation.truth import draw_truth
+from zoobook.simulation.volunteers import vote
+
+VERSION = 1  # to be raised when the same seed no longer gives the same galaxies, so that old files are not reused
+CHUNK = 100  # galaxies made at a time by one process: about a second of work
+FOLDER = 1000  # images in a sub-folder, at most
+SERIAL = 1000  # up to so many galaxies, one process is done before others have started
+
+
+def make_survey(
+    root: str | Path, n_galaxies: int, image_size: int = 128, seed: int = 0, workers: int | None = None
+) -> pd.DataFrame:
+    """Make the simulated survey, or what is missing of it.
+
+    Galaxy i is the same whatever ``n_galaxies`` and ``workers`` are. What is on disk already is reused: asking for more
+    galaxies makes only the new ones, asking for fewer returns the first of them, and a run that was interrupted or
+    killed goes on where it stopped. Files lie in ``{root}/simulated/{seed}-{image_size}-v1``.
+
+    Args:
+        root: folder to write to.
+        n_galaxies: how many galaxies.
+        image_size: pixels along a side.
+        seed: seed of the survey.
+        workers: processes; all processor cores by default.
+
+    Returns:
+        DataFrame: a catalogue with ``id_str``, ``iauname``, ``ra``, ``dec`` [deg], ``file_loc`` (path of a PNG), the
+        votes and concentrations of :func:`vote`, and the truth of :func:`draw_truth`.
+
+    Raises:
+        ValueError: ``n_galaxies``, ``image_size`` or ``seed`` makes no sense.
+        OSError: the folder cannot be written to, or the disk is full.
+    """
+    _check(n_galaxies, image_size, seed)
+    folder = Path(root).expanduser().resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
+    starts = range(0, n_galaxies, CHUNK)
+    wanted = [(folder, start, min(CHUNK, n_galaxies - start), image_size, seed) for start in starts]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            missing = [task for task in wanted if _read(task[0], task[1], task[2]) is None]
+            if missing:
+                for left_over in folder.glob("*/**/*.part"):  # of a killed run
+                    left_over.unlink(missing_ok=True)
+                _make(missing, workers)
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"cannot write the simulated survey to {folder}: {error.strerror or error}. Finished galaxies "
+            "are kept. Is the folder writable, and is there room on the disk?"
+        ) from None
+    catalogue = pd.concat([_read(task[0], task[1], task[2]) for task in wanted], ignore_index=True)
+    catalogue.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalogue["true_index"]])
+    return catalogue
+
+
+def _check(n_galaxies: int, image_size: int, seed: int) -> None:
+    for name, value, least in (("n_galaxies", n_galaxies, 1), ("image_size", image_size, 16), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+
+def _make(tasks: list[tuple], workers: int | None) -> None:
+    """Make chunks, showing progress in galaxies."""
+    import joblib
+    from threadpoolctl import threadpool_limits
+
+    total = sum(task[2] for task in tasks)
+    workers = workers or (1 if total <= SERIAL else joblib.cpu_count())
+    # loky, unlike the standard library's pools, works from notebooks, unguarded scripts and `python -c`.
+    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    # The matrices are small: several threads on one of them only wait for each other.
+    with threadpool_limits(1), tqdm(total=total, desc="simulating galaxies", unit="galaxy") as bar:
+        for done in pool(joblib.delayed(_make_chunk)(*task) for task in tasks):
+            bar.update(done)
+
+
+def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int) -> int:
+    """Make the images that are missing from a chunk, then its table, whose presence says that it is complete."""
+    truth = draw_truth(count, seed, start)
+    for galaxy in truth.to_dict("records"):
+        path = _image_path(folder, galaxy["true_index"], seed)
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with open(part, "wb") as file:
+            picture = Image.fromarray(render(galaxy, image_size, seed))
+            picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
+        os.replace(part, path)
+    names = pd.DataFrame({
+        "id_str": [_id(index, seed) for index in truth["true_index"]],
+        "iauname": iau_names(truth["true_ra"].to_numpy(), truth["true_dec"].to_numpy()),
+        "ra": truth["true_ra"],
+        "dec": truth["true_dec"],
+    })
+    table = pd.concat([names, vote(truth, seed), truth.drop(columns=["true_ra", "true_dec"])], axis=1)
+    path = _table_path(folder, start)
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    table.to_parquet(part, index=False)
+    os.replace(part, path)
+    return count
+
+
+def _read(folder: Path, start: int, count: int) -> pd.DataFrame | None:
+    """The first galaxies of a chunk, or None where it has not been made or has fewer."""
+    path = _table_path(folder, start)
+    if not path.exists():
+        return None
+    table = pd.read_parquet(path)
+    return table.head(count) if len(table) >= count else None
+
+
+def _id(index: int, seed: int) -> str:
+    return f"sim{seed}-{index:07d}"
+
+
+def _image_path(folder: Path, index: int, seed: int) -> Path:
+    return folder / "images" / f"{index // FOLDER:05d}" / f"{_id(index, seed)}.png"
+
+
+def _table_path(folder: Path, start: int) -> Path:
+    return folder / "tables" / f"{start:08d}.parquet"
+
+
+def iau_names(ra: np.ndarray, dec: np.ndarray) -> list[str]:
+    """Names in the style of the IAU, J{hhmmss.ss}{+ddmmss.s}, cut off and not rounded, as the IAU asks.
+
+    Args:
+        ra: right ascension [deg].
+        dec: declination [deg].
+
+    Returns:
+        list of str: such as ``"J000411.19+020924.0"``.
+    """
+    names = []
+    for right, declination in zip(ra, dec, strict=True):
+        hundredths, tenths = int(right * 24000.0), int(abs(declination) * 36000.0)
+        hours, minutes = hundredths // 360000, hundredths // 6000 % 60
+        degrees, arcmin = tenths // 36000, tenths // 600 % 60
+        names.append(
+            f"J{hours:02d}{minutes:02d}{hundredths % 6000 / 100:05.2f}"
+            f"{'+' if declination >= 0 else '-'}{degrees:02d}{arcmin:02d}{tenths % 600 / 10:04.1f}"
+        )
+    return names

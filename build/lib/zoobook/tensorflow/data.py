@@ -1,0 +1,147 @@
+"""From the memory-mapped images to the tensors that a model sees."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from zoobook import augment
+
+
+class Batches:
+    """Goes through images in batches, reading the next ones while the current one is in use.
+
+    The images stay bytes until they are on the device: :func:`look` turns them into what the model sees. Among
+    several processes each takes its share of every batch.
+
+    Args:
+        pixels: uint8 [M, H, W, 3], usually memory-mapped.
+        rows: int64 [N], which of them.
+        batch_size: galaxies per batch, over all processes together.
+        targets: [N, ...], what to learn about each; nothing for prediction.
+        seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
+
+    Yields:
+        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2, 3]; targets [B, ...] where there are any.
+    """
+
+    def __init__(self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None):
+        self.pixels, self.rows, self.batch_size, self.targets, self.seed = pixels, rows, batch_size, targets, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """How many galaxies each batch has."""
+        return [len(batch) for batch in augment.batches(np.arange(len(self.rows)), self.batch_size)]
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, ...]]:
+        def arrays():
+            for batch, views in self._plan(self.epoch):
+                yield tuple(self._read(batch, views))
+
+        return iter(_dataset(arrays, self._signature()))
+
+    def _shares(self, replicas: range, of: int) -> tf.data.Dataset:
+        """An epoch as a stream, cut up for devices that work together.
+
+        Args:
+            replicas: the numbers of the devices that this stream is for, in turn.
+            of: how many devices there are in all.
+
+        Returns:
+            Dataset: images, views, targets, and float32 [B] what each galaxy counts in the mean over its whole batch.
+        """
+
+        def arrays():
+            for batch, views in self._plan(self.epoch):
+                for replica in replicas:
+                    enough = len(batch) >= of
+                    part = slice(replica, None, of) if enough else slice(None)
+                    found = self._read(batch[part], views[part])
+                    count = len(batch) if enough else len(batch) * of
+                    yield (*found, np.full(len(found[0]), 1 / count, np.float32))
+
+        return _dataset(arrays, (*self._signature(), tf.TensorSpec([None], tf.float32)))
+
+    def _plan(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        n = len(self.rows)
+        if self.seed is None:
+            order, views = np.arange(n), augment.centre_views(n)
+        else:
+            order, views = augment.order(n, self.seed, epoch), augment.views(n, self.seed, epoch)
+        for batch in augment.batches(order, self.batch_size):
+            yield batch, views[batch]
+
+    def _read(self, batch: np.ndarray, views: np.ndarray) -> list[np.ndarray]:
+        found = [self.pixels[self.rows[batch]], views]
+        return found if self.targets is None else [*found, self.targets[batch]]
+
+    def _signature(self) -> tuple[tf.TensorSpec, ...]:
+        known = [self.pixels, np.empty((0, 2, 3), np.float32), *([] if self.targets is None else [self.targets])]
+        return tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in known)
+
+
+def look(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int) -> tf.Tensor:
+    """What the model sees of stored images, in one resampling (bilinear; beyond the edge the image is mirrored).
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        views: float32 [N, 2, 3], see :mod:`zoobook.augment`.
+        channels: 1 for grey (the plain mean of the colours, as in Zoobot), 3 for colour.
+        image_size: side of the result, in pixels.
+
+    Returns:
+        Tensor: float32 [N, image_size, image_size, channels], from 0 to 1.
+    """
+    images = tf.convert_to_tensor(images)
+    factor = augment.shrinking(images.shape[1], image_size)
+    margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
+    seen = tf.cast(images[:, margin:, margin:], tf.float32)
+    if channels == 1:
+        seen = tf.reduce_mean(seen, axis=3, keepdims=True)
+    if factor > 1:
+        seen = tf.nn.avg_pool2d(seen, factor, factor, "VALID")
+    seen = tf.raw_ops.ImageProjectiveTransformV3(
+        images=seen,
+        transforms=_pixel_maps(views, seen.shape[1], image_size),
+        output_shape=[image_size, image_size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    return seen / 255
+
+
+def preview(image: np.ndarray, n_views: int = 8, seed: int = 0, channels: int = 3) -> np.ndarray:
+    """Random views of one galaxy, as training sees them, to look at.
+
+    Args:
+        image: uint8 [H, W, 3].
+        n_views: how many views.
+        seed: other seeds give other views.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        ndarray: uint8 [n_views, H, W, 3].
+    """
+    images = np.repeat(image[None], n_views, axis=0)
+    seen = look(images, augment.views(n_views, seed, epoch=0), channels, image.shape[0]).numpy()
+    return np.broadcast_to((255 * seen).round().astype(np.uint8), (*seen.shape[:3], 3))
+
+
+def _pixel_maps(views: tf.Tensor, stored: int, wanted: int) -> tf.Tensor:
+    """Views, whose coordinates run from -1 to 1, as maps [N, 8] between pixels counted from 0."""
+    views = tf.cast(views, tf.float64)
+    scale, offset = stored / wanted, (1 - wanted) / wanted
+    linear = views[:, :, :2] * scale
+    shift = ((tf.reduce_sum(views[:, :, :2], axis=2) * offset + views[:, :, 2] + 1) * stored - 1) / 2
+    rows = tf.reshape(tf.concat([linear, shift[:, :, None]], axis=2), [-1, 6])
+    return tf.cast(tf.pad(rows, [[0, 0], [0, 2]]), tf.float32)
+
+
+def _dataset(arrays, signature: tuple[tf.TensorSpec, ...]) -> tf.data.Dataset:
+    return tf.data.Dataset.from_generator(arrays, output_signature=signature).prefetch(2)

@@ -1,0 +1,180 @@
+"""Applying a model to any number of images: answers, and representations."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from zoobook import labels
+from zoobook.inference import by_shards, feature_table, shard_seed
+from zoobook.runs import fingerprint
+from zoobook.tensorflow.data import Batches, look
+from zoobook.tensorflow.models import GalaxyModel, from_arrays, to_arrays
+
+SHARD_ROWS = 4096
+
+
+def predict(
+    model: GalaxyModel,
+    store,
+    *,
+    out=None,
+    passes: int = 1,
+    devices: str | int = "auto",
+    batch_size: int = 256,
+    seed: int = 0,
+) -> pd.DataFrame | Path:
+    """Let a model answer for every image.
+
+    Args:
+        model: a trained model with a head; it is left as it is.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        out: folder for the table, as parquet files that a rerun completes after an interruption; ``None``: the table
+            is returned.
+        passes: 1: one answer, without dropout. More: that many answers with dropout on, which tell how sure the model
+            is (Gal & Ghahramani 2016; Walmsley et al. 2020, MNRAS 491, 1554).
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+        batch_size: images at a time on each device; where its memory does not suffice, half as many, and so on.
+        seed: decides which features dropout leaves out.
+
+    Returns:
+        DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
+            columns of :func:`zoobook.labels.answer_table`.
+
+    Raises:
+        ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
+        OSError: ``out`` cannot be written to.
+    """
+    if model.head is None:
+        raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
+    if passes < 1:
+        raise ValueError(f"passes must be at least 1, not {passes}")
+
+    def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
+        # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
+        with tf.device("CPU"):
+            answers = _answers(model, features, passes, shard_seed(seed, shard))
+        return labels.answer_table(ids, answers, model.head.spec, model.tree)
+
+    made_of = {"what": "predict", "passes": passes, "seed": seed}
+    return _apply(model, store, table, out, devices, batch_size, made_of)
+
+
+def represent(
+    model: GalaxyModel, store, *, out=None, devices: str | int = "auto", batch_size: int = 256
+) -> pd.DataFrame | Path:
+    """The features that a model's encoder finds in every image: galaxies alike in form are near one another in them.
+
+    As in Walmsley et al. 2022 (MNRAS 513, 1581).
+
+    Args:
+        model: a trained model, with or without a head; it is left as it is.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        out: as for :func:`predict`.
+        devices: as for :func:`predict`.
+        batch_size: as for :func:`predict`.
+
+    Returns:
+        DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
+            ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
+
+    Raises:
+        ValueError: an argument is bad, or ``out`` holds another table.
+        OSError: ``out`` cannot be written to.
+    """
+    return _apply(model, store, feature_table, out, devices, batch_size, {"what": "represent"})
+
+
+def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size: int, made_of: dict):
+    """Features of all images, shard by shard over all devices; ``table`` makes of each what is kept."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    places = device_names(devices)
+    if out is not None:
+        made_of |= {"model": fingerprint(*to_arrays(model).values())}
+    replicas = []
+    for place in places:
+        with tf.device(place):
+            replica = model if len(places) == 1 else from_arrays(model.spec, to_arrays(model))
+        replicas.append((place, replica, _compiled(replica)))
+
+    def features(replica: tuple, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return _features(replica, store.pixels, rows, batch_size)
+
+    return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
+
+
+def _seen_features(model: GalaxyModel):
+    """From stored bytes to features."""
+    spec = model.spec
+
+    def seen_features(images, views):
+        return model.features(look(images, views, spec["channels"], spec["image_size"]))
+
+    return seen_features
+
+
+def _compiled(model: GalaxyModel):
+    """The same in one graph."""
+    return tf.function(_seen_features(model), reduce_retracing=True)
+
+
+def _features(replica: tuple, pixels, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Features of some rows, batch by batch; out of memory, with batches half as large."""
+    place, _, compute = replica
+    done = 0
+    while done < len(rows):
+        try:
+            for images, views in Batches(pixels, rows[done:], batch_size):
+                with tf.device(place):
+                    features = compute(images, views).numpy()
+                done += len(features)
+                yield features
+        except tf.errors.ResourceExhaustedError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+
+
+def _answers(model: GalaxyModel, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
+    """The head's answers [N, C, P]; over several passes with dropout on, and nothing else as in training."""
+    layers = [model.dropout, *model.head.hidden, model.head.output_layer]
+    answers = []
+    for number in range(passes):
+        values = tf.constant(features)
+        for depth, layer in enumerate(layers):
+            rate = getattr(layer, "rate", None)
+            if rate is None:
+                values = layer(values)
+            elif rate and passes > 1:
+                keep = tf.random.stateless_uniform(tf.shape(values), [seed, number * len(layers) + depth]) >= rate
+                values = values * tf.cast(keep, values.dtype) / (1 - rate)
+        answers.append(model.head.answer(values).numpy())
+    return np.stack(answers, -1)
+
+
+def device_names(devices: str | int) -> list[str]:
+    """The devices to use.
+
+    Args:
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+
+    Returns:
+        list[str]: their names in TensorFlow.
+
+    Raises:
+        ValueError: there are not so many, or the text is another.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if isinstance(devices, int):
+        if not 1 <= devices <= max(gpus, 1):
+            raise ValueError(f"devices={devices}, but this machine has {gpus} GPUs")
+        return [f"GPU:{i}" for i in range(devices)] if gpus else ["CPU:0"]
+    if devices == "auto" and gpus:
+        return [f"GPU:{i}" for i in range(gpus)]
+    if devices in ("auto", "cpu"):
+        return ["CPU:0"]
+    raise ValueError(f"devices must be 'auto', 'cpu' or a number of GPUs, not {devices!r}")

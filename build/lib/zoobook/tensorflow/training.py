@@ -1,0 +1,330 @@
+"""Training: from scratch, and the one engine that fine-tuning uses too."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
+
+from zoobook import labels, weights
+from zoobook.architectures import check_options
+from zoobook.runs import Result, RunFolder, write_whole
+from zoobook.tensorflow.data import Batches, look
+from zoobook.tensorflow.losses import galaxy_losses
+from zoobook.tensorflow.models import GalaxyModel, _first_weights_from, build_model, check_architecture
+from zoobook.tensorflow.prediction import device_names
+from zoobook.training import WEIGHT_DECAY, Progress, check_settings, keep_memory, learning_rate_factors
+from zoobook.trees import DecisionTree
+from zoobook.votes import fit_constant
+
+_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def train(
+    store,
+    catalog: pd.DataFrame,
+    tree: DecisionTree,
+    *,
+    architecture: str = "efficientnet_b0",
+    channels: int = 1,
+    image_size: int | None = None,
+    epochs: int = 100,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    patience: int = 10,
+    precision: str = "auto",
+    devices: str | int = "auto",
+    num_nodes: int = 1,
+    seed: int = 0,
+    out_dir,
+    resume: bool = True,
+) -> Result:
+    """Train a network from scratch to predict votes.
+
+    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.augment`). The model
+    of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
+    arguments after an interruption and the run goes on; a finished run is only read. On a CPU a run, interrupted
+    or not, repeats to the last digit.
+
+    Args:
+        store: the :class:`~zoobook.images.ImageStore` with the images.
+        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the votes.
+        tree: the decision tree that was voted on.
+        architecture: a name of :data:`zoobook.architectures.BOTH`.
+        channels: 1 for grey images, 3 for colour.
+        image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
+        epochs: passes over the training galaxies, at most.
+        batch_size: galaxies per step, over all devices together.
+        learning_rate: highest learning rate.
+        patience: epochs without a lower validation loss after which to stop.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (mixed with float32), or ``"auto"``: what the
+            device does best. The loss is always exact.
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        num_nodes: machines, each started by SLURM or with ``TF_CONFIG``.
+        seed: decides the first weights, order, views and dropout.
+        out_dir: folder of the run.
+        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
+
+    Returns:
+        Result: model of the best epoch, history, and weight file. Losses are in nats per galaxy.
+
+    Raises:
+        ValueError: arguments, catalogue or votes are bad, ``out_dir`` holds another run, or the loss is not a number.
+        OSError: ``out_dir`` cannot be written to.
+    """
+    image_size = image_size or store.size
+    settings = dict(
+        what="train", tree=tree.to_dict(), architecture=architecture, channels=channels, image_size=image_size,
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience, precision=precision,
+        seed=seed,
+    )  # fmt: skip
+    check_architecture(architecture)  # bad arguments are refused before anything is written
+    check_options({"channels": channels, "dropout": 0, "image_size": image_size})
+    task = labels.find_task(store, catalog, tree)
+
+    def make() -> tuple[GalaxyModel, dict[str, float]]:
+        model = build_model(tree, architecture, channels, image_size=image_size)
+        model.head.start_from(fit_constant(task.targets["train"], tree))
+        return model, {}
+
+    return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def fit(
+    make: Callable[[], tuple[GalaxyModel, dict[str, float]]],
+    task: labels.Task,
+    store,
+    settings: dict,
+    devices: str | int,
+    num_nodes: int,
+    out_dir,
+    resume: bool,
+) -> Result:
+    """Run, or go on with, or only read a training run.
+
+    Args:
+        make: builds the untrained model, and by variable the share of the learning rate where it is not the whole;
+            layers that are not trainable are frozen.
+        task: what to learn.
+        store: the images.
+        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``patience``, ``precision``,
+            ``learning_rate`` and ``seed``.
+        devices: see :func:`train`.
+        num_nodes: see :func:`train`.
+        out_dir: see :func:`train`.
+        resume: see :func:`train`.
+
+    Returns:
+        Result: model, history, weight file.
+    """
+    check_settings(settings, devices)
+    strategy = _strategy(devices, num_nodes)
+    folder = RunFolder(out_dir, {**settings, "data": task.data}, resume)
+    best, last = folder.path / "best.safetensors", folder.path / "last.safetensors"
+    if not folder.resuming:
+        last.unlink(missing_ok=True)
+    if not folder.finished:
+        keep_memory()
+        size, epochs = settings["batch_size"], settings["epochs"]
+        batches = Batches(store.pixels, task.rows["train"], size, task.targets["train"], settings["seed"])
+        validation = Batches(store.pixels, task.rows["val"], size, task.targets["val"])
+        progress = Progress(folder, settings["patience"])
+        if not progress.done:
+            with strategy.scope(), _first_weights_from(settings["seed"]), _policy(settings["precision"], devices):
+                model, shares = make()
+                learner = _Learner(model)
+                rates = _Rates(settings["learning_rate"], epochs * len(batches))
+                optimizer = _AdamW(rates, model.trainable_variables, shares)
+                if keras.config.dtype_policy().compute_dtype == "float16":
+                    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+                optimizer.build(model.trainable_variables)
+            if last.exists():
+                _restore(model, optimizer, last)
+            else:
+                images, views, _ = next(iter(batches))
+                settle_statistics(model, look(images, views, model.spec["channels"], model.spec["image_size"]))
+            try:
+                _run(learner, optimizer, strategy, batches, validation, progress, settings, last)
+            except KeyboardInterrupt:
+                raise progress.interrupted() from None
+            finally:
+                progress.close()
+        folder.finish()
+        last.unlink(missing_ok=True)
+    return Result(weights.load(best, "tensorflow"), folder.history, best)
+
+
+def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> None:
+    """Let untrained batch normalisation begin with the statistics of some images instead of mean 0 and variance 1.
+
+    Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
+    of steps to arrive, and until then a model that has learned looks in evaluation as if it had not.
+
+    Args:
+        model: the model; batch normalisation that has been trained is left as it is.
+        images: float [N, H, W, C], what the model sees.
+    """
+    norms = [layer for layer in model.encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    fresh = [layer for layer in norms if not np.any(layer.moving_mean)]
+    features = images
+    if fresh:
+        momentum = fresh[0].momentum
+        for layer in fresh:
+            layer.momentum = 0.0
+        features = model.encoder(images, training=True)
+        for layer in fresh:
+            layer.momentum = momentum
+    if model.head and model.head.hidden and not np.any(model.head.hidden[0].moving_mean):
+        norm = model.head.hidden[0]
+        features = features if fresh else model.features(images)
+        momentum, norm.momentum = norm.momentum, 0.0
+        norm(features, training=True)
+        norm.momentum = momentum
+
+
+class _Learner(keras.layers.Layer):
+    """From stored bytes to the loss of each galaxy. Called with ``training=True``, all layers below it are training."""
+
+    def __init__(self, model: GalaxyModel):
+        super().__init__(dtype="float32", name="learner")
+        self.model = model
+        self.seen_by_model = model.spec["channels"], model.spec["image_size"]
+
+    def call(self, images, views, targets):
+        return galaxy_losses(self.model, look(images, views, *self.seen_by_model), targets)
+
+
+class _Rates(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each step."""
+
+    def __init__(self, highest: float, steps: int):
+        self.rates = tf.constant(highest * learning_rate_factors(steps), tf.float32)
+
+    def __call__(self, step):
+        return tf.gather(self.rates, step)
+
+
+class _AdamW(keras.optimizers.Adam):
+    """AdamW with a learning rate and a weight decay for each variable, as PyTorch's has them."""
+
+    def __init__(self, rates: _Rates, variables: list, shares: dict[str, float]):
+        super().__init__(rates, epsilon=1e-8, name="adamw")
+        self.shares = tuple(shares.get(variable.path, 1.0) for variable in variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        learning_rate = learning_rate * self.shares[self._get_variable_index(variable)]
+        if len(variable.shape) > 1:
+            self.assign_sub(variable, variable * (learning_rate * WEIGHT_DECAY))
+        super().update_step(gradient, variable, learning_rate)
+
+
+def _run(
+    learner: _Learner, optimizer, strategy, batches: Batches, validation: Batches, progress: Progress, settings, last
+) -> None:
+    """Epoch after epoch, until there are enough."""
+    model, variables = learner.model, learner.model.trainable_variables
+
+    def learn(images, views, targets, shares):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(learner(images, views, targets, training=True), tf.float32) * shares)
+            scaled = optimizer.scale_loss(loss)
+        optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        return loss
+
+    def judge(images, views, targets, shares):
+        return tf.reduce_sum(tf.cast(learner(images, views, targets, training=False), tf.float32) * shares)
+
+    def step(work):  # the mean over a batch: each device adds its share
+        one = lambda data: strategy.reduce("SUM", strategy.run(work, next(data)), axis=None)  # noqa: E731
+        return tf.function(one, autograph=False)
+
+    learn_step, judge_step = step(learn), step(judge)
+    chief = getattr(strategy.cluster_resolver, "task_id", 0) in (0, None)
+    done = int(optimizer.iterations.numpy()) // len(batches)
+    progress.begin(done, settings["epochs"], len(batches), visible=chief)
+    for epoch in range(done, settings["epochs"]):
+        _reseed(model, settings["seed"], epoch)
+        batches.epoch, losses = epoch, []
+        data = iter(_distributed(strategy, batches))
+        for number in range(len(batches)):
+            losses.append(learn_step(data))
+            progress.step(number, lambda: losses[-1])  # noqa: B023
+        data = iter(_distributed(strategy, validation))
+        val_losses = [judge_step(data) for _ in range(len(validation))]
+        progress.end_epoch(
+            float(np.average(losses, weights=batches._sizes)),
+            float(np.average(val_losses, weights=validation._sizes)),
+            float(optimizer.learning_rate),
+            (lambda path: weights.save(model, path, epoch=str(epoch))) if chief else None,  # noqa: B023
+        )
+        # The state goes last: if this is cut short, the epoch is repeated, with the same result.
+        if chief:
+            write_whole(last, to_bytes({f"{i:05d}": value for i, value in enumerate(_state(model, optimizer))}))
+        if progress.done:
+            break
+
+
+def _state(model: GalaxyModel, optimizer) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in [*model.variables, *optimizer.variables]]
+
+
+def _restore(model: GalaxyModel, optimizer, file: Path) -> None:
+    kept = load_file(file)
+    for i, variable in enumerate([*model.variables, *optimizer.variables]):
+        variable.assign(kept[f"{i:05d}"])
+
+
+def _reseed(model: GalaxyModel, seed: int, epoch: int) -> None:
+    """Whatever is random follows from the seed and the epoch, so a resumed run repeats an uninterrupted one."""
+    dropouts = [model.dropout, *(layer for layer in model.head.hidden if isinstance(layer, keras.layers.Dropout))]
+    for number, layer in enumerate(dropouts):
+        if layer.rate:
+            state = layer.seed_generator.state
+            draw = np.random.SeedSequence([seed, epoch, 2, number]).generate_state(1) >> 1
+            state.assign(np.array([draw[0], 0], state.dtype))
+
+
+def _distributed(strategy, batches: Batches):
+    """One epoch's batches, each cut up for the devices that work together."""
+
+    def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        each = context.num_replicas_in_sync // context.num_input_pipelines
+        first = context.input_pipeline_id * each
+        return batches._shares(range(first, first + each), context.num_replicas_in_sync)
+
+    return strategy.distribute_datasets_from_function(mine)
+
+
+def _strategy(devices: str | int, num_nodes: int):
+    """How devices work together."""
+    if num_nodes > 1:
+        resolvers = tf.distribute.cluster_resolver
+        slurm = "SLURM_PROCID" in os.environ and "TF_CONFIG" not in os.environ
+        resolver = resolvers.SlurmClusterResolver() if slurm else resolvers.TFConfigClusterResolver()
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    places = device_names(devices)
+    return tf.distribute.MirroredStrategy(places) if places[1:] else tf.distribute.OneDeviceStrategy(places[0])
+
+
+@contextlib.contextmanager
+def _policy(precision: str, devices: str | int):
+    """Layers made meanwhile compute in this precision; ``"auto"``: in 16 bits where the device is faster so."""
+    if precision == "auto":
+        gpus = [] if devices == "cpu" else tf.config.list_physical_devices("GPU")
+        precision = "float32"
+        if gpus:
+            capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (8, 0))
+            precision = "bfloat16" if capability[0] >= 8 else "float16"
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(_PRECISIONS[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

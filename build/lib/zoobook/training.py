@@ -1,0 +1,170 @@
+"""What training has in common in both frameworks: its settings, its learning rates, and what happens after an epoch."""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from zoobook.runs import RunFolder
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+WEIGHT_DECAY = 0.01  # of matrices and kernels; biases and scales have none
+
+# Fine-tuning
+HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense layers, with dropout
+DROPOUT = 0.5
+TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
+STAGE_DECAY = 0.7  # each stage further from the head learns this much more slowly
+
+
+def check_settings(settings: dict, devices: str | int) -> None:
+    """Refuse settings that make no sense, before anything is written.
+
+    Args:
+        settings: ``epochs``, ``batch_size``, ``patience``, ``learning_rate`` and ``precision``.
+        devices: ``"auto"``, ``"cpu"``, or how many.
+
+    Raises:
+        ValueError: one of them is out of range; the message names it.
+    """
+    if devices not in ("auto", "cpu") and not (isinstance(devices, int) and devices >= 1):
+        raise ValueError(f"devices must be 'auto', 'cpu' or how many to use, not {devices!r}")
+    for name in ("epochs", "batch_size", "patience"):
+        if not isinstance(settings[name], int) or settings[name] < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
+    if not 0 < settings["learning_rate"] < math.inf:
+        raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
+    if settings["precision"] not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
+
+
+def learning_rate_factors(steps: int) -> np.ndarray:
+    """The learning rate of each step as a share of the highest: a short linear warm-up, then half a cosine.
+
+    Args:
+        steps: how many steps the training has.
+
+    Returns:
+        ndarray: float32 [steps + 1], from above 0 to 1 and down to 0.01.
+    """
+    step = np.arange(steps + 1)
+    warm_up = max(1, steps // 20)
+    cosine = 0.5 + 0.5 * np.cos(np.pi * np.clip((step - warm_up) / max(1, steps - warm_up), 0, 1))
+    return (np.minimum(1, (step + 1) / warm_up) * np.maximum(cosine, 0.01)).astype(np.float32)
+
+
+class Progress:
+    """Follows a training: shows it, keeps its history and its best weights, and says when it is enough.
+
+    Args:
+        folder: where the run is kept.
+        patience: epochs without a lower validation loss after which to stop.
+    """
+
+    def __init__(self, folder: RunFolder, patience: int):
+        self.folder, self.patience = folder, patience
+        self.losses = list(folder.history["val_loss"]) if folder.resuming else []
+        self.bar, self.epoch, self.epochs = None, 0, 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the validation loss has not fallen for long enough."""
+        return bool(self.losses) and len(self.losses) - 1 - int(np.argmin(self.losses)) >= self.patience
+
+    def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
+        """Start, or go on.
+
+        Args:
+            epoch: the first to be done now, from 0.
+            epochs: how many there are in all.
+            steps: of one epoch.
+            visible: ``False`` for all but one of several processes.
+        """
+        self.losses = self.losses[:epoch]
+        self.epoch, self.epochs = epoch, epochs
+        visible = visible and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.bar = tqdm(
+            total=epochs * steps, initial=epoch * steps, unit="step", disable=not visible, leave=False, mininterval=0.5
+        )
+        self._started = time.perf_counter()
+
+    def step(self, number: int, loss: Callable[[], float]) -> None:
+        """Note that a step is done.
+
+        Args:
+            number: of the step in its epoch.
+            loss: gives its loss; called now and then only, because looking makes a GPU wait.
+        """
+        self.bar.update()
+        if number % 10 == 0:
+            value = float(loss())
+            self._refuse_not_a_number(value)
+            self.bar.set_description(f"epoch {self.epoch + 1}/{self.epochs}, loss {value:.3f}")
+
+    def end_epoch(
+        self, train_loss: float, val_loss: float, learning_rate: float, save: Callable[[Path], None] | None
+    ) -> None:
+        """Write an epoch's row, and its weights where they are the best so far.
+
+        Args:
+            train_loss: mean over the training galaxies.
+            val_loss: mean over the validation galaxies.
+            learning_rate: of the head.
+            save: writes the weights to a path; ``None`` for all but one of several processes, which then write nothing.
+        """
+        for loss in (train_loss, val_loss):
+            self._refuse_not_a_number(loss)
+        improved = not self.losses or val_loss < min(self.losses)
+        self.losses.append(val_loss)
+        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
+        if save is not None:
+            self.folder.log(
+                epoch=self.epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
+                seconds=round(seconds, 2),
+            )  # fmt: skip
+            if improved:
+                save(self.folder.path / "best.safetensors")
+            self.bar.write(
+                f"epoch {self.epoch + 1:3d}/{self.epochs}  train {train_loss:.4f}  val {val_loss:.4f}"
+                f"{'  best' if improved else '      '}  {seconds:.1f} s",
+                file=sys.stdout,
+            )
+        self.epoch += 1
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def interrupted(self) -> KeyboardInterrupt:
+        """What to raise when somebody stops the run."""
+        return KeyboardInterrupt(
+            f"stopped; whole epochs are kept in {self.folder.path}. Call again with the same arguments to go on."
+        )
+
+    def _refuse_not_a_number(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss became {loss} in epoch {self.epoch + 1}. A lower learning_rate usually helps, "
+                "or precision='float32'; the epochs before are kept."
+            )
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed memory instead of handing it back to the system.
+
+    Tensors of a training step are large, so glibc would map fresh pages for each and fault them in again, step after
+    step: with this, a step on a CPU is 1.4 to 1.6 times as fast. Elsewhere than glibc it does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_threshold, at_most = -1, -3, 32 << 20  # older glibc refuses a higher mmap threshold
+        mallopt(trim_threshold, (1 << 31) - 1)
+        _ = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, at_most)

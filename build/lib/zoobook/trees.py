@@ -1,0 +1,298 @@
+"""Galaxy Zoo decision trees: which questions volunteers are asked, in which order, and after which answers."""
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One possible answer to a question.
+
+    Attributes:
+        name: what the volunteer clicks, such as ``"featured-or-disk"``.
+        column: the catalogue column that counts its votes, ``{question}{suffix}_{answer}``.
+    """
+
+    name: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a decision tree.
+
+    Attributes:
+        name: question with the campaign's suffix, such as ``"smooth-or-featured-dr5"``.
+        asks: what it asks, in words.
+        answers: the possible answers, in column order.
+        asked_after: label columns of the answers that lead here; empty if everybody is asked.
+    """
+
+    name: str
+    asks: str
+    answers: tuple[Answer, ...]
+    asked_after: tuple[str, ...]
+
+
+class DecisionTree:
+    """A campaign's questions and how they follow one another.
+
+    Build one with :func:`load`, :meth:`from_yaml` or :meth:`from_dict`. A question may follow several answers
+    (``merging`` is asked after *smooth* and after *featured*), and an answer may lead to several questions.
+
+    Args:
+        name: name of the tree.
+        questions: its questions, in label-column order.
+        suffix: campaign suffix of the columns, such as ``"-dr5"``.
+        campaign: the campaign in words.
+
+    Raises:
+        ValueError: an unknown answer in ``asked_after``, a cycle, a duplicate question or column, fewer than two
+            answers.
+    """
+
+    def __init__(self, name: str, questions: list[Question], suffix: str = "", campaign: str = ""):
+        self.name, self.suffix, self.campaign = name, suffix, campaign
+        self.questions = tuple(questions)
+        self._check()
+
+    def __repr__(self) -> str:
+        return f"DecisionTree({self.name!r}, {len(self.questions)} questions, {len(self.label_columns)} answers)"
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, DecisionTree) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.label_columns)))
+
+    @cached_property
+    def answers(self) -> tuple[Answer, ...]:
+        """All answers of all questions, in column order."""
+        return tuple(answer for question in self.questions for answer in question.answers)
+
+    @cached_property
+    def label_columns(self) -> list[str]:
+        """Names of the vote-count columns, in the order that every array of votes or concentrations has."""
+        return [answer.column for answer in self.answers]
+
+    @cached_property
+    def index_groups(self) -> list[tuple[int, int]]:
+        """For each question, where its answers start and stop (half-open) among the label columns."""
+        groups, start = [], 0
+        for question in self.questions:
+            groups.append((start, start + len(question.answers)))
+            start += len(question.answers)
+        return groups
+
+    @cached_property
+    def asked_after(self) -> dict[str, tuple[str, ...]]:
+        """For each question, the label columns of the answers that lead to it; empty if everybody is asked."""
+        return {question.name: question.asked_after for question in self.questions}
+
+    @cached_property
+    def followers(self) -> dict[str, tuple[str, ...]]:
+        """For each label column, the questions that its answer leads to."""
+        return {
+            column: tuple(q.name for q in self.questions if column in q.asked_after) for column in self.label_columns
+        }
+
+    @cached_property
+    def walking_order(self) -> list[int]:
+        """Positions of the questions such that every question comes after those that lead to it."""
+        where = {answer.column: i for i, q in enumerate(self.questions) for answer in q.answers}
+        parents = {i: {where[c] for c in q.asked_after} for i, q in enumerate(self.questions)}
+        order: list[int] = []
+        while len(order) < len(parents):
+            ready = [i for i in parents if i not in order and parents[i] <= set(order)]
+            if not ready:
+                names = [self.questions[i].name for i in parents if i not in order]
+                raise ValueError(
+                    f"decision tree {self.name!r}: the questions {names} lead to one another in a circle. "
+                    "Each question must be reachable from one that is always asked (no `asked_after`)."
+                )
+            order += ready
+        return order
+
+    def question(self, name: str) -> Question:
+        """The question of that name, with or without the campaign's suffix.
+
+        Args:
+            name: such as ``"bar-dr5"`` or ``"bar"``.
+
+        Raises:
+            ValueError: there is no such question.
+        """
+        for question in self.questions:
+            if question.name in (name, name + self.suffix):
+                return question
+        raise ValueError(_unknown(f"tree {self.name!r} has no question", name, [q.name for q in self.questions]))
+
+    @staticmethod
+    def total_column(question: str) -> str:
+        """Name of the column that holds how many volunteers answered a question (``{question}_total-votes``)."""
+        return f"{question}_total-votes"
+
+    def to_dict(self) -> dict:
+        """The tree as plain lists, dictionaries and strings: what :meth:`from_dict` reads."""
+        short = {}
+        for question in self.questions:
+            for answer in question.answers:
+                short[answer.column] = f"{question.name.removesuffix(self.suffix)}_{answer.name}"
+        return {
+            "name": self.name,
+            "campaign": self.campaign,
+            "suffix": self.suffix,
+            "questions": [
+                {
+                    "name": q.name.removesuffix(self.suffix),
+                    "asks": q.asks,
+                    "answers": [answer.name for answer in q.answers],
+                    "asked_after": [short[column] for column in q.asked_after],
+                }
+                for q in self.questions
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, spec: dict) -> DecisionTree:
+        """Build a tree from plain data.
+
+        Args:
+            spec: ``name``, optional ``suffix`` and ``campaign``, and ``questions``: a list with, for each question,
+                ``name``, ``answers`` (list of text), optional ``asks`` and optional ``asked_after`` (list of
+                ``{question}_{answer}`` without suffix; absent = always asked).
+
+        Returns:
+            DecisionTree: the checked tree.
+
+        Raises:
+            ValueError: something in ``spec`` is missing or does not fit; the message says what and where.
+        """
+        name, suffix = spec.get("name"), spec.get("suffix") or ""
+        if not name:
+            raise ValueError("a decision tree needs a `name`")
+        if not isinstance(spec.get("questions"), list) or not spec["questions"]:
+            raise ValueError(f"decision tree {name!r} needs `questions`: a list with at least one question")
+        parsed = []
+        for number, item in enumerate(spec["questions"], 1):
+            where = f"decision tree {name!r}, question {number}"
+            if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+                raise ValueError(f"{where}: each question needs a `name` and a list of `answers`")
+            unknown = set(item) - {"name", "asks", "answers", "asked_after"}
+            if unknown:
+                raise ValueError(f"{where} ({item['name']}): unknown entry {sorted(unknown)[0]!r}")
+            answers, after = item.get("answers"), item.get("asked_after") or []
+            for key, value in (("answers", answers), ("asked_after", after)):
+                if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                    raise ValueError(f"{where} ({item['name']}): `{key}` must be a list of text, not {value!r}")
+            parsed.append((item["name"], item.get("asks") or "", answers, after))
+        columns = {f"{q}_{answer}": f"{q}{suffix}_{answer}" for q, _, answers, _ in parsed for answer in answers}
+        questions = []
+        for q, asks, answers, after in parsed:
+            for parent in after:
+                if parent not in columns:
+                    what = f"decision tree {name!r}: question {q!r} is asked after an unknown answer"
+                    raise ValueError(_unknown(what, parent, list(columns)))
+            made = tuple(Answer(answer, columns[f"{q}_{answer}"]) for answer in answers)
+            questions.append(Question(q + suffix, asks, made, tuple(columns[parent] for parent in after)))
+        return cls(name, questions, suffix, spec.get("campaign") or "")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> DecisionTree:
+        """Read one's own tree from a YAML file with the entries of :meth:`from_dict`.
+
+        All values are read as text, so ``yes``, ``no`` and ``1`` need no quotes.
+
+        Args:
+            path: the file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not YAML, or does not describe a tree.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no decision tree at {path}")
+        try:
+            spec = yaml.load(path.read_text("utf8"), Loader=yaml.BaseLoader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from None
+        if not isinstance(spec, dict):
+            raise ValueError(f"{path} must hold `name:` and `questions:`")
+        try:
+            return cls.from_dict({"name": path.stem, **spec})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def to_mermaid(self) -> str:
+        """The tree as a Mermaid flow chart, which many Markdown viewers draw."""
+        lines = ["flowchart TD"]
+        for i, question in enumerate(self.questions):
+            lines.append(f'    q{i}["{question.name.removesuffix(self.suffix)}"]')
+        where = {answer.column: (i, answer.name) for i, q in enumerate(self.questions) for answer in q.answers}
+        for i, question in enumerate(self.questions):
+            for column in question.asked_after:
+                parent, answer = where[column]
+                lines.append(f'    q{parent} -- "{answer}" --> q{i}')
+        return "\n".join(lines)
+
+    def _check(self) -> None:
+        names = [question.name for question in self.questions]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"decision tree {self.name!r}: the question {name!r} occurs twice")
+        for question in self.questions:
+            if len(question.answers) < 2:
+                raise ValueError(f"decision tree {self.name!r}: question {question.name!r} needs at least two answers")
+        seen: dict[str, str] = {}
+        for question in self.questions:
+            for answer in question.answers:
+                if answer.column in seen:
+                    raise ValueError(
+                        f"decision tree {self.name!r}: the column {answer.column!r} is made twice, by questions "
+                        f"{seen[answer.column]!r} and {question.name!r}. Rename a question or an answer."
+                    )
+                seen[answer.column] = question.name
+        _ = self.walking_order  # raises where the questions lead round in a circle
+
+
+def names() -> list[str]:
+    """Names of the trees that come with zoobook."""
+    return list(_library())
+
+
+def load(name: str) -> DecisionTree:
+    """Load one of the Galaxy Zoo trees.
+
+    Args:
+        name: such as ``"decals_dr5"`` or ``"gz2"``; :func:`names` lists them all.
+
+    Returns:
+        DecisionTree: the tree.
+
+    Raises:
+        ValueError: there is no tree of that name.
+    """
+    library = _library()
+    if name not in library:
+        raise ValueError(_unknown("no decision tree is called", name, list(library)))
+    spec = dict(library[name])
+    if "like" in spec:
+        spec["questions"] = library[spec["like"]]["questions"]
+    return DecisionTree.from_dict({"name": name, **spec})
+
+
+def _library() -> dict:
+    return yaml.load(files("zoobook").joinpath("trees.yaml").read_text("utf8"), Loader=yaml.BaseLoader)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    return f"{what} {name!r}. {hint}"

@@ -1,0 +1,269 @@
+"""Votes as draws from a Dirichlet-multinomial distribution: likelihood, expectation, intervals, sampling.
+
+The volunteers who answer a question about one galaxy are modelled as in Walmsley et al. 2020 (MNRAS 491, 1554) and
+2022 (MNRAS 509, 3966): the chance of each answer is itself uncertain, Dirichlet-distributed with one concentration
+per answer, and the votes are a multinomial draw from it. Arrays have one row a galaxy, [N], and one column an answer,
+[A], in the order of ``tree.label_columns``; results per question, [Q], are in the order of ``tree.questions``.
+"""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.special import betaincinv, digamma, gammaln
+
+from zoobook.trees import DecisionTree
+
+LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
+
+
+def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """Negative log-likelihood of the votes on each question, under the Dirichlet-multinomial distribution.
+
+    Args:
+        concentrations: [N, A] Dirichlet concentrations, above 0.
+        votes: [N, A] vote counts.
+        tree: the decision tree that says which columns belong to which question.
+
+    Returns:
+        ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
+
+    Raises:
+        ValueError: the shapes do not fit the tree, or a value is negative or not finite.
+    """
+    concentrations, votes = _checked(concentrations, tree, "concentrations"), _checked(votes, tree, "votes")
+    starts = [start for start, _ in tree.index_groups]
+    total_votes = np.add.reduceat(votes, starts, axis=1)
+    total_concentration = np.add.reduceat(concentrations, starts, axis=1)
+    per_answer = gammaln(votes + concentrations) - gammaln(concentrations) - gammaln(votes + 1)
+    log_likelihood = (
+        np.add.reduceat(per_answer, starts, axis=1)
+        + gammaln(total_votes + 1)
+        + gammaln(total_concentration)
+        - gammaln(total_votes + total_concentration)
+    )
+    return np.where(total_votes > 0, -log_likelihood, 0.0)
+
+
+def expected_fractions(concentrations: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """Expected share of each answer among those who are asked its question.
+
+    Args:
+        concentrations: [N, A] Dirichlet concentrations.
+        tree: the decision tree.
+
+    Returns:
+        ndarray: float64 [N, A]; the shares of one question add up to 1.
+    """
+    concentrations = _checked(concentrations, tree, "concentrations")
+    return concentrations / _per_answer(np.add.reduceat(concentrations, _starts(tree), axis=1), tree)
+
+
+def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """Joint probability that a volunteer is asked each question.
+
+    It is the product of the shares of the answers on the way to the question, added up over the ways.
+
+    Args:
+        fractions: [N, A] shares of the answers, such as those of :func:`expected_fractions`.
+        tree: the decision tree.
+
+    Returns:
+        ndarray: float64 [N, Q], 1 for questions that everybody is asked.
+    """
+    fractions = _checked(fractions, tree, "fractions")
+    asked = np.ones((len(fractions), len(tree.questions)))
+    for i in tree.walking_order:
+        parents = tree.questions[i].asked_after
+        if parents:
+            asked[:, i] = sum(
+                asked[:, question] * fractions[:, column] for question, column in _positions(parents, tree)
+            )
+    return asked
+
+
+def joint_probabilities(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """Probability that a volunteer is asked a question and gives an answer.
+
+    Args:
+        fractions: [N, A] shares of the answers among those who are asked.
+        tree: the decision tree.
+
+    Returns:
+        ndarray: float64 [N, A].
+    """
+    return np.asarray(fractions, float) * _per_answer(proportion_asked(fractions, tree), tree)
+
+
+def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+    """Central interval that holds the true share of each answer with a given probability.
+
+    The share of one answer is Beta-distributed: the marginal of the Dirichlet distribution.
+
+    Args:
+        concentrations: [N, A] Dirichlet concentrations.
+        tree: the decision tree.
+        level: probability within the interval, between 0 and 1.
+
+    Returns:
+        tuple: lower and upper ends, float64 [N, A] each.
+
+    Raises:
+        ValueError: ``level`` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+    concentrations = _checked(concentrations, tree, "concentrations")
+    others = _per_answer(np.add.reduceat(concentrations, _starts(tree), axis=1), tree) - concentrations
+    tail = (1 - level) / 2
+    return betaincinv(concentrations, others, tail), betaincinv(concentrations, others, 1 - tail)
+
+
+def sample(
+    concentrations: np.ndarray, volunteers: int | np.ndarray, tree: DecisionTree, rng: np.random.Generator
+) -> np.ndarray:
+    """Let simulated volunteers walk the tree.
+
+    Everybody answers the questions that are always asked; the number who answer a later question is the number who
+    gave an answer that leads to it.
+
+    Args:
+        concentrations: [N, A] Dirichlet concentrations.
+        volunteers: how many look at each galaxy: one number, or [N].
+        tree: the decision tree.
+        rng: source of randomness.
+
+    Returns:
+        ndarray: int64 [N, A] vote counts.
+    """
+    concentrations = _checked(concentrations, tree, "concentrations")
+    votes = np.zeros(concentrations.shape, np.int64)
+    everybody = np.broadcast_to(np.asarray(volunteers, np.int64), len(votes))
+    for i in tree.walking_order:
+        start, stop = tree.index_groups[i]
+        parents = tree.questions[i].asked_after
+        asked = votes[:, [column for _, column in _positions(parents, tree)]].sum(1) if parents else everybody
+        gamma = rng.standard_gamma(concentrations[:, start:stop])
+        votes[:, start:stop] = rng.multinomial(asked, gamma / gamma.sum(1, keepdims=True))
+    return votes
+
+
+def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """The one set of concentrations that describes all galaxies best: what a model could say without looking.
+
+    Found by maximum likelihood within the range of a model's output, so it is the model that ignores its image.
+
+    Args:
+        votes: [N, A] vote counts.
+        tree: the decision tree.
+
+    Returns:
+        ndarray: float64 [A] concentrations, between 1 and 101. For a question that nobody was asked: all 2.
+    """
+    from scipy.optimize import minimize
+
+    votes = _checked(votes, tree, "votes")
+    best = np.full(len(tree.label_columns), 2.0)
+    for start, stop in tree.index_groups:
+        rows, counts = np.unique(votes[:, start:stop], axis=0, return_counts=True)
+        asked = rows.sum(1) > 0
+        if not asked.any():
+            continue
+        rows, weights, totals = rows[asked], counts[asked] / counts[asked].sum(), rows[asked].sum(1)
+
+        def loss_and_gradient(log_alpha, rows=rows, weights=weights, totals=totals):
+            alpha = np.exp(log_alpha)
+            total = alpha.sum()
+            log_likelihood = (gammaln(rows + alpha) - gammaln(alpha)).sum(1) + gammaln(total) - gammaln(totals + total)
+            slope = digamma(rows + alpha) - digamma(alpha) + (digamma(total) - digamma(totals + total))[:, None]
+            return -(weights @ log_likelihood), -(weights @ slope) * alpha
+
+        bounds = [(np.log(LOWEST), np.log(HIGHEST))] * (stop - start)
+        first = np.log(np.full(stop - start, 2.0))
+        found = minimize(loss_and_gradient, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
+        best[start:stop] = np.clip(np.exp(found.x), LOWEST, HIGHEST)
+    return best
+
+
+def prediction_table(ids, concentrations: np.ndarray, tree: DecisionTree) -> pd.DataFrame:
+    """Predictions as the published catalogues have them.
+
+    Args:
+        ids: [N] galaxy ids.
+        concentrations: [N, A] or, over several forward passes, [N, A, P].
+        tree: the decision tree.
+
+    Returns:
+        DataFrame: ``id_str``; for each answer ``{answer}_concentration`` (a list of P numbers) and
+        ``{answer}_fraction`` (the expected share, averaged over the passes); for each question
+        ``{question}_proportion_volunteers_asked``.
+    """
+    concentrations = np.asarray(concentrations, np.float32)
+    if concentrations.ndim == 2:
+        concentrations = concentrations[:, :, None]
+    passes = range(concentrations.shape[2])
+    by_pass = [expected_fractions(concentrations[:, :, p], tree) for p in passes]
+    fractions = np.mean(by_pass, axis=0)
+    asked = np.mean([proportion_asked(f, tree) for f in by_pass], axis=0)
+    columns: dict = {"id_str": np.asarray(ids, dtype=object)}
+    for a, column in enumerate(tree.label_columns):
+        columns[f"{column}_concentration"] = list(concentrations[:, a])
+        columns[f"{column}_fraction"] = fractions[:, a].astype(np.float32)
+    for q, question in enumerate(tree.questions):
+        columns[f"{question.name}_proportion_volunteers_asked"] = asked[:, q].astype(np.float32)
+    return pd.DataFrame(columns)
+
+
+def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
+    """The concentrations in a table of predictions, as an array.
+
+    Args:
+        predictions: a table made by :func:`prediction_table`.
+        tree: the decision tree.
+
+    Returns:
+        ndarray: float64 [N, A, P].
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    columns = [f"{column}_concentration" for column in tree.label_columns]
+    missing = [column for column in columns if column not in predictions]
+    if missing:
+        raise ValueError(f"the predictions have no column {missing[0]!r}: were they made for tree {tree.name!r}?")
+    return np.stack([np.stack(predictions[column].to_numpy()) for column in columns], axis=1).astype(float)
+
+
+def _starts(tree: DecisionTree) -> list[int]:
+    return [start for start, _ in tree.index_groups]
+
+
+def _per_answer(per_question: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """Repeat a value of each question, [N, Q], for each of its answers, [N, A]."""
+    return np.repeat(per_question, [stop - start for start, stop in tree.index_groups], axis=1)
+
+
+def _positions(columns: tuple[str, ...], tree: DecisionTree) -> list[tuple[int, int]]:
+    """For label columns: the position of the question and of the column."""
+    found = []
+    for column in columns:
+        position = tree.label_columns.index(column)
+        found.append((next(q for q, (start, stop) in enumerate(tree.index_groups) if position < stop), position))
+    return found
+
+
+def _checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
+    values = np.asarray(values, float)
+    if values.ndim != 2 or values.shape[1] != len(tree.label_columns):
+        raise ValueError(
+            f"{what} must have the shape [galaxies, {len(tree.label_columns)}] for tree {tree.name!r}, "
+            f"one column an answer, not {list(values.shape)}"
+        )
+    bad = ~(np.isfinite(values) & ((values > 0) if what == "concentrations" else (values >= 0)))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{what}: {values[row, column]} in row {row}, column {tree.label_columns[column]!r} "
+            f"({int(bad.sum())} such values); they must be finite and "
+            f"{'above 0' if what == 'concentrations' else 'not negative'}"
+        )
+    return values

@@ -1,0 +1,96 @@
+"""Weight files that know no framework: safetensors, tensors named as in timm, and a JSON description.
+
+A file holds ``encoder.*`` (names and layouts of timm's PyTorch models) and, if the model has one, ``head.*``. Its
+metadata holds the model's ``spec``: architecture, channels, image size, dropout, decision tree and head.
+"""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+FORMAT = "1"
+
+
+def save(model, path: str | Path, **provenance: str) -> Path:
+    """Write a model's weights and description.
+
+    Args:
+        model: a model of ``zoobook.pytorch`` or ``zoobook.tensorflow``.
+        path: the file, by custom ``….safetensors``.
+        **provenance: anything worth remembering, such as ``data="GZ DECaLS"``.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    import zoobook
+    from zoobook.runs import own_folder, write_whole
+
+    path = Path(path).expanduser().absolute()
+    own_folder(path.parent)
+    framework = type(model).__module__.split(".")[1]
+    metadata = {
+        "format": f"zoobook {FORMAT}",
+        "spec": json.dumps(model.spec),
+        "provenance": json.dumps({"zoobook": zoobook.__version__, "framework": framework, **provenance}),
+    }
+    tensors = zoobook.load_framework(framework).models.to_arrays(model)
+    write_whole(path, to_bytes(dict(sorted(tensors.items())), metadata))
+    return path
+
+
+def load(path: str | Path, framework: str):
+    """Build the model that a weight file describes.
+
+    Args:
+        path: a file written by :func:`save`.
+        framework: ``"pytorch"`` or ``"tensorflow"``.
+
+    Returns:
+        the model, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not whole, not zoobook's, or its tensors do not fit its description.
+    """
+    import zoobook
+
+    spec, tensors = read(path)
+    try:
+        return zoobook.load_framework(framework).models.from_arrays(spec, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read(path: str | Path) -> tuple[dict, dict]:
+    """What a weight file holds, without any framework.
+
+    Args:
+        path: a file written by :func:`save`.
+
+    Returns:
+        tuple: the model's spec, and its tensors as NumPy arrays by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not whole or not zoobook's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no weight file at {path}")
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from None
+    if metadata.get("format") != f"zoobook {FORMAT}":
+        raise ValueError(f"{path} is a safetensors file, but not one written by zoobook.weights.save")
+    return json.loads(metadata["spec"]), tensors
