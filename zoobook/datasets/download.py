@@ -1,72 +1,30 @@
-"""Downloads: files of known address, several at a time, each whole or absent, going on where they stopped.
-
-What every request shares is here too: which answers of a server may be better a moment later (:class:`Passing`),
-which will not (:class:`Refused`), and the patience between tries and mirrors (:func:`patiently`).
-"""
+"""Downloads: files of known address, several at a time, each whole or absent, going on where they stopped."""
 from __future__ import annotations
 
 import errno
 import json
 import os
-import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import pooch
-import requests
-import urllib3
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from zoobook.datasets.web import Answer, DownloadError, NoSuchPart, Passing, Refused, ask, patiently
 from zoobook.runs import own_folder, write_whole
 
 _AT_ONCE = 8
-_TRIES = 4
-_PAUSE = 0.5  # seconds before the second try; doubled before each further one
-_LONGEST_PAUSE = 120  # seconds, whatever a server asks for
-_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of the answer
-_PIECE = 1 << 15  # bytes; of a connection that breaks, what came of the last piece is lost
-_BUSY = {408, 425, 429, 500, 502, 503, 504}  # answers of a server that may be better a moment later
-_SHOWN = 20
+_SHOWN = 20  # files named in a message
 _RECORD = ".verified.json"
-
-_T = TypeVar("_T")
-
-
-class DownloadError(OSError):
-    """Files could not be fetched; the message names one, its cause and what to do."""
-
-
-class Passing(Exception):
-    """A failure that may pass.
-
-    Args:
-        problem: what it was.
-        after: seconds that the server asks to be left alone.
-
-    Attributes:
-        progress: whether something was gained all the same, so that the tries are counted anew.
-    """
-
-    def __init__(self, problem: str, after: float = 0.0):
-        super().__init__(problem)
-        self.progress, self.after = False, after
-
-
-class NoSuchPart(Passing):
-    """The file ends before the part that was asked for."""
-
-
-class Refused(Exception):
-    """A failure that this server would repeat, so that only another mirror can help."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +91,22 @@ def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | Non
             be had.
     """
     if lacking := missing(files, folder):
-        _say_missing(lacking, len(files), folder, name, by_hand, "Allow the download, or put each into its place")
+        _say_missing(lacking, len(files), folder, name, by_hand)
 
 
-def _say_missing(lacking: list[RemoteFile], of: int, folder: Path, name: str, by_hand: str | None, do: str) -> NoReturn:
+def _say_missing(lacking: list[RemoteFile], of: int, folder: Path, name: str, by_hand: str | None) -> NoReturn:
     lines = []
     for file in lacking[:_SHOWN]:
         length = "length unknown" if file.bytes is None else f"{file.bytes:,} bytes"
         lines.append(f"\n  {folder / file.path}  ({length}, {file.hash or 'hash unknown'})  from {file.urls[0]}")
     if len(lacking) > _SHOWN:
         lines.append(f"\n  … and {len(lacking) - _SHOWN} more")
-    all_at_once = f" All at once: {by_hand}" if by_hand else ""
     raise FileNotFoundError(
-        f"{len(lacking)} of the {of} files of {name!r} are missing or damaged in {folder}. {do}:{''.join(lines)}"
-        f"\n{all_at_once}".rstrip()
+        f"{len(lacking)} of the {of} files of {name!r} are missing or damaged in {folder}. "
+        + ("The network is not to be used ($ZOOBOOK_OFFLINE): put" if offline() else "Allow the download, or put")
+        + (" each into its place" if not by_hand else f" each into its place, or all at once: {by_hand}")
+        + ":"
+        + "".join(lines)
     )
 
 
@@ -210,8 +170,7 @@ def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None 
     if not lacking:
         return
     if offline():
-        do = "The network is not to be used ($ZOOBOOK_OFFLINE): put each into its place"
-        _say_missing(lacking, len(files), folder, name, by_hand, do)
+        _say_missing(lacking, len(files), folder, name, by_hand)
     with alone(folder, f"fetching {name}"):
         lacking = missing(lacking, folder)  # another process may just have fetched them
         need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
@@ -220,7 +179,7 @@ def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None 
 
 
 @contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def alone(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[None]:
     """Hold a folder, so that no other process works in it; wait for the one that does.
 
     The operating system lets go of a killed process' lock.
@@ -228,20 +187,21 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     Args:
         folder: made if need be.
         what: one is about to do, for the message to whoever waits.
+        lock: the file that stands for it; work that is held by different ones may go on side by side.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    lock = FileLock(own_folder(folder) / ".download.lock")
+    held = FileLock(own_folder(folder) / lock)
     try:
-        lock.acquire(timeout=0)
+        held.acquire(timeout=0)
     except Timeout:
         print(f"{what}: another process is at work in {folder}; waiting for it", file=sys.stderr)
-        lock.acquire()
+        held.acquire()
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def check_room(folder: Path, need: int, what: str) -> None:
@@ -273,10 +233,11 @@ class _Fetcher:
         self.lacking, self.folder, self.name, self.by_hand = lacking, folder, name, by_hand
         self.total, self.finished = len(files), len(files) - len(lacking)
         self.stop, self.lock = threading.Event(), threading.Lock()
-        absent = {file.path for file in lacking}
-        have = sum(size_of(_part(folder, file) if file.path in absent else folder / file.path) for file in files)
-        total = sum(file.bytes or 0 for file in files)
-        self.bar = tqdm(total=total, initial=min(have, total), unit="B", unit_scale=True, desc=f"fetching {name}")
+        self.lengths = {file.path: file.bytes for file in files if file.bytes is not None}  # that the bar counts
+        known = [file for file in lacking if file.bytes is not None]
+        to_come = sum(max(0, file.bytes - size_of(_part(folder, file))) for file in known)
+        total = sum(self.lengths.values())
+        self.bar = tqdm(total=total, initial=total - to_come, unit="B", unit_scale=True, desc=f"fetching {name}")
 
     def run(self) -> None:
         errors: list[OSError] = []
@@ -321,14 +282,14 @@ class _Fetcher:
                 self.go_on(file, url, part)
             except Passing as error:
                 if isinstance(error, NoSuchPart):
-                    self.forget(part)
+                    self.forget(file, part)
                 error.progress = size_of(part) > start
                 raise
         got = hash_of(part, file.hash) if file.hash else None
         if size_of(part) != (file.bytes or size_of(part)) or not _same_hash(got, file.hash):
             wanted = f"{file.hash} ({file.bytes:,} bytes)" if file.bytes else file.hash
             problem = f"its content is wrong: expected {wanted}, got {got} ({size_of(part):,} bytes)"
-            self.forget(part)
+            self.forget(file, part)
             if start:  # an older piece may be to blame
                 raise Passing(problem)
             raise Refused(f"{problem}; the bad copy is deleted")
@@ -340,7 +301,7 @@ class _Fetcher:
         start, note = size_of(part), _read_note(part)
         known = note.get("validator") if note.get("url") == url else None
         if start and not known and not file.hash:
-            self.forget(part)  # nothing would show that the piece is of another version of the file
+            self.forget(file, part)  # nothing would show that the piece is of another version of the file
             start = 0
         with ask(url, start, validator=known) as answer:
             if answer.length is None and not file.hash:
@@ -348,7 +309,7 @@ class _Fetcher:
             if file.bytes is not None and answer.length not in (file.bytes, None):
                 raise Refused(f"the server has {answer.length:,} bytes, where {file.bytes:,} are expected")
             if start and (answer.start != start or (known and answer.validator not in (known, None))):
-                self.forget(part)
+                self.forget(file, part)
                 if answer.start:
                     raise Passing("it has changed on the server since its first part was fetched")
             self.write(file, answer, part, {"url": url, "validator": answer.validator, "length": answer.length})
@@ -356,7 +317,7 @@ class _Fetcher:
     def write(self, file: RemoteFile, answer: Answer, part: Path, note: dict) -> None:
         """Add an answer to the partial file, and note beside it where it is from."""
         if file.bytes is None and answer.length is not None:
-            self.count_in(answer.length, size_of(part), file)
+            self.count_in(file, answer.length, part)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             write_whole(_note(part), json.dumps(note))
@@ -369,6 +330,8 @@ class _Fetcher:
                         raise Passing("stopped")
                 out.flush()
                 os.fsync(out.fileno())  # or else a power cut after the renaming could leave an empty file
+            if size_of(part) < (answer.length or 0):
+                raise Passing("the connection broke")
         except Passing as broken:
             of = "" if answer.length is None else f" of {answer.length:,}"
             raise Passing(f"{broken} after {size_of(part):,}{of} bytes") from None
@@ -376,145 +339,20 @@ class _Fetcher:
             what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
             raise OSError(error.errno, f"cannot write {part}: {what}") from None
 
-    def count_in(self, length: int, have: int, file: RemoteFile) -> None:
+    def count_in(self, file: RemoteFile, length: int, part: Path) -> None:
         """A file whose length was unknown so far needs room, and a share of the bar."""
-        check_room(self.folder, length - have, file.path)
-        if not have:
-            with self.lock:
-                self.bar.total += length
-                self.bar.refresh()
-
-    def forget(self, part: Path) -> None:
+        check_room(self.folder, length - size_of(part), file.path)
         with self.lock:
-            self.bar.update(-size_of(part))
+            self.bar.total += length - self.lengths.get(file.path, 0)
+            self.bar.update(0 if file.path in self.lengths else size_of(part))
+            self.lengths[file.path] = length
+
+    def forget(self, file: RemoteFile, part: Path) -> None:
+        with self.lock:
+            if file.path in self.lengths:
+                self.bar.update(-min(size_of(part), self.lengths[file.path]))
         part.unlink(missing_ok=True)
         _note(part).unlink(missing_ok=True)
-
-
-# ---- one request, and patience
-
-
-class Answer:
-    """What a server sends back for a file or a part of it.
-
-    Attributes:
-        start: the byte of the file at which it begins.
-        length: of the whole file, in bytes, or ``None`` if the server does not tell.
-        validator: what the server calls this version of the file, or ``None``.
-    """
-
-    def __init__(self, response: requests.Response):
-        self._response, headers = response, response.headers
-        self.start, self.length = 0, None
-        if response.status_code == 206:
-            part = re.match(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-            if not part:
-                raise Refused("the server sends a part of it without telling which")
-            self.start, self.length = int(part[1]), None if part[2] == "*" else int(part[2])
-        elif headers.get("Content-Length", "").isdigit():
-            self.length = int(headers["Content-Length"])
-        tag = headers.get("ETag")
-        self.validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-
-    def pieces(self) -> Iterator[bytes]:
-        """The content, as it arrives.
-
-        Raises:
-            Passing: the connection broke before its end.
-        """
-        try:
-            yield from self._response.raw.stream(_PIECE, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError):
-            raise Passing("the connection broke") from None
-
-
-@contextmanager
-def ask(url: str, start: int = 0, stop: int | None = None, validator: str | None = None) -> Iterator[Answer]:
-    """Ask a server for a file, or for a part of it.
-
-    Args:
-        url: the address.
-        start: the first byte wanted; negative, that many bytes before the end.
-        stop: the byte after the last one wanted; ``None`` for the rest.
-        validator: what the server called the version of the earlier part. If it has another by now, it sends all.
-
-    Yields:
-        Answer: of a server that takes no orders for parts, the whole file.
-
-    Raises:
-        Passing: the network or the server failed in a way that may pass.
-        Refused: or in a way that will not.
-    """
-    headers = {"Accept-Encoding": "identity"}  # or else the bytes that arrive are not those of the file
-    if start or stop is not None:
-        headers["Range"] = f"bytes={start}" if start < 0 else f"bytes={start}-{'' if stop is None else stop - 1}"
-        if validator:
-            headers["If-Range"] = validator
-    try:
-        response = _session().get(url, headers=headers, stream=True, timeout=_TIMEOUT)
-    except ValueError as error:  # among what requests raises, only of a malformed address
-        raise Refused(f"this is no address: {error}") from None
-    except requests.RequestException as error:
-        raise Passing(f"the connection failed: {_reason(error)}") from None
-    with response:
-        said = f"the server answers {response.status_code} {response.reason}"
-        if response.status_code in _BUSY:
-            after = response.headers.get("Retry-After", "")
-            raise Passing(said, after=float(after) if after.isdigit() else 0.0)
-        if response.status_code == 416:
-            raise NoSuchPart("the server does not have the rest of it")
-        if response.status_code not in (200, 206):
-            raise Refused(said)
-        yield Answer(response)
-
-
-def patiently(urls: tuple[str, ...], attempt: Callable[[str], _T], stop: threading.Event) -> _T:
-    """Try something until it works: mirrors in turn, each a few times with growing pauses.
-
-    Args:
-        urls: the addresses.
-        attempt: called with one of them; it raises :class:`Passing` or :class:`Refused` where it fails.
-        stop: ends the waiting.
-
-    Returns:
-        what ``attempt`` returns.
-
-    Raises:
-        DownloadError: no address works; the message names each and its cause.
-        Passing: it was stopped.
-    """
-    problems = []
-    for url in urls:
-        failures, problem, after = 0, "", 0.0
-        while failures < _TRIES:
-            if failures and stop.wait(min(max(_PAUSE * 2 ** (failures - 1), after), _LONGEST_PAUSE)):
-                raise Passing("stopped")
-            try:
-                return attempt(url)
-            except Refused as error:
-                problem = str(error)
-                break
-            except Passing as error:
-                if stop.is_set():
-                    raise
-                problem, after = str(error), error.after
-                failures = 1 if error.progress else failures + 1  # a long file may take many pieces
-        problems.append(f"{url}: {problem}" + (f"; tried {failures} times" if failures == _TRIES else ""))
-    raise DownloadError("; then from the next mirror, ".join(problems))
-
-
-_local = threading.local()
-
-
-def _session() -> requests.Session:
-    """One for each thread: connections are kept for the next file."""
-    if not hasattr(_local, "session"):
-        _local.session = requests.Session()
-    return _local.session
-
-
-def _reason(error: Exception) -> str:
-    return str(error).split("(Caused by ")[-1].rstrip(")")[:200] or type(error).__name__
 
 
 # ---- files and hashes
