@@ -1,11 +1,15 @@
-"""A web server on this machine that can misbehave in every way a real one does, one fault a request."""
+"""A web server that misbehaves in every way a real one does, one fault a request; other processes; locked folders."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -52,6 +56,9 @@ class Server:
 
         class Http(ThreadingHTTPServer):
             request_queue_size, daemon_threads = 50, True
+
+            def handle_error(self, *args):  # the other side was killed
+                pass
 
         self.http = Http(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/"
@@ -121,3 +128,30 @@ class Server:
             time.sleep(self.pace)
         if end < len(body):
             request.close_connection = True
+
+
+def processes(script, *arguments, count=1):
+    """Other processes that run a script. It must print "ready" and read a line; they go on together."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], **pipes) for _ in range(count)]
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return started
+
+
+@contextmanager
+def read_only(folder):
+    """The folder can be read but not written to, by root neither."""
+    root = os.geteuid() == 0
+    folder.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)

@@ -6,18 +6,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import Server
+from server import Server, processes, read_only
 
 from zoobook.datasets import download, web
 from zoobook.datasets.download import RemoteFile, fetch, missing, require
@@ -70,32 +67,9 @@ def whole(server, folder, *paths):
     assert not [p for p in Path(folder).rglob("*") if ".part" in p.name]
 
 
-def processes(folder, *files, count=1):
+def others(folder, *files, count=1):
     """Other processes that fetch, at the same moment."""
-    specs = [repr((f.url, f.path, f.bytes, f.hash)) for f in files]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    others = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), *specs], **pipes) for _ in range(count)]
-    for process in others:
-        assert process.stdout.readline() == "ready\n"
-    for process in others:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return others
-
-
-@contextmanager
-def read_only(folder):
-    """The folder can be read but not written to, by root neither."""
-    root = os.geteuid() == 0
-    folder.chmod(0o555)
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-        folder.chmod(0o755)
+    return processes(SCRIPT, folder, *(repr((f.url, f.path, f.bytes, f.hash)) for f in files), count=count)
 
 
 # ---- connections that break
@@ -291,7 +265,7 @@ def test_another_version_on_the_mirror(server, tmp_path):
 def test_two_processes_share_one_download(server, tmp_path):
     server.pace = 0.02
     files = [remote(server, path) for path in server.files]
-    both = processes(tmp_path, *files, count=2)
+    both = others(tmp_path, *files, count=2)
     errors = [process.communicate(timeout=30)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert sum("another process is at work" in error for error in errors) == 1
@@ -304,7 +278,7 @@ def test_killed_on_the_way(server, tmp_path, how):
     files = [remote(server, path) for path in server.files]
     fetch(files[:1], tmp_path, "toy")
     server.pace = 0.02
-    (process,) = processes(tmp_path, *files)
+    (process,) = others(tmp_path, *files)
     deadline = time.monotonic() + 20
     while server.sent.get("b", 0) < 6_000 and time.monotonic() < deadline:
         time.sleep(0.01)

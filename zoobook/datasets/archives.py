@@ -25,7 +25,7 @@ from zoobook.datasets.web import DownloadError, Passing, Refused, ask, patiently
 from zoobook.runs import own_folder, write_whole
 
 _AT_ONCE = 4
-_END = 1 << 16  # bytes of a zip's end that are asked for first
+_END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
 _GAP = 1 << 20  # bytes: members nearer than this are asked for together, since servers count requests
 _RUN = 1 << 24  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
@@ -57,7 +57,7 @@ def images_for(
         folder: where to put the images, and archives that are fetched whole.
         image: how the path of an image follows from the columns of the catalogue, as a format; in an archive any
             folders may come before it. By default that of Galaxy Zoo DECaLS, ``J000/J000001.85+004309.3.png``.
-        name: of the data set, for messages.
+        name: what to call them in messages.
         download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
         whole: fetch each archive that holds a wanted image completely.
         verify: compare images that are there already with the checksums in the archives, and fetch damaged ones anew.
@@ -138,7 +138,7 @@ def _gather(
 
     if not lacking():
         return {}
-    with alone(own_folder(folder), f"images of {name}", LOCK):
+    with alone(own_folder(folder), name, LOCK):
         for again in (True, False):
             search = _Search(lacking(), archives, folder, name, download and not offline(), whole)
             try:
@@ -168,7 +168,7 @@ class _Search:
             elif self.left and self.network:
                 self.look_on_server(archive)
         if absent and not self.network and (nowhere := self.not_on_disk()):
-            require(self.archives, self.folder, f"{self.name} ({len(nowhere):,} images are not on disk)")
+            require(self.archives, self.folder, f"{self.name} ({len(nowhere):,} are not on disk)")
         causes = self.unpack()
         where = self.archives[0].path if len(self.archives) == 1 else f"any of the {len(self.archives)} archives"
         return causes | {path: f"not in {where}" for path in self.not_on_disk()}
@@ -218,9 +218,9 @@ class _Search:
     def unpack(self) -> dict[str, str]:
         need = sum(info.file_size for _, jobs in self.plan for info, _ in jobs)
         total = sum(len(jobs) for _, jobs in self.plan)
-        check_room(self.folder, need, f"{total:,} images of {self.name!r}")
+        check_room(self.folder, need, f"{self.name} ({total:,})")
         causes: dict[str, str] = {}
-        with tqdm(total=need, unit="B", unit_scale=True, desc=f"images of {self.name}", disable=not total) as bar:
+        with tqdm(total=need, unit="B", unit_scale=True, desc=self.name, disable=not total) as bar:
             for source, jobs in self.plan:
                 try:
                     causes |= source.unpack(jobs, self.folder, bar)
@@ -253,7 +253,7 @@ class _RemoteZip(Zip):
         self.starts = [*sorted(info.header_offset for info in self.zip.infolist()), directory]
         if self.starts != sorted(self.starts):
             raise ArchiveError(f"{self.label} is damaged: its list names members that come after it")
-        self.file.keep(directory)
+        self.file.keep(min(directory, max(0, self.length - _END)))
         about = json.dumps({"length": self.length, "versions": self.versions})
         own_folder(self.kept.parent)
         write_whole(self.kept, about.encode() + b"\n" + self.file.end)
@@ -348,7 +348,7 @@ class _Parts(io.RawIOBase):
         self.length, self.end, self.get, self.part, self.at = length, end, get, (0, b""), 0
 
     def keep(self, start: int) -> None:
-        """Keep of the end only the list of members, which begins at ``start``, and ask for no more."""
+        """Keep of the end only what begins at ``start``, and ask for no more."""
         self.end, self.get = self.end[start - self.length :], None
 
     def seekable(self) -> bool:

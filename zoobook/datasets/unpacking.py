@@ -253,8 +253,8 @@ def extract_tar(path: Path, folder: Path, place: Callable[[str], str | None]) ->
 
 def _one_of_tar(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, folder: Path, place, names: dict) -> None:
     member_name = safe_name(member.name.removeprefix("./"), str(path))
-    if not member.isreg():
-        raise ArchiveError(f"{path} holds {member.name!r}, a link or device; it is not extracted")
+    if not member.isreg() or member.issparse():  # a sparse file may claim any length
+        raise ArchiveError(f"{path} holds {member.name!r}, a link, device or sparse file; it is not extracted")
     name = place(member_name)
     if name is None:
         return
@@ -285,6 +285,7 @@ class _Bounded:
         """A tar ends with a block of zeros; without it, members may be missing, which `tarfile` does not tell."""
         while self.read(1 << 16):  # up to the checksum of the packed file
             pass
+        data_end = -(-data_end // 512) * 512
         if self.count < data_end + 512 or self.last.strip(b"\0"):
             raise EOFError("its end is missing")
 
