@@ -202,8 +202,10 @@ def test_changed_between_two_pieces(server, tmp_path, tags, dates, careless):
         fetch([file], tmp_path, "toy")
     assert (tmp_path / "a.part").exists() == bool(tags or dates) and not (tmp_path / "a").exists()
     server.files["a"] = np.random.default_rng(3).bytes(N)
+    server.asked.clear()
     fetch([file], tmp_path, "toy")
     whole(server, tmp_path, "a")  # the new version, with nothing of the old one
+    assert server.times("a") == (2 if careless else 1)  # asked rightly, the server sends it anew at once
 
 
 def test_unchanged_is_gone_on_with_by_the_next_run(server, tmp_path):
@@ -390,6 +392,7 @@ def test_files_are_hashed_once(server, tmp_path, monkeypatch):
 def test_a_change_right_after_the_check_is_seen(server, tmp_path):
     file = remote(server, "a")
     fetch([file], tmp_path, "toy")
+    assert missing([file], tmp_path) == []
     before = (tmp_path / "a").stat()
     (tmp_path / "a").write_bytes(bytes(N))
     os.utime(tmp_path / "a", ns=(before.st_atime_ns, before.st_mtime_ns))  # within one tick of a coarse clock

@@ -29,6 +29,7 @@ _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest com
 _GAP = 1 << 20  # bytes: members nearer than this are asked for together, since servers count requests
 _RUN = 1 << 24  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
+_NO_PARTS = "the server serves no parts of files; fetch whole archives (`whole=True`)"
 
 
 # ---- the ways in
@@ -161,7 +162,7 @@ class _Search:
         self.plan: list[tuple[Zip, list[Job]]] = []
 
     def run(self) -> dict[str, str]:
-        absent = set(missing(self.archives, self.folder))
+        absent = missing(self.archives, self.folder)
         for archive in sorted(self.archives, key=lambda archive: archive in absent):  # what is on disk first
             if self.left and archive not in absent:
                 self.look_into(archive)
@@ -195,9 +196,9 @@ class _Search:
         if is_zip(archive.path):
             try:
                 remote = _RemoteZip(archive, self.folder)
-            except DownloadError as error:
+            except DownloadError:
                 if not self.whole:
-                    raise DownloadError(f"{error}. If it is served whole only, ask for that with `whole`") from None
+                    raise
         if remote is not None and not self.whole:
             self.add(remote)
         elif remote is None or any(map(self.match, remote.members)):
@@ -269,7 +270,7 @@ class _RemoteZip(Zip):
     def _ask_length(self, url: str) -> int:
         with ask(url, 0, 1) as answer:
             if not answer.partial or answer.length is None:
-                raise Refused("the server serves no parts of files")
+                raise Refused(_NO_PARTS)
             return answer.length
 
     def get(self, start: int, stop: int) -> bytes:
@@ -283,7 +284,7 @@ class _RemoteZip(Zip):
                 self.kept.unlink(missing_ok=True)
                 raise _Changed(self.label)
             if not answer.partial or answer.start != start:
-                raise Refused("the server serves no parts of files")
+                raise Refused(_NO_PARTS)
             if answer.length != self.length:
                 raise Refused(f"the server has {answer.length or 0:,} bytes, where {self.length:,} are expected")
             data = b"".join(answer.pieces())
