@@ -4,76 +4,26 @@ import errno
 import hashlib
 import os
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from server import Server
 
 from zoobook import datasets
-from zoobook.datasets import download, rings
+from zoobook.datasets import download, rings, web
 from zoobook.datasets.download import DownloadError, RemoteFile, fetch
 
 TABLE = "data/example_ring_catalog_basic.csv"
 IMAGES = "data/example_images/basic/"
 
 
-class Server:
-    """Serves ``files`` (path → bytes) with ranges; ``faults`` (path → list) decide what goes wrong, one per request."""
-
-    def __init__(self):
-        self.files, self.faults, self.asked, self.ranges = {}, {}, [], True
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
-                outer.answer(self)
-
-            def log_message(self, *args):
-                pass
-
-        class Http(ThreadingHTTPServer):
-            request_queue_size = 50
-
-        self.http = Http(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def answer(self, request):
-        path = request.path.lstrip("/").replace("%2B", "+")
-        start = int(request.headers.get("Range", "bytes=0-").split("=")[1].rstrip("-")) if self.ranges else 0
-        self.asked.append((path, start))
-        faults = self.faults.get(path, [])
-        fault = faults.pop(0) if faults else None
-        data = self.files.get(path)
-        status = fault if isinstance(fault, int) else 404 if data is None else 206 if start else 200
-        if status not in (200, 206):
-            request.send_error(status)
-            return
-        body = data[start:]
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        if fault == "hang up":
-            request.wfile.write(body[: len(body) // 2])
-            request.close_connection = True
-        elif fault == "wrong":
-            request.wfile.write(bytes(len(body)))
-        else:
-            request.wfile.write(body)
-
-    def times(self, path):
-        return sum(asked == path for asked, _ in self.asked)
-
-
 @pytest.fixture
 def server(monkeypatch):
     """A local stand-in for the public repository, with 20 small files instead of its 470 images."""
-    monkeypatch.setattr(download, "_PAUSE", 0.01)
-    monkeypatch.setattr(download, "_PIECE", 500)
+    monkeypatch.setattr(web, "_PAUSE", 0.01)
+    monkeypatch.setattr(web, "_PIECE", 500)
     server, rng = Server(), np.random.default_rng(0)
     names = [f"J{i:06d}.{i:02d}{'+-'[i % 2]}000000.0.png" for i in range(20)]
     server.files = {IMAGES + name: rng.bytes(20_000 + 1000 * i) for i, name in enumerate(names)}
@@ -96,8 +46,7 @@ def server(monkeypatch):
     )
     monkeypatch.setenv("ZOOBOOK_RINGS_URL", server.url)
     yield server
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
 
 
 def victim(server):
@@ -282,6 +231,9 @@ def test_disk_that_fills_up_on_the_way(server, tmp_path, monkeypatch):
 
         def __exit__(self, *_):
             self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
 
         def write(self, data):
             written.append(len(data))

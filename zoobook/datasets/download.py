@@ -1,31 +1,30 @@
-"""Downloads: files of known size and hash, several at a time, each whole or absent, going on where they stopped."""
+"""Downloads: files of known address, several at a time, each whole or absent, going on where they stopped."""
 from __future__ import annotations
 
 import errno
-import hashlib
+import json
 import os
 import shutil
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-import requests
-from filelock import FileLock
+import pooch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from zoobook.runs import own_folder
+from zoobook.datasets.web import Answer, DownloadError, NoSuchPart, Passing, Refused, ask, patiently
+from zoobook.runs import own_folder, write_whole
 
 _AT_ONCE = 8
-_TRIES = 4
-_PAUSE = 0.5  # seconds before the second try; doubled before each further one
-_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of the answer
-_PIECE = 1 << 15  # bytes; of a connection that breaks, what came of the last piece is lost
-_BUSY = {408, 429, 500, 502, 503, 504}  # answers of a server that may be better a moment later
-
-
-class DownloadError(OSError):
-    """Files could not be fetched; the message names one, its cause and what to do."""
+_SHOWN = 20  # files named in a message
+_RECORD = ".verified.json"
 
 
 @dataclass(frozen=True)
@@ -33,38 +32,128 @@ class RemoteFile:
     """One file to fetch.
 
     Attributes:
-        url: its address.
+        url: its address; or several, mirrors that are tried in turn.
         path: where it goes, below the folder of the data set.
-        bytes: its length.
-        hash: ``"sha256:…"`` or ``"md5:…"``, in hexadecimal.
+        bytes: its length; ``None`` where unknown, and the server's word is taken.
+        hash: ``"sha256:…"`` or ``"md5:…"``, in hexadecimal; ``None`` where unknown, and only the length is checked.
     """
 
-    url: str
+    url: str | tuple[str, ...]
     path: str
-    bytes: int
-    hash: str
+    bytes: int | None = None
+    hash: str | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses, the best first."""
+        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
 
-def missing(files: list[RemoteFile], folder: Path) -> list[RemoteFile]:
+# ---- what is there
+
+
+def offline() -> bool:
+    """Whether ``$ZOOBOOK_OFFLINE`` forbids the network (any value but empty, ``0``, ``false`` or ``no``)."""
+    return os.environ.get("ZOOBOOK_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
+
+
+def missing(files: list[RemoteFile], folder: Path, thorough: bool = False) -> list[RemoteFile]:
     """Which of the files are not in the folder, whole and with the right content.
+
+    A file that was right once, and whose length and time of change are still the same, is not read again.
 
     Args:
         files: what should be there.
         folder: where.
+        thorough: read every file again.
 
     Returns:
         list[RemoteFile]: the others.
     """
+    record = _Record(folder, trusted=not thorough)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = pool.map(lambda file: _matches(folder / file.path, file), files)
-        return [file for file, there in zip(files, right, strict=True) if not there]
+        right = list(pool.map(record.right, files))
+    record.save()
+    return [file for file, there in zip(files, right, strict=True) if not there]
 
 
-def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str) -> None:
-    """Bring the files that are not there yet into a folder, with a progress bar.
+def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None) -> None:
+    """Check that all files are in the folder, without the network.
 
-    A file is written as ``….part`` and gets its own name once its hash is right. After an interruption the next call
-    asks only for what is missing, of a half-fetched file too. Failures that may pass are tried four times.
+    Args:
+        files: what should be there.
+        folder: where.
+        name: of the data set, for messages.
+        by_hand: how to fetch all of them without this package.
+
+    Raises:
+        FileNotFoundError: some are missing or damaged; the message says which, where each belongs and where it can
+            be had.
+    """
+    if lacking := missing(files, folder):
+        _say_missing(lacking, len(files), folder, name, by_hand)
+
+
+def _say_missing(lacking: list[RemoteFile], of: int, folder: Path, name: str, by_hand: str | None) -> NoReturn:
+    lines = []
+    for file in lacking[:_SHOWN]:
+        length = "length unknown" if file.bytes is None else f"{file.bytes:,} bytes"
+        lines.append(f"\n  {folder / file.path}  ({length}, {file.hash or 'hash unknown'})  from {file.urls[0]}")
+    if len(lacking) > _SHOWN:
+        lines.append(f"\n  … and {len(lacking) - _SHOWN} more")
+    raise FileNotFoundError(
+        f"{len(lacking)} of the {of} files of {name!r} are missing or damaged in {folder}. "
+        + ("The network is not to be used ($ZOOBOOK_OFFLINE): put" if offline() else "Allow the download, or put")
+        + (" each into its place" if not by_hand else f" each into its place, or all at once: {by_hand}")
+        + ":"
+        + "".join(lines)
+    )
+
+
+class _Record:
+    """Which files of a folder were found right, so that many gigabytes are not hashed at every start."""
+
+    def __init__(self, folder: Path, trusted: bool = True):
+        self.folder, self.path, self.changed = folder, folder / _RECORD, False
+        try:
+            self.known: dict = json.loads(self.path.read_text("utf8")) if trusted else {}
+        except (OSError, ValueError):
+            self.known = {}
+
+    def right(self, file: RemoteFile) -> bool:
+        path = self.folder / file.path
+        if not path.is_file():
+            return False
+        seen = path.stat()
+        if file.bytes is not None and seen.st_size != file.bytes:
+            return False
+        mark = [seen.st_size, seen.st_mtime_ns, file.hash]
+        if file.hash is None or self.known.get(file.path) == mark:
+            return True
+        if not _same_hash(hash_of(path, file.hash), file.hash):
+            return False
+        if time.time() - seen.st_mtime > 2:  # or else a change at the same tick of the clock would pass unseen
+            self.known[file.path], self.changed = mark, True
+        return True
+
+    def save(self) -> None:
+        if self.changed:
+            try:
+                write_whole(self.path, json.dumps(self.known))
+            except OSError:
+                pass  # a folder that may only be read: the next start hashes again
+
+
+# ---- fetching
+
+
+def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None) -> None:
+    """Bring the files that are not there yet into a folder, with one progress bar.
+
+    A file is written as ``….part`` and gets its own name once its length and hash are right. After an interruption
+    the next call asks only for what is missing, of a half-fetched file too, unless it has changed on the server.
+    Failures that may pass are tried four times, then the next mirror. Of several processes that want the same folder
+    one fetches and the others wait for it.
 
     Args:
         files: what should be there.
@@ -74,35 +163,81 @@ def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str) -> Non
 
     Raises:
         DownloadError: the network, the server or a wrong hash; finished files are kept.
+        FileNotFoundError: files are missing and ``$ZOOBOOK_OFFLINE`` is set; the message says which and where to.
         OSError: the folder cannot be written to, or the disk is full; finished files are kept.
     """
     lacking = missing(files, folder)
     if not lacking:
         return
-    own_folder(folder)
-    with FileLock(folder / ".download.lock"):
+    if offline():
+        _say_missing(lacking, len(files), folder, name, by_hand)
+    with alone(folder, f"fetching {name}"):
         lacking = missing(lacking, folder)  # another process may just have fetched them
-        need = sum(file.bytes - size_of(_part(folder, file)) for file in lacking)
-        free = shutil.disk_usage(folder).free
-        if need > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"data set {name!r}: {need:,} bytes are still to be fetched into {folder}, which has {free:,} free. "
-                "Free some space or choose another folder (`root=`, or $ZOOBOOK_HOME).",
-            )
+        need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
+        check_room(folder, need, f"data set {name!r}")
         _Fetcher(files, lacking, folder, name, by_hand).run()
+
+
+@contextmanager
+def alone(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[None]:
+    """Hold a folder, so that no other process works in it; wait for the one that does.
+
+    The operating system lets go of a killed process' lock.
+
+    Args:
+        folder: made if need be.
+        what: one is about to do, for the message to whoever waits.
+        lock: the file that stands for it; work that is held by different ones may go on side by side.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    held = FileLock(own_folder(folder) / lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print(f"{what}: another process is at work in {folder}; waiting for it", file=sys.stderr)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def check_room(folder: Path, need: int, what: str) -> None:
+    """Check that a disk has room, before anything is written.
+
+    Args:
+        folder: where to.
+        need: bytes.
+        what: needs them, for the message.
+
+    Raises:
+        OSError: there is too little (``errno.ENOSPC``).
+    """
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what}: {need:,} bytes are still to be fetched into {folder}, which has {free:,} free. "
+            "Free some space or choose another folder (`root=`, or $ZOOBOOK_HOME).",
+        )
 
 
 class _Fetcher:
     """One call of :func:`fetch`: what its threads share."""
 
-    def __init__(self, files: list[RemoteFile], lacking: list[RemoteFile], folder: Path, name: str, by_hand: str):
+    def __init__(
+        self, files: list[RemoteFile], lacking: list[RemoteFile], folder: Path, name: str, by_hand: str | None
+    ):
         self.lacking, self.folder, self.name, self.by_hand = lacking, folder, name, by_hand
         self.total, self.finished = len(files), len(files) - len(lacking)
-        self.stop, self.lock, self.local = threading.Event(), threading.Lock(), threading.local()
-        everything = sum(file.bytes for file in files)
-        have = everything - sum(file.bytes - size_of(_part(folder, file)) for file in lacking)
-        self.bar = tqdm(total=everything, initial=have, unit="B", unit_scale=True, desc=f"fetching {name}")
+        self.stop, self.lock = threading.Event(), threading.Lock()
+        self.lengths = {file.path: file.bytes for file in files if file.bytes is not None}  # that the bar counts
+        known = [file for file in lacking if file.bytes is not None]
+        to_come = sum(max(0, file.bytes - size_of(_part(folder, file))) for file in known)
+        total = sum(self.lengths.values())
+        self.bar = tqdm(total=total, initial=total - to_come, unit="B", unit_scale=True, desc=f"fetching {name}")
 
     def run(self) -> None:
         errors: list[OSError] = []
@@ -117,9 +252,10 @@ class _Fetcher:
             kept = f"{self.finished} of {self.total} files of {self.name!r} are finished and kept in {self.folder}"
             if errors[0].errno == errno.ENOSPC:
                 raise OSError(errno.ENOSPC, f"{errors[0].strerror}. {kept}. Free some space and run again: it goes on.")
+            by_hand = self.by_hand or f"put each into its place below {self.folder}"
             raise DownloadError(
                 f"{errors[0].strerror or errors[0]}. {kept}. Run again and it goes on from there, or fetch the files "
-                f"by hand: {self.by_hand}."
+                f"by hand: {by_hand}."
             )
 
     def one(self, file: RemoteFile) -> OSError | None:
@@ -127,8 +263,8 @@ class _Fetcher:
         if self.stop.is_set():
             return None
         try:
-            self.with_patience(file)
-        except _Passing:  # stopped, because of another file
+            patiently(file.urls, lambda url: self.attempt(file, url), self.stop)
+        except Passing:  # stopped, because of another file
             return None
         except OSError as error:
             self.stop.set()  # whatever it was, the other files would most likely meet it too
@@ -137,77 +273,89 @@ class _Fetcher:
             self.finished += 1
         return None
 
-    def with_patience(self, file: RemoteFile) -> None:
-        part, problem, failures = _part(self.folder, file), "", 0
-        while failures < _TRIES:
-            if failures and self.stop.wait(_PAUSE * 2 ** (failures - 1)):
-                raise _Passing("stopped")
-            start = size_of(part)
+    def attempt(self, file: RemoteFile, url: str) -> None:
+        """Bring one file to its end from one address, or raise what is in the way."""
+        part = _part(self.folder, file)
+        start = size_of(part)
+        if start != (file.bytes or _read_note(part).get("length")):
             try:
-                if start < file.bytes:
-                    self.pieces(file, part, start)
-            except (requests.RequestException, _Passing) as error:
-                problem = str(error) if isinstance(error, _Passing) else f"the connection failed: {_reason(error)}"
-                failures = 1 if size_of(part) > start else failures + 1  # a long file may take many pieces
-                continue
-            if _matches(part, file):
-                os.replace(part, self.folder / file.path)
-                return
-            failures += 1
-            length, got = size_of(part), _hash(part, file)
-            self.forget(part)
-            problem = f"its content is wrong: expected {file.hash} ({file.bytes:,} bytes), got {got} ({length:,} bytes)"
-            if not start:  # a whole fresh copy is wrong; after an older piece, a fresh start may be better
-                raise DownloadError(f"{file.url}: {problem}; the bad copy is deleted")
-        raise DownloadError(f"{file.url}: {problem}; tried {_TRIES} times")
+                self.go_on(file, url, part)
+            except Passing as error:
+                if isinstance(error, NoSuchPart):
+                    self.forget(file, part)
+                error.progress = size_of(part) > start
+                raise
+        got = hash_of(part, file.hash) if file.hash else None
+        if size_of(part) != (file.bytes or size_of(part)) or not _same_hash(got, file.hash):
+            wanted = f"{file.hash} ({file.bytes:,} bytes)" if file.bytes else file.hash
+            problem = f"its content is wrong: expected {wanted}, got {got} ({size_of(part):,} bytes)"
+            self.forget(file, part)
+            if start:  # an older piece may be to blame
+                raise Passing(problem)
+            raise Refused(f"{problem}; the bad copy is deleted")
+        os.replace(part, self.folder / file.path)
+        _note(part).unlink(missing_ok=True)
 
-    def pieces(self, file: RemoteFile, part: Path, start: int) -> None:
-        """Add what is missing to the partial file."""
-        headers = {"Accept-Encoding": "identity"}  # or else the bytes that arrive are not those of the file
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        if not hasattr(self.local, "session"):
-            self.local.session = requests.Session()
-        with self.local.session.get(file.url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-            if answer.status_code in _BUSY:
-                raise _Passing(f"the server answers {answer.status_code} {answer.reason}")
-            if answer.status_code == 416:
-                self.forget(part)
-                raise _Passing("the server does not have the rest of it")
-            if answer.status_code not in (200, 206):
-                raise DownloadError(f"{file.url}: the server answers {answer.status_code} {answer.reason}")
-            if start and answer.status_code == 200:  # it sends the whole file again
-                self.forget(part)
-            try:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                with open(part, "ab") as out:
-                    for piece in answer.iter_content(_PIECE):
-                        out.write(piece)
-                        with self.lock:
-                            self.bar.update(len(piece))
-                        if self.stop.is_set():
-                            raise _Passing("stopped")
-            except requests.RequestException:
-                pass  # it ends too early, as the length shows
-            except OSError as error:
-                what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-                raise OSError(error.errno, f"cannot write {part}: {what}") from None
-        if size_of(part) < file.bytes:
-            raise _Passing(f"the connection broke after {size_of(part):,} of {file.bytes:,} bytes")
+    def go_on(self, file: RemoteFile, url: str, part: Path) -> None:
+        """Ask for what is missing of the partial file, or for all where the old piece is of no use."""
+        start, note = size_of(part), _read_note(part)
+        known = note.get("validator") if note.get("url") == url else None
+        if start and not known and not file.hash:
+            self.forget(file, part)  # nothing would show that the piece is of another version of the file
+            start = 0
+        with ask(url, start, validator=known) as answer:
+            if answer.length is None and not file.hash:
+                raise Refused("the server does not tell its length, and no hash is known: its end would not be seen")
+            if file.bytes is not None and answer.length not in (file.bytes, None):
+                raise Refused(f"the server has {answer.length:,} bytes, where {file.bytes:,} are expected")
+            if start and (answer.start != start or (known and answer.validator not in (known, None))):
+                self.forget(file, part)
+                if answer.start:
+                    raise Passing("it has changed on the server since its first part was fetched")
+            self.write(file, answer, part, {"url": url, "validator": answer.validator, "length": answer.length})
 
-    def forget(self, part: Path) -> None:
+    def write(self, file: RemoteFile, answer: Answer, part: Path, note: dict) -> None:
+        """Add an answer to the partial file, and note beside it where it is from."""
+        if file.bytes is None and answer.length is not None:
+            self.count_in(file, answer.length, part)
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(_note(part), json.dumps(note))
+            with open(part, "ab") as out:
+                for piece in answer.pieces():
+                    out.write(piece)
+                    with self.lock:
+                        self.bar.update(len(piece))
+                    if self.stop.is_set():
+                        raise Passing("stopped")
+                out.flush()
+                os.fsync(out.fileno())  # or else a power cut after the renaming could leave an empty file
+            if size_of(part) < (answer.length or 0):
+                raise Passing("the connection broke")
+        except Passing as broken:
+            of = "" if answer.length is None else f" of {answer.length:,}"
+            raise Passing(f"{broken} after {size_of(part):,}{of} bytes") from None
+        except OSError as error:
+            what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+            raise OSError(error.errno, f"cannot write {part}: {what}") from None
+
+    def count_in(self, file: RemoteFile, length: int, part: Path) -> None:
+        """A file whose length was unknown so far needs room, and a share of the bar."""
+        check_room(self.folder, length - size_of(part), file.path)
         with self.lock:
-            self.bar.update(-size_of(part))
+            self.bar.total += length - self.lengths.get(file.path, 0)
+            self.bar.update(0 if file.path in self.lengths else size_of(part))
+            self.lengths[file.path] = length
+
+    def forget(self, file: RemoteFile, part: Path) -> None:
+        with self.lock:
+            if file.path in self.lengths:
+                self.bar.update(-min(size_of(part), self.lengths[file.path]))
         part.unlink(missing_ok=True)
+        _note(part).unlink(missing_ok=True)
 
 
-class _Passing(Exception):
-    """A failure that may pass."""
-
-
-def _part(folder: Path, file: RemoteFile) -> Path:
-    path = folder / file.path
-    return path.with_name(path.name + ".part")
+# ---- files and hashes
 
 
 def size_of(path: Path) -> int:
@@ -219,18 +367,36 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _hash(path: Path, file: RemoteFile) -> str:
-    algorithm = file.hash.split(":")[0]
-    digest = hashlib.new(algorithm)
-    with open(path, "rb") as data:
-        while piece := data.read(1 << 20):
-            digest.update(piece)
-    return f"{algorithm}:{digest.hexdigest()}"
+def hash_of(path: Path, like: str) -> str:
+    """Hash of a file.
+
+    Args:
+        path: the file.
+        like: a hash of the kind that is wanted, such as ``"md5:…"``.
+
+    Returns:
+        str: the hash, in the same form.
+    """
+    algorithm = like.split(":")[0]
+    return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
 
 
-def _matches(path: Path, file: RemoteFile) -> bool:
-    return path.is_file() and size_of(path) == file.bytes and _hash(path, file) == file.hash
+def _same_hash(got: str | None, wanted: str | None) -> bool:
+    return wanted is None or (got or "").lower() == wanted.lower()
 
 
-def _reason(error: Exception) -> str:
-    return str(error).split("(Caused by ")[-1].rstrip(")")[:200] or type(error).__name__
+def _part(folder: Path, file: RemoteFile) -> Path:
+    path = folder / file.path
+    return path.with_name(path.name + ".part")
+
+
+def _note(part: Path) -> Path:
+    """Beside a partial file: from where it is, and which version."""
+    return part.with_name(part.name + ".json")
+
+
+def _read_note(part: Path) -> dict:
+    try:
+        return json.loads(_note(part).read_text("utf8"))
+    except (OSError, ValueError):
+        return {}
