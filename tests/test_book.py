@@ -13,6 +13,7 @@ pytest.importorskip("jupyter_book", reason="needs the `book` extra")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "book/_tools"), str(ROOT / "book/_ext")]
 
+import build_site  # noqa: E402
 import check_links  # noqa: E402
 import execute_chapters  # noqa: E402
 import layout  # noqa: E402
@@ -248,6 +249,68 @@ def test_check_links_finds_each_kind_of_broken_link(tmp_path):
         "a.html: b.html#none: no such anchor",
         "a.html: q%20r.png: no such file",
     ]
+
+
+def test_a_chapter_on_both_frameworks_ends_where_one_is_missing(small_book, tmp_path):
+    code = (
+        'import zoobook\nfrom zoobook import chapters\nzoobook.FRAMEWORKS["tensorflow"] = "no_such_package"\n'
+        "chapters.needs_both_frameworks()\n```\n\n```{code-cell} ipython3\n1 / 0"
+    )
+    executed = execute_chapters.run(small_book("one", code), Edition(), tmp_path)
+    told, skipped = nbformat.read(executed, 4).cells[-2:]
+    assert "tensorflow is not installed" in told.outputs[0].text and skipped.outputs == []
+
+
+# --- editions --------------------------------------------------------------------------------------------------
+
+SWITCH = (ROOT / "book/_templates/edition-switch.html").read_text("utf8")
+
+
+@pytest.fixture
+def two_editions(tmp_path):
+    """A site in two editions, whose pages are not linked yet; one page is in the second edition alone."""
+    roots = {"pytorch": tmp_path, "tensorflow": tmp_path / "tensorflow"}
+    for framework, root in roots.items():
+        (root / "book").mkdir(parents=True)
+        for page in ["index.html", "book/a.html", *["book/b.html"] * (framework == "tensorflow")]:
+            (root / page).write_text(f"<p>{framework} {page}</p>{SWITCH}")
+    return roots
+
+
+def switch(page: Path) -> list[str]:
+    """Where the switch of a page leads."""
+    return [link for link in check_links.Page(page.read_text()).links if link.endswith(".html")]
+
+
+def test_the_switch_leads_to_the_same_page_of_the_other_edition_and_back(two_editions, tmp_path):
+    build_site.link_editions(two_editions)
+    assert check_links.broken(tmp_path) == []
+    for here, there in [("pytorch", "tensorflow"), ("tensorflow", "pytorch")]:
+        for name in ["index.html", "book/a.html"]:
+            page = two_editions[here] / name
+            (link,) = switch(page)
+            assert (page.parent / link).resolve() == two_editions[there] / name
+    (link,) = switch(two_editions["tensorflow"] / "book/b.html")  # the other edition has no such page: its start
+    assert (tmp_path / "tensorflow/book" / link).resolve() == tmp_path / "index.html"
+    once = {path: path.read_bytes() for path in tmp_path.rglob("*.html")}
+    build_site.link_editions(two_editions)
+    assert once == {path: path.read_bytes() for path in tmp_path.rglob("*.html")}
+
+
+def test_a_lone_edition_has_no_switch(two_editions):
+    build_site.link_editions(two_editions)
+    del two_editions["tensorflow"]
+    build_site.link_editions(two_editions)
+    assert switch(two_editions["pytorch"] / "book/a.html") == []
+
+
+def test_an_edition_shows_its_own_framework(monkeypatch):
+    tabs = ":::{tab-item} A\n:sync: pytorch\n:::{tab-item} B\n:sync: tensorflow\n"
+    source = [SOURCE.format(code="", needs="") + tabs]
+    monkeypatch.setenv("ZOOBOOK_EDITION", "tensorflow/simulated/quick")
+    zoobook_book._set_parameters(None, "book/one", source)
+    assert 'framework: str = "tensorflow"' in source[0]
+    assert ":::{tab-item} B\n:selected:\n:sync: tensorflow" in source[0] and source[0].count(":selected:") == 1
 
 
 # --- executions and their cache --------------------------------------------------------------------------------
