@@ -88,25 +88,39 @@ def check_ring_finetuning(found: dict) -> None:
     assert found["best_auc"] > auc["from_scratch"]  # what was learned before helps
 
 
+def check_two_frameworks(found: dict) -> None:
+    assert found["answers_apart"] < 5e-3  # of concentrations up to 101
+    assert found["features_apart_float32"] < 2e-5 and found["features_apart_float64"] < 1e-10
+    assert found["loss_apart"] < 1e-6 and found["slope_apart"] < 1e-6
+    assert found["loss_zeros"] == 2 * [found["unasked"]] and found["unasked"] > 0
+    assert found["slope_zeros"][0] == found["slope_zeros"][1] > found["unasked"]
+    assert found["wrong_shift"] > 0.02  # a wrong padding and a wrong constant are no trifle
+    # both have learned something, and the same but for the luck of the seeds, whose size three runs tell roughly
+    assert max(found["mean_pytorch"], found["mean_tensorflow"]) < found["constant"] - 0.5
+    assert abs(found["gap"]) < 4 * found["gap_error"] + 0.15
+
+
 CHECKS = {
     "data_notes": check_data_notes,
     "training_from_scratch": check_training_from_scratch,
     "representations": check_representations,
     "ring_finetuning": check_ring_finetuning,
+    "two_frameworks": check_two_frameworks,
 }
 
 
 @pytest.fixture(scope="session")
 def run_chapter(tmp_path_factory):
-    """Runs a chapter once, after those it needs, in a home folder that starts empty; gives what it glued."""
+    """Runs a chapter once in a framework, after those it needs, in a home that starts empty; gives what it glued."""
     folder, done = tmp_path_factory.mktemp("book"), {}
 
-    def run(name: str) -> dict:
-        if name not in done:
+    def run(name: str, framework: str = "pytorch") -> dict:
+        if (name, framework) not in done:
             for other in layout.needs(CHAPTERS[name]):
-                run(other)
-            done[name] = results(execute_chapters.run(CHAPTERS[name], Edition(), folder / "executed"))
-        return done[name]
+                run(other, framework)
+            executed = execute_chapters.run(CHAPTERS[name], Edition(framework), folder / framework)
+            done[name, framework] = results(executed)
+        return done[name, framework]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOOBOOK_HOME", str(folder / "home"))
@@ -126,10 +140,14 @@ def test_real_rings(run_chapter, shared, tmp_path, monkeypatch):
 
 
 @pytest.mark.book
+@pytest.mark.parametrize("framework", zoobook_book.FRAMEWORKS)
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_chapter_runs_and_finds_what_it_says(name, run_chapter):
+def test_chapter_runs_and_finds_what_it_says(name, framework, run_chapter):
     assert name in CHECKS, f"write check_{name}: what must hold in the numbers that the chapter glues?"
-    CHECKS[name](run_chapter(name))
+    there = zoobook_book.installed()
+    if framework not in there or (name == "two_frameworks" and len(there) < 2):
+        pytest.skip(f"of the frameworks, {' and '.join(there) or 'none'} alone is installed")
+    CHECKS[name](run_chapter(name, framework))
 
 
 # --- sources and notebooks -------------------------------------------------------------------------------------
