@@ -19,8 +19,11 @@ import execute_chapters  # noqa: E402
 import layout  # noqa: E402
 import make_notebooks  # noqa: E402
 import zoobook_book  # noqa: E402
+from myst_nb.core.variables import format_plain_text  # noqa: E402
 from plain_markdown import plain_markdown  # noqa: E402
 from zoobook_book import Edition  # noqa: E402
+
+from zoobook import chapters  # noqa: E402
 
 CHAPTERS = {page.stem: page for page in layout.chapters()}
 PAGE = ROOT / "book/data_notes.md"
@@ -277,6 +280,15 @@ def test_a_chapter_on_both_frameworks_ends_where_one_is_missing(small_book, tmp_
     executed = execute_chapters.run(small_book("one", code), Edition(), tmp_path)
     told, skipped = nbformat.read(executed, 4).cells[-2:]
     assert "tensorflow is not installed" in told.outputs[0].text and skipped.outputs == []
+
+
+@pytest.mark.parametrize(("value", "text"), [(4152, "4,152"), (35.3, "35.30"), (0.77, "77 %"), ("it's", None)])
+def test_glued_results_reach_the_page_as_written(value, text, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    chapters.glue("name", value, text)
+    (data,) = (next(v for k, v in data.items() if k.endswith("text/plain")) for data in shown)
+    assert format_plain_text(data, "") == (text or value)
 
 
 # --- editions --------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def glue(name: str, value, text: str | None = None) -> None:
     """
     from IPython.display import display
 
-    plain = str(value) if text is None else text
+    plain = repr(str(value) if text is None else text)  # MyST-NB evaluates it: a bare 4,152 would become (4, 152)
     prefix = "application/papermill.record/"
     display(
         {f"{prefix}text/plain": plain, f"{prefix}application/json": json.dumps(value)},  # nbformat wants text
