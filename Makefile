@@ -1,5 +1,6 @@
 # Two commands do everything on a machine that has Python >= 3.10 and make:
-#   make book   set up, run every chapter, render the site into _build/html
+#   make book   set up, run every chapter, render the site into _build/html: an edition for each framework
+#               (FRAMEWORK=pytorch or FRAMEWORK=tensorflow: one alone)
 #   make test   set up, run all tests
 PYTHON ?= python3
 EXTRAS ?= pytorch,tensorflow,book,test
@@ -17,8 +18,8 @@ setup: .venv/.ready
 
 book: setup
 	$(BIN)/python book/_tools/make_notebooks.py --check
-	$(BIN)/python book/_tools/execute_chapters.py
-	$(BIN)/jupyter-book build . -W --keep-going --all
+	$(BIN)/python book/_tools/execute_chapters.py $(addprefix --framework ,$(FRAMEWORK))
+	$(BIN)/python book/_tools/build_site.py $(addprefix --framework ,$(FRAMEWORK))
 	$(BIN)/python book/_tools/check_links.py _build/html
 
 test: setup

@@ -13,13 +13,17 @@ pytest.importorskip("jupyter_book", reason="needs the `book` extra")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "book/_tools"), str(ROOT / "book/_ext")]
 
+import build_site  # noqa: E402
 import check_links  # noqa: E402
 import execute_chapters  # noqa: E402
 import layout  # noqa: E402
 import make_notebooks  # noqa: E402
 import zoobook_book  # noqa: E402
+from myst_nb.core.variables import format_plain_text  # noqa: E402
 from plain_markdown import plain_markdown  # noqa: E402
 from zoobook_book import Edition  # noqa: E402
+
+from zoobook import chapters  # noqa: E402
 
 CHAPTERS = {page.stem: page for page in layout.chapters()}
 PAGE = ROOT / "book/data_notes.md"
@@ -87,25 +91,46 @@ def check_ring_finetuning(found: dict) -> None:
     assert found["best_auc"] > auc["from_scratch"]  # what was learned before helps
 
 
+def check_two_frameworks(found: dict) -> None:
+    assert found["answers_apart"] < 5e-3  # of concentrations up to 101
+    assert found["features_apart_float32"] < 2e-5 and found["features_apart_float64"] < 1e-10
+    assert found["loss_apart"] < 1e-6 and found["slope_apart"] < 1e-6
+    assert found["loss_zeros"] == 2 * [found["unasked"]] and found["unasked"] > 0
+    assert found["slope_zeros"][0] == found["slope_zeros"][1] > found["unasked"]
+    assert found["wrong_shift"] > 0.02  # a wrong padding and a wrong constant are no trifle
+    # both have learned something, and the same but for the luck of the seeds, whose size three runs tell roughly
+    assert max(found["mean_pytorch"], found["mean_tensorflow"]) < found["constant"] - 0.5
+    assert abs(found["gap"]) < 4 * found["gap_error"] + 0.15
+
+
 CHECKS = {
     "data_notes": check_data_notes,
     "training_from_scratch": check_training_from_scratch,
     "representations": check_representations,
     "ring_finetuning": check_ring_finetuning,
+    "two_frameworks": check_two_frameworks,
 }
+# In each framework; the chapters that use none run once.
+RUNS = [
+    (framework, name)
+    for framework in zoobook_book.FRAMEWORKS
+    for name, page in CHAPTERS.items()
+    if framework == "pytorch" or "zoobook" in layout.header(page)
+]
 
 
 @pytest.fixture(scope="session")
 def run_chapter(tmp_path_factory):
-    """Runs a chapter once, after those it needs, in a home folder that starts empty; gives what it glued."""
+    """Runs a chapter once in a framework, after those it needs, in a home that starts empty; gives what it glued."""
     folder, done = tmp_path_factory.mktemp("book"), {}
 
-    def run(name: str) -> dict:
-        if name not in done:
+    def run(name: str, framework: str = "pytorch") -> dict:
+        if (name, framework) not in done:
             for other in layout.needs(CHAPTERS[name]):
-                run(other)
-            done[name] = results(execute_chapters.run(CHAPTERS[name], Edition(), folder / "executed"))
-        return done[name]
+                run(other, framework)
+            executed = execute_chapters.run(CHAPTERS[name], Edition(framework), folder / framework)
+            done[name, framework] = results(executed)
+        return done[name, framework]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOOBOOK_HOME", str(folder / "home"))
@@ -125,10 +150,13 @@ def test_real_rings(run_chapter, shared, tmp_path, monkeypatch):
 
 
 @pytest.mark.book
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_chapter_runs_and_finds_what_it_says(name, run_chapter):
+@pytest.mark.parametrize(("framework", "name"), RUNS)
+def test_chapter_runs_and_finds_what_it_says(name, framework, run_chapter):
     assert name in CHECKS, f"write check_{name}: what must hold in the numbers that the chapter glues?"
-    CHECKS[name](run_chapter(name))
+    there = zoobook_book.installed()
+    if framework not in there or (name == "two_frameworks" and len(there) < 2):
+        pytest.skip(f"of the frameworks, {' and '.join(there) or 'none'} alone is installed")
+    CHECKS[name](run_chapter(name, framework))
 
 
 # --- sources and notebooks -------------------------------------------------------------------------------------
@@ -248,6 +276,77 @@ def test_check_links_finds_each_kind_of_broken_link(tmp_path):
         "a.html: b.html#none: no such anchor",
         "a.html: q%20r.png: no such file",
     ]
+
+
+def test_a_chapter_on_both_frameworks_ends_where_one_is_missing(small_book, tmp_path):
+    code = (
+        'import zoobook\nfrom zoobook import chapters\nzoobook.FRAMEWORKS["tensorflow"] = "no_such_package"\n'
+        "chapters.needs_both_frameworks()\n```\n\n```{code-cell} ipython3\n1 / 0"
+    )
+    executed = execute_chapters.run(small_book("one", code), Edition(), tmp_path)
+    told, skipped = nbformat.read(executed, 4).cells[-2:]
+    assert "tensorflow is not installed" in told.outputs[0].text and skipped.outputs == []
+
+
+@pytest.mark.parametrize(("value", "text"), [(4152, "4,152"), (35.3, "35.30"), (0.77, "77 %"), ("it's", None)])
+def test_glued_results_reach_the_page_as_written(value, text, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    chapters.glue("name", value, text)
+    (data,) = (next(v for k, v in data.items() if k.endswith("text/plain")) for data in shown)
+    assert format_plain_text(data, "") == (text or value)
+
+
+# --- editions --------------------------------------------------------------------------------------------------
+
+SWITCH = (ROOT / "book/_templates/edition-switch.html").read_text("utf8")
+
+
+@pytest.fixture
+def two_editions(tmp_path):
+    """A site in two editions, whose pages are not linked yet; one page is in the second edition alone."""
+    roots = {"pytorch": tmp_path, "tensorflow": tmp_path / "tensorflow"}
+    for framework, root in roots.items():
+        (root / "book").mkdir(parents=True)
+        for page in ["index.html", "book/a.html", *["book/b.html"] * (framework == "tensorflow")]:
+            (root / page).write_text(f"<p>{framework} {page}</p>{SWITCH}")
+    return roots
+
+
+def switch(page: Path) -> list[str]:
+    """Where the switch of a page leads."""
+    return [link for link in check_links.Page(page.read_text()).links if link.endswith(".html")]
+
+
+def test_the_switch_leads_to_the_same_page_of_the_other_edition_and_back(two_editions, tmp_path):
+    build_site.link_editions(two_editions)
+    assert check_links.broken(tmp_path) == []
+    for here, there in [("pytorch", "tensorflow"), ("tensorflow", "pytorch")]:
+        for name in ["index.html", "book/a.html"]:
+            page = two_editions[here] / name
+            (link,) = switch(page)
+            assert (page.parent / link).resolve() == two_editions[there] / name
+    (link,) = switch(two_editions["tensorflow"] / "book/b.html")  # the other edition has no such page: its start
+    assert (tmp_path / "tensorflow/book" / link).resolve() == tmp_path / "index.html"
+    once = {path: path.read_bytes() for path in tmp_path.rglob("*.html")}
+    build_site.link_editions(two_editions)
+    assert once == {path: path.read_bytes() for path in tmp_path.rglob("*.html")}
+
+
+def test_a_lone_edition_has_no_switch(two_editions):
+    build_site.link_editions(two_editions)
+    del two_editions["tensorflow"]
+    build_site.link_editions(two_editions)
+    assert switch(two_editions["pytorch"] / "book/a.html") == []
+
+
+def test_an_edition_shows_its_own_framework(monkeypatch):
+    tabs = ":::{tab-item} A\n:sync: pytorch\n:::{tab-item} B\n:sync: tensorflow\n"
+    source = [SOURCE.format(code="", needs="") + tabs]
+    monkeypatch.setenv("ZOOBOOK_EDITION", "tensorflow/simulated/quick")
+    zoobook_book._set_parameters(None, "book/one", source)
+    assert 'framework: str = "tensorflow"' in source[0]
+    assert ":::{tab-item} B\n:selected:\n:sync: tensorflow" in source[0] and source[0].count(":selected:") == 1
 
 
 # --- executions and their cache --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import zoobook
 from zoobook import catalogs, datasets, trees
 from zoobook.images import ImageStore
 from zoobook.runs import Result, fingerprint, own_folder
+from zoobook.training import keep_memory
 
 TREE = "decals_dr5"
 
@@ -38,7 +40,7 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(galaxies=6000, image_size=64, epochs=12, batch_size=64, ring_galaxies=7000, finetuning_epochs=20),
+    "quick": Scale(galaxies=6000, image_size=64, epochs=10, batch_size=64, ring_galaxies=7000, finetuning_epochs=20),
     "full": Scale(galaxies=50_000, image_size=128, epochs=30, batch_size=256, ring_galaxies=20_000,
                   finetuning_epochs=40),
 }
@@ -155,10 +157,22 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
         raise ValueError(
             f"unknown dataset {dataset!r}: choose 'simulated' or 'rings', or give the path of your own catalogue"
         )
+    keep_memory()  # before anything large is computed, so that prediction profits as well as training
     size = SCALES[scale]
     print(f"zoobook {zoobook.__version__}: {framework}, {dataset} galaxies, {scale} scale "
           f"({size.galaxies:,} galaxies of {size.image_size} px)")
     return Run(framework, dataset, size)
+
+
+def needs_both_frameworks() -> None:
+    """Where a framework is not installed, say so and end the chapter: the cells that follow do nothing."""
+    lacking = [name for name, package in zoobook.FRAMEWORKS.items() if find_spec(package) is None]
+    if lacking:
+        from IPython import get_ipython
+
+        print(f"This chapter uses both frameworks, and {lacking[0]} is not installed. The cells below do nothing.\n"
+              f'To run them: pip install "zoobook[{lacking[0]}]", restart the kernel, and start again.')
+        get_ipython().input_transformers_cleanup.insert(0, lambda lines: [])
 
 
 def glue(name: str, value, text: str | None = None) -> None:
@@ -173,7 +187,7 @@ def glue(name: str, value, text: str | None = None) -> None:
     """
     from IPython.display import display
 
-    plain = str(value) if text is None else text
+    plain = repr(str(value) if text is None else text)  # MyST-NB evaluates it: a bare 4,152 would become (4, 152)
     prefix = "application/papermill.record/"
     display(
         {f"{prefix}text/plain": plain, f"{prefix}application/json": json.dumps(value)},  # nbformat wants text

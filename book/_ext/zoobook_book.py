@@ -7,26 +7,34 @@ import posixpath
 import re
 from dataclasses import astuple, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
 from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.transforms import SphinxTransform
 
-FRAMEWORKS = ("pytorch",)  # one edition of the book for each
+import zoobook
+
+FRAMEWORKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}  # one edition of the book for each
 
 # A new version of any of these may change what a chapter shows.
 DEPENDENCIES = (
     "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "astropy", "pillow", "matplotlib", "umap-learn",
-    "torch", "torchvision", "pytorch-lightning", "timm", "tensorflow",
+    "torch", "torchvision", "pytorch-lightning", "timm", "tensorflow", "keras",
 )  # fmt: skip
+
+
+def installed() -> list[str]:
+    """The frameworks that are there."""
+    return [name for name in FRAMEWORKS if find_spec(zoobook.FRAMEWORKS[name])]
 
 
 @dataclass(frozen=True)
 class Edition:
     """The values of the chapters' ``parameters`` cell."""
 
-    framework: str = FRAMEWORKS[0]
+    framework: str = "pytorch"
     dataset: str = "simulated"
     scale: str = "quick"
 
@@ -66,12 +74,20 @@ def cache_dir(root: Path, edition: Edition) -> Path:
     return root / "_build" / ".jupyter_cache" / digest.hexdigest()[:16]
 
 
-def _set_cache(app, config) -> None:
-    config.nb_execution_cache_path = str(cache_dir(Path(app.srcdir), Edition.of_build()))
+def _set_edition(app, config) -> None:
+    edition = Edition.of_build()
+    config.nb_execution_cache_path = str(cache_dir(Path(app.srcdir), edition))
+    if edition.framework != Edition.framework:
+        config.html_baseurl = f"{config.html_baseurl.rstrip('/')}/{edition.framework}"
+    if len(installed()) < len(FRAMEWORKS):  # the chapter on both then has no results that its text could quote
+        config.suppress_warnings.append("mystnb.glue")
 
 
 def _set_parameters(app, docname: str, source: list[str]) -> None:
-    source[0] = Edition.of_build().source(source[0])
+    edition = Edition.of_build()
+    # Where code is shown in both frameworks, the tab of this edition is in front.
+    in_front = re.sub(rf"^:sync: {edition.framework}$", r":selected:\n\g<0>", source[0], flags=re.MULTILINE)
+    source[0] = edition.source(in_front)
 
 
 class FoldedSolutions(SphinxTransform):
@@ -121,7 +137,7 @@ def in_words(seconds: float) -> str:
 def setup(app):
     app.add_role("run-time", run_time)
     app.add_transform(FoldedSolutions)
-    app.connect("config-inited", _set_cache)
+    app.connect("config-inited", _set_edition)
     app.connect("source-read", _set_parameters)
     app.connect("doctree-resolved", _fill_run_times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

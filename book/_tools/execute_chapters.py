@@ -23,7 +23,7 @@ from myst_nb.core.read import read_myst_markdown_notebook
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
-from zoobook_book import FRAMEWORKS, Edition, cache_dir, in_words  # noqa: E402
+from zoobook_book import FRAMEWORKS, Edition, cache_dir, in_words, installed  # noqa: E402
 
 NOT_IN_PAGE = {"injected-parameters", "colab-setup"}
 FAILURES = (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError)
@@ -122,7 +122,7 @@ def run_all(pages: list[Path], edition: Edition, timeout: int, force: bool) -> l
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", help="names, such as data_notes; default: all")
-    parser.add_argument("--framework", choices=FRAMEWORKS, action="append", help="default: each")
+    parser.add_argument("--framework", choices=FRAMEWORKS, action="append", help="default: each that is installed")
     parser.add_argument("--dataset", default=Edition.dataset)
     parser.add_argument("--scale", default=Edition.scale, choices=("quick", "full"))
     parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (%(default)s)")
@@ -134,11 +134,11 @@ def main() -> int:
         parser.error(f"no chapter {unknown[0]!r}; there are {', '.join(pages)}")
     wanted = [page for name, page in pages.items() if not chosen.chapters or name in chosen.chapters]
     failed = []
-    for framework in chosen.framework or FRAMEWORKS:
+    for framework in chosen.framework or installed():
         edition = Edition(framework, chosen.dataset, chosen.scale)
         failed += run_all(wanted, edition, chosen.timeout, chosen.force)
-        if edition != Edition():
-            print(f"to render it: ZOOBOOK_EDITION={edition} jupyter-book build . --all")
+    if (chosen.dataset, chosen.scale) != (Edition.dataset, Edition.scale):
+        print(f"to render this: ZOOBOOK_EDITION={edition} python book/_tools/build_site.py")
     if failed:
         print(f"{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

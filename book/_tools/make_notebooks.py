@@ -23,7 +23,7 @@ SETUP = f"""\
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "zoobook[pytorch,chapters] @ git+{REPOSITORY}@{BRANCH}"
+    %pip install --quiet "zoobook[pytorch,tensorflow,chapters] @ git+{REPOSITORY}@{BRANCH}"
 """
 FOLDED = {"hide-input", "hide-cell"}
 
