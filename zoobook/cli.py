@@ -173,7 +173,7 @@ def weights_list() -> None:
     """The weights that Zoobot published in 2022."""
     table = zoobook.weights.published()
     short = ["name", "architecture", "channels", "written_by", "on_disk"]
-    _print_table(short, table[short].astype(str).values.tolist())
+    _print_table([short, *table[short].values.tolist()])
     for column in ("trained_on", "licence", "location", "citation"):
         for text in table[column].unique():
             typer.echo(f"{column.replace('_', ' ')}: {text}")
@@ -222,7 +222,7 @@ def weights_inspect(
     rows += [[key.replace("_", " "), value] for key, value in (about["encoder"] | about["provenance"]).items()]
     shapes = about["tensors"].values()
     rows += [["tensors", len(shapes)], ["numbers", f"{sum(_product(shape) for shape in shapes):,}"]]
-    _print_table(None, [[key, str(value)] for key, value in rows if value is not None])
+    _print_table([row for row in rows if row[1] is not None])
 
 
 def _twin(framework: str | None):
@@ -276,16 +276,12 @@ def _devices(devices: str) -> str | int:
     return int(devices) if devices.isdigit() else devices
 
 
-def _print_table(names: list[str] | None, rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=names is not None, pad_edge=False)
-    for name in names or ["", ""]:
-        table.add_column(name.replace("_", " "), overflow="fold")
+def _print_table(rows: list[list]) -> None:
+    """Columns side by side, unbroken, so that a name can be copied and another program can read them."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _product(shape: list[int]) -> int:
