@@ -4,10 +4,13 @@ The formula, the lists of tensors and the answers of the original programs are i
 """
 import json
 import zlib
+from collections import OrderedDict
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from toys import array, images_for
 
 NAMES = [
     "effnet_train_only_dr5_greyscale_tf",
@@ -84,10 +87,10 @@ class Published:
         return self.write_tensorflow(folder, tensors) if self.name.endswith("_tf") else lightning(folder, tensors)
 
     def write_tensorflow(self, folder: Path, tensors: dict) -> Path:
-        import zoobook.tensorflow.models  # noqa: F401 (TensorFlow is imported its way)
-        import tensorflow as tf  # isort: skip
+        import tensorflow as tf
 
-        others = {"step/.ATTRIBUTES/VARIABLE_VALUE": np.int64(3), "_CHECKPOINTABLE_OBJECT_GRAPH": self.graph.read_bytes()}
+        others = {"_CHECKPOINTABLE_OBJECT_GRAPH": self.graph.read_bytes()}
+        others["step/.ATTRIBUTES/VARIABLE_VALUE"] = np.int64(3)
         some = "layer_with_weights-1/bias"
         others[f"{some}/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE"] = np.zeros(34, np.float32)
         others["optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE"] = np.int64(9)
@@ -105,8 +108,6 @@ class Published:
 
 def lightning(folder: Path, tensors: dict, settings: dict | None = None, file: str = "epoch=0-step=1.ckpt") -> Path:
     """Write a checkpoint as Lightning does."""
-    from collections import OrderedDict
-
     import torch
 
     state = OrderedDict((name, torch.tensor(value)) for name, value in tensors.items())
@@ -115,3 +116,29 @@ def lightning(folder: Path, tensors: dict, settings: dict | None = None, file: s
         content |= {"hparams_name": "kwargs", "hyper_parameters": settings}
     torch.save(content, folder / file)
     return folder / file
+
+
+@contextmanager
+def precision(half, name: str):
+    """Compute in float32 or float64."""
+    try:
+        _compute_in(half, name)
+        yield
+    finally:
+        _compute_in(half, "float32")
+
+
+def _compute_in(half, name: str) -> None:
+    if half.__name__.endswith("pytorch"):
+        import torch
+
+        torch.set_default_dtype(getattr(torch, name))
+    else:
+        half.models.keras.config.set_floatx(name)
+        half.models.keras.config.set_dtype_policy(name)
+
+
+def look_at(half, model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Features and answers of a model for images [N, C, H, W]."""
+    features = model.features(images_for(half, np.moveaxis(images, 1, 3)))
+    return array(features), None if model.head is None else array(model.answer(features))

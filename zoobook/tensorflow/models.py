@@ -286,7 +286,7 @@ def _encoder(spec: dict) -> keras.Model:
     check_options(spec)
     check_architecture(spec["architecture"])
     design = BOTH[spec["architecture"]]
-    images = keras.Input((spec["image_size"], spec["image_size"], spec["channels"]), dtype=_precise())
+    images = keras.Input((None, None, spec["channels"]), dtype=_precise())  # of any size, as in PyTorch
     build = _efficientnet if isinstance(design, EfficientNet) else _resnet
     return keras.Model(images, layers.GlobalAveragePooling2D()(build(_Layers(design), design, images)), name="encoder")
 
