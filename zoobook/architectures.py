@@ -129,6 +129,77 @@ def describe(architecture: str) -> dict:
     return about
 
 
+def tensor_shapes(architecture: str, channels: int) -> dict[str, list[int]]:
+    """The tensors of an encoder's weights, in the order in which an image passes them.
+
+    Args:
+        architecture: a name of :data:`BOTH`.
+        channels: of the images.
+
+    Returns:
+        dict: the shape of each tensor, in PyTorch's layout, by timm's name.
+    """
+    design, shapes = BOTH[architecture], _Shapes()
+    if isinstance(design, EfficientNet):
+        shapes.efficientnet(design, channels)
+    else:
+        shapes.resnet(design, channels)
+    return shapes
+
+
+class _Shapes(dict):
+    """Collects the tensors of one layer after the other."""
+
+    def convolution(self, name: str, norm: str, out: int, into: int, kernel: int = 1) -> None:
+        self[f"{name}.weight"] = [out, into, kernel, kernel]
+        for tensor in ("weight", "bias", "running_mean", "running_var"):
+            self[f"{norm}.{tensor}"] = [out]
+
+    def squeeze_and_excite(self, name: str, width: int, squeezed: int) -> None:
+        self[f"{name}.conv_reduce.weight"], self[f"{name}.conv_reduce.bias"] = [squeezed, width, 1, 1], [squeezed]
+        self[f"{name}.conv_expand.weight"], self[f"{name}.conv_expand.bias"] = [width, squeezed, 1, 1], [width]
+
+    def efficientnet(self, design: EfficientNet, channels: int) -> None:
+        self.convolution("conv_stem", "bn1", design.stem, channels, 3)
+        width = design.stem
+        for s, stage in enumerate(design.stages):
+            for b in range(stage.repeats):
+                self.block(f"blocks.{s}.{b}.", stage, width)
+                width = stage.channels
+        self.convolution("conv_head", "bn2", design.features, width)
+
+    def block(self, name: str, stage: Stage, width: int) -> None:
+        wide, squeezed = width * stage.expansion, round(width * stage.squeeze)
+        if stage.kind == "plain":
+            self.convolution(f"{name}conv", f"{name}bn1", stage.channels, width, stage.kernel)
+        elif stage.kind == "separable":
+            self.convolution(f"{name}conv_dw", f"{name}bn1", width, 1, stage.kernel)
+            self.squeeze_and_excite(f"{name}se", width, squeezed)
+            self.convolution(f"{name}conv_pw", f"{name}bn2", stage.channels, width)
+        elif stage.kind == "edge":
+            self.convolution(f"{name}conv_exp", f"{name}bn1", wide, width, stage.kernel)
+            self.convolution(f"{name}conv_pwl", f"{name}bn2", stage.channels, wide)
+        else:
+            self.convolution(f"{name}conv_pw", f"{name}bn1", wide, width)
+            self.convolution(f"{name}conv_dw", f"{name}bn2", wide, 1, stage.kernel)
+            self.squeeze_and_excite(f"{name}se", wide, squeezed)
+            self.convolution(f"{name}conv_pwl", f"{name}bn3", stage.channels, wide)
+
+    def resnet(self, design: ResNet, channels: int) -> None:
+        self.convolution("conv1", "bn1", 64, channels, 7)
+        width = 64
+        for s, repeats in enumerate(design.repeats):
+            inner = 64 * 2**s
+            for b in range(repeats):
+                name = f"layer{s + 1}.{b}."
+                self.convolution(f"{name}conv1", f"{name}bn1", inner, width)
+                self.convolution(f"{name}conv2", f"{name}bn2", inner, inner, 3)
+                self.convolution(f"{name}conv3", f"{name}bn3", 4 * inner, inner)
+                if b == 0:
+                    self.convolution(f"{name}downsample.0", f"{name}downsample.1", 4 * inner, width)
+                width = 4 * inner
+
+
 def check_options(spec: dict) -> None:
     """Refuse what no encoder can be built with.
 

@@ -76,8 +76,8 @@ def answer_table(ids, answers: np.ndarray, head: dict, tree: DecisionTree | None
 
     Returns:
         DataFrame: ``id_str`` and, for a tree, the columns of :func:`zoobook.votes.prediction_table`; for a yes-or-no
-            question ``{label}_probability``; for classes ``{label}_{class}_probability``; for a number ``{label}``.
-            Over several passes these are means, and ``…_deviation`` is their standard deviation.
+            question ``{label}_probability``; for classes ``{label}_{class}_probability``; for a number or a fraction
+            ``{label}``. Over several passes these are means, and ``…_deviation`` is their standard deviation.
     """
     if tree is not None:
         return votes.prediction_table(ids, answers, tree)
@@ -86,6 +86,7 @@ def answer_table(ids, answers: np.ndarray, head: dict, tree: DecisionTree | None
         "binary": lambda: [f"{label}_probability"],
         "classes": lambda: [f"{label}_{value}_probability" for value in head["classes"]],
         "number": lambda: [label],
+        "fraction": lambda: [label],
     }[head["kind"]]()
     columns: dict = {"id_str": np.asarray(ids, dtype=object)}
     for c, name in enumerate(names):

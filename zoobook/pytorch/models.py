@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from zoobook.architectures import check_options, check_tensors
+from zoobook.architectures import BOTH, ResNet, check_options, check_tensors
 from zoobook.trees import DecisionTree
 from zoobook.votes import HIGHEST, LOWEST
 
@@ -27,7 +27,8 @@ def build_model(
 
     Args:
         tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
-        architecture: any name that timm knows, such as ``"efficientnet_b0"`` or ``"resnet50"``.
+        architecture: any name that timm knows, such as ``"efficientnet_b0"`` or ``"resnet50"``, or one of
+            :data:`zoobook.architectures.BOTH`.
         channels: 1 for grey images (the mean of the colours), 3 for colour.
         dropout: share of the features that are left out at random while training.
         image_size: side of the images that the model sees, in pixels.
@@ -56,8 +57,9 @@ class GalaxyModel(nn.Module):
     Args:
         spec: what the model is made of, as plain data: ``architecture``, ``channels``, ``image_size``, ``dropout``,
             ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or ``None``) and ``head`` (``None``, or
-            ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"`` or ``"number"``, and ``hidden``: widths of the
-            dense layers before the output; classes and numbers bring what :mod:`zoobook.labels` notes of them).
+            ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"``, ``"number"`` or ``"fraction"`` (a number from
+            0 to 1), and ``hidden``: widths of the dense layers before the output; classes and numbers bring what
+            :mod:`zoobook.labels` notes of them).
 
     Attributes:
         spec: the same, kept with the weights so that a model can be built again.
@@ -136,7 +138,7 @@ class Head(nn.Module):
         kind = self.spec["kind"]
         if kind == "concentrations":
             return LOWEST + (HIGHEST - LOWEST) * torch.sigmoid(raw)
-        if kind == "binary":
+        if kind in ("binary", "fraction"):
             return torch.sigmoid(raw)
         if kind == "classes":
             return torch.softmax(raw, -1)
@@ -197,7 +199,7 @@ def check_architecture(name: str) -> None:
     Raises:
         ValueError: timm does not know it; the message names what comes close.
     """
-    if not timm.is_model(name.split(".")[0]):
+    if name not in BOTH and not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(
             f"timm knows no architecture {name!r}. "
@@ -213,8 +215,19 @@ def _encoder(spec: dict) -> nn.Module:
     check_options(spec)
     name = spec["architecture"]
     check_architecture(name)
-    options = {"pretrained": False, "num_classes": 0, "in_chans": spec["channels"]}
+    design, options = BOTH.get(name), {"pretrained": False, "num_classes": 0, "in_chans": spec["channels"]}
+    if isinstance(design, ResNet):
+        return _resnet(design, options)
     try:  # transformers have one position code per patch and must know the size beforehand
         return timm.create_model(name, **options, img_size=spec["image_size"])
     except TypeError:
         return timm.create_model(name, **options)
+
+
+def _resnet(design: ResNet, options: dict) -> nn.Module:
+    """A ResNet whose strides are where its description has them; timm makes them in the 3 x 3 convolutions."""
+    encoder = timm.create_model("resnet50", **options)
+    if design.stride_in == "1x1":
+        for stage in (encoder.layer2, encoder.layer3, encoder.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    return encoder

@@ -59,8 +59,9 @@ class GalaxyModel(keras.Model):
     Args:
         spec: what the model is made of, as plain data: ``architecture``, ``channels``, ``image_size``, ``dropout``,
             ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or ``None``) and ``head`` (``None``, or
-            ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"`` or ``"number"``, and ``hidden``: widths of the
-            dense layers before the output; classes and numbers bring what :mod:`zoobook.labels` notes of them).
+            ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"``, ``"number"`` or ``"fraction"`` (a number from
+            0 to 1), and ``hidden``: widths of the dense layers before the output; classes and numbers bring what
+            :mod:`zoobook.labels` notes of them).
 
     Attributes:
         spec: the same, kept with the weights so that a model can be built again.
@@ -161,7 +162,7 @@ class Head(layers.Layer):
         kind = self.spec["kind"]
         if kind == "concentrations":
             return LOWEST + (HIGHEST - LOWEST) * tf.sigmoid(raw)
-        if kind == "binary":
+        if kind in ("binary", "fraction"):
             return tf.sigmoid(raw)
         if kind == "classes":
             return tf.nn.softmax(raw)
@@ -285,7 +286,7 @@ def _encoder(spec: dict) -> keras.Model:
     check_options(spec)
     check_architecture(spec["architecture"])
     design = BOTH[spec["architecture"]]
-    images = keras.Input((spec["image_size"], spec["image_size"], spec["channels"]), dtype=_precise())
+    images = keras.Input((None, None, spec["channels"]), dtype=_precise())  # of any size, as in PyTorch
     build = _efficientnet if isinstance(design, EfficientNet) else _resnet
     return keras.Model(images, layers.GlobalAveragePooling2D()(build(_Layers(design), design, images)), name="encoder")
 
