@@ -6,7 +6,7 @@ PYTHON ?= python3
 EXTRAS ?= pytorch,tensorflow,book,test
 BIN := .venv/bin
 
-.PHONY: setup book test quick notebooks clean
+.PHONY: setup book test quick nightly bench notebooks clean
 
 setup: .venv/.ready
 
@@ -28,7 +28,13 @@ test: setup
 
 quick: setup  ## everything but the chapters
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not book"
+	$(BIN)/python -m pytest -m "not book and not nightly"
+
+nightly: setup  ## the long tests
+	$(BIN)/python -m pytest -m nightly
+
+bench: setup  ## how fast zoobook is, beside the original Zoobot: about an hour
+	$(BIN)/python tests/benchmarks/bench.py
 
 notebooks: setup  ## the output-free notebooks that Colab opens, from their Markdown sources
 	$(BIN)/python book/_tools/make_notebooks.py

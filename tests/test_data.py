@@ -98,3 +98,15 @@ def test_preview_shows_what_training_sees(half):
     assert shown.shape == (4, 32, 32, 3) and shown.dtype == np.uint8
     assert (shown[:, 16, 16] == [200, 100, 0]).all() and not np.array_equal(shown[0], shown[1])
     assert (half.data.preview(image, n_views=2, channels=1)[:, 16, 16] == 100).all()
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [(424, 224), (424, 64), (65, 32), (128, 128), (48, 100)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_a_cpu_sees_is_what_a_gpu_sees(stored, wanted, channels):
+    torch = pytest.importorskip("torch", reason="needs the `pytorch` extra")
+    from zoobook.pytorch import data
+
+    images = np.random.default_rng(1).integers(0, 256, (6, stored, stored, 3), dtype=np.uint8)
+    views = np.concatenate([augment.views(5, seed=7, epoch=0), augment.centre_views(1)])
+    on_gpu = data._resample(torch.tensor(images), torch.tensor(views), channels, wanted).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(augment.look(images, views, channels, wanted), on_gpu, atol=1e-3)

@@ -5,6 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from zoobook import representations
+from zoobook.representations import search, tables
 from zoobook.runs import ShardedTable
 
 
@@ -32,7 +33,7 @@ def test_opens_in_numeric_order(table):
 
 
 def test_compress_is_exact_pca(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(representations, "ROWS", 100)
+    monkeypatch.setattr(tables, "PIECE", 3000)
     found = representations.compress(table[0], tmp_path / "pca.parquet", n_components=5)
     exact = PCA(5, svd_solver="full").fit(table[1].astype(float))
     np.testing.assert_allclose(found.explained[:5], exact.explained_variance_ratio_, rtol=1e-6)
@@ -44,7 +45,7 @@ def test_compress_is_exact_pca(table, tmp_path, monkeypatch):
 
 
 def test_nearest_is_brute_force(table, monkeypatch):
-    monkeypatch.setattr(representations, "ROWS", 90)
+    monkeypatch.setattr(tables, "PIECE", 2700)
     found = representations.nearest(table[0], ["g10", "g600"], k=4)
     features = table[1].astype(float)
     for query in (10, 600):
@@ -55,6 +56,90 @@ def test_nearest_is_brute_force(table, monkeypatch):
         np.testing.assert_allclose(rows["distance"], np.sort(distance)[:4], rtol=1e-6)
     with pytest.raises(ValueError, match="no galaxy 'g700'"):
         representations.nearest(table[0], "g700")
+
+
+def test_nearest_has_no_neighbours_to_invent(table, tmp_path):
+    frame = pd.DataFrame({"id_str": ["a", "b", "b", "c"], "feat_0": np.float32([0, 1, 1, 1e4])})
+    frame.to_parquet(tmp_path / "few.parquet")
+    found = representations.nearest(tmp_path / "few.parquet", ["c", "a", "c"], k=9)
+    assert found["id_str"].tolist() == ["b", "b", "a", "b", "b", "c", "b", "b", "a"]
+    assert found["rank"].tolist() == [1, 2, 3] * 3 and found["distance"][2] == 1e4
+    assert representations.nearest(tmp_path / "few.parquet", "b", k=2)["id_str"].tolist() == ["a", "c"]
+    assert len(representations.nearest(tmp_path / "few.parquet", [])) == 0
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        representations.nearest(tmp_path / "few.parquet", "a", k=0)
+
+
+def test_near_twins_far_from_the_origin_are_told_apart(tmp_path):
+    """In float32, the usual |x|² - 2xy + |y|² would lose differences as small as these."""
+    rng = np.random.default_rng(1)
+    features = (1000 + rng.normal(size=(9000, 8))).astype(np.float32)
+    features[4000:4030] = features[7] + 1e-3 * rng.normal(size=(30, 8))
+    frame = pd.DataFrame(features, columns=[f"feat_{i}" for i in range(8)])
+    frame.insert(0, "id_str", np.arange(9000).astype(str))
+    frame.to_parquet(tmp_path / "twins.parquet")
+    found = representations.nearest(tmp_path / "twins.parquet", "7", k=30)
+    distance = np.linalg.norm(features.astype(float) - features[7], axis=1)
+    distance[7] = np.inf
+    assert found["id_str"].astype(int).tolist() == np.argsort(distance, kind="stable")[:30].tolist()
+
+
+def test_index_finds_nearly_all_and_says_when_it_is_another_tables(table, tmp_path, monkeypatch):
+    pytest.importorskip("faiss", reason="needs the `search` extra")
+    monkeypatch.setattr(search, "_SHARD", 300)
+    index = representations.build_index(table[0], tmp_path / "index")
+    queries = [f"g{i}" for i in range(0, 700, 7)]
+    exact = representations.nearest(table[0], queries, k=5)
+    found = representations.nearest(table[0], queries, k=5, index=index)
+    both = exact.merge(found, on=["query", "id_str"])
+    assert len(both) > 0.85 * len(exact) and not (found["query"] == found["id_str"]).any()
+    np.testing.assert_allclose(both["distance_x"], both["distance_y"], rtol=1e-6)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index", "index.lists"]
+    representations.compress(table[0], tmp_path / "other.parquet", n_components=30)
+    with pytest.raises(ValueError, match="index of another table"):
+        representations.nearest(tmp_path / "other.parquet", "g5", index=index)
+    with pytest.raises(FileNotFoundError, match="build_index"):
+        representations.nearest(table[0], "g5", index=tmp_path / "none")
+
+
+def test_parts_of_a_table(table, monkeypatch):
+    monkeypatch.setattr(tables, "PIECE", 2700)
+    opened = representations.open(table[0])
+    ids, features = opened.take(np.array([699, 0, 256, 0]))
+    assert ids.tolist() == ["g699", "g0", "g256", "g0"]
+    np.testing.assert_array_equal(features, table[1][[699, 0, 256, 0]])
+    drawn = opened.sample(200, seed=3)
+    rows = [int(np.flatnonzero((table[1] == row).all(1))[0]) for row in drawn]
+    assert len(set(rows)) == 200 and rows == sorted(rows) and rows != list(range(200))
+    np.testing.assert_array_equal(drawn, opened.sample(200, seed=3))
+    np.testing.assert_array_equal(opened.sample(700), table[1])
+
+
+def test_active_search_learns_what_is_of_interest(tmp_path):
+    """Of many odd galaxies few are of interest: ratings lead to them, oddity alone does not."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3000, 6))
+    features[:300] = rng.normal(size=(300, 6)) + 6 * np.eye(6)[rng.integers(0, 6, 300)]  # odd in six directions
+    wanted = {f"g{i}" for i in np.flatnonzero(features[:, 2] > 4)}  # one of them is of interest
+    frame = pd.DataFrame(features.astype(np.float32), columns=[f"feat_{i}" for i in range(6)])
+    frame.insert(0, "id_str", [f"g{i}" for i in range(3000)])
+    frame.to_parquet(tmp_path / "odd.parquet")
+    odd = representations.anomalies(tmp_path / "odd.parquet")["id_str"]
+    ratings = {galaxy: float(galaxy in wanted) for galaxy in odd[:20]}
+    for _ in range(4):
+        found = representations.interesting(tmp_path / "odd.parquet", ratings)
+        assert not set(found["id_str"]) & set(ratings) and len(found) == 3000 - len(ratings)
+        ratings |= {galaxy: float(galaxy in wanted) for galaxy in found["id_str"][:20]}
+    by_search, by_oddity = sum(ratings.values()), len(wanted & set(odd[:100]))
+    assert 30 < len(wanted) < 70 and by_search > 0.7 * len(wanted) > 1.5 * by_oddity
+    earlier = dict(list(ratings.items())[:-20])
+    pd.testing.assert_frame_equal(found, representations.interesting(tmp_path / "odd.parquet", earlier))
+    with pytest.raises(ValueError, match="rate at least two"):
+        representations.interesting(tmp_path / "odd.parquet", {"g1": 1})
+    with pytest.raises(ValueError, match="no galaxy 'x', which is rated"):
+        representations.interesting(tmp_path / "odd.parquet", {"g1": 1, "x": 0})
+    with pytest.raises(ValueError, match="rating of 'g2' is not a finite number"):
+        representations.interesting(tmp_path / "odd.parquet", {"g1": 1, "g2": float("nan")})
 
 
 def test_the_odd_ones_out(table):

@@ -7,6 +7,10 @@ galaxies in the same order, and a run that was interrupted goes on as if it had 
 """
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
 import numpy as np
 
 ZOOM = (0.80, 0.93)  # side of a training view as a share of the stored side: about Zoobot's 70-80 % of the area
@@ -93,3 +97,54 @@ def shrinking(stored: int, wanted: int) -> int:
         int: 1 where the view needs fewer than two stored pixels for each of its own.
     """
     return max(1, int(stored * CENTRE / wanted))
+
+
+def look(images: np.ndarray, views: np.ndarray, channels: int, image_size: int) -> np.ndarray:
+    """What a model on a CPU sees of stored images: on all cores, one image at a time so that it stays in the cache.
+
+    It is what the ``look`` of either framework computes on a GPU, several times faster than either does on a CPU.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        views: float32 [N, 2, 3].
+        channels: 1 for grey (the plain mean of the colours), 3 for colour.
+        image_size: side of the result, in pixels.
+
+    Returns:
+        ndarray: float32 [N, image_size, image_size, channels], from 0 to 1.
+    """
+    import cv2
+
+    factor = shrinking(images.shape[1], image_size)
+    side = images.shape[1] // factor
+    margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
+    weights = np.full((1, 3), 1 / 3, np.float32)
+    maps = _between_pixels(views, side, image_size)
+    seen = np.empty((len(images), image_size, image_size, channels), np.float32)
+
+    def one(i: int) -> None:
+        image = images[i, margin : margin + side * factor, margin : margin + side * factor].astype(np.float32)
+        if channels == 1:
+            image = cv2.transform(image, weights)
+        if factor > 1:
+            image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REFLECT}
+        warped = cv2.warpAffine(image, maps[i], (image_size, image_size), **how)
+        np.multiply(warped.reshape(seen.shape[1:]), np.float32(1 / 255), out=seen[i])
+
+    list(_workers().map(one, range(len(images))))
+    return seen
+
+
+def _between_pixels(views: np.ndarray, stored: int, wanted: int) -> np.ndarray:
+    """Views, whose coordinates run from -1 to 1, as maps between pixels counted from 0: float64 [N, 2, 3]."""
+    linear = views[:, :, :2].astype(float)
+    maps = np.empty((len(views), 2, 3))
+    maps[:, :, :2] = linear * stored / wanted
+    maps[:, :, 2] = ((linear.sum(2) * (1 / wanted - 1) + views[:, :, 2] + 1) * stored - 1) / 2
+    return maps
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="look")

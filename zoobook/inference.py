@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from zoobook.runs import ShardedTable, fingerprint
+from zoobook.training import keep_memory
 
 
 def by_shards(
@@ -42,6 +43,7 @@ def by_shards(
         ValueError: ``out`` holds another table.
         OSError: ``out`` cannot be written to.
     """
+    keep_memory()
     ids = np.asarray(store.ids, dtype=object)
     frames: dict[int, pd.DataFrame] = {}
     if out is None:

@@ -327,3 +327,27 @@ def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
     votes = catalog[decision_tree.label_columns].to_numpy(float)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
     return (totals.sum(0) / totals.max(1).sum())
+
+
+def benchmarks(results: dict):
+    """How many times as fast zoobook is as something else that does the same.
+
+    Args:
+        results: what `make bench` wrote: ``date``, ``machine`` and ``rows``.
+
+    Returns:
+        Figure: a point for each comparison, a line from the slowest to the fastest round, a mark at what is demanded.
+    """
+    rows = [row for row in results["rows"] if "ratio" in row][::-1]
+    figure, axis = plt.subplots(figsize=(8, 0.6 + 0.42 * len(rows)), layout="constrained")
+    for place, row in enumerate(rows):
+        axis.plot([row["low"], row["high"]], [place, place], color=COLOURS[0], linewidth=3, alpha=0.4)
+        axis.plot(row["ratio"], place, "o", color=COLOURS[0])
+        if row["floor"]:
+            axis.plot(row["floor"], place, "|", color=COLOURS[1], markersize=14, markeredgewidth=2)
+    axis.axvline(1, color="#777777", linewidth=0.8)
+    axis.set_yticks(range(len(rows)), [f"{row['title']}\n(against {row['other']})" for row in rows], fontsize=8)
+    axis.set(xscale="log", xlabel="times as fast")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_title(f"{results['machine']}, {results['date']}", fontsize=9)
+    return figure

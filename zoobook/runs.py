@@ -208,7 +208,7 @@ class ShardedTable:
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
         part = self._file(number).with_suffix(f".{os.getpid()}.part")
-        frame.to_parquet(part, index=False)
+        frame.to_parquet(part, index=False, use_dictionary=False)  # numbers that hardly repeat
         os.replace(part, self._file(number))
 
     def finish(self) -> Path:

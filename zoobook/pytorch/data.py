@@ -72,6 +72,13 @@ def look(images: torch.Tensor, views: torch.Tensor, channels: int, image_size: i
     Returns:
         Tensor: float32 [N, channels, image_size, image_size], from 0 to 1, channels-last in memory.
     """
+    if images.device.type == "cpu":
+        return torch.from_numpy(augment.look(images.numpy(), views.numpy(), channels, image_size)).permute(0, 3, 1, 2)
+    return _resample(images, views, channels, image_size)
+
+
+def _resample(images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int) -> torch.Tensor:
+    """The same as :func:`zoobook.augment.look`, all images at once, as a GPU likes it."""
     factor = augment.shrinking(images.shape[1], image_size)
     margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
     seen = images[:, margin:, margin:].permute(0, 3, 1, 2).float()

@@ -1,0 +1,105 @@
+"""Principal component analysis of tables of any length."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zoobook.representations.tables import FeatureTable
+from zoobook.runs import own_folder
+
+_BLOCK = 4096  # rows in float64 at a time
+_ROW_GROUP = 1 << 16  # rows: many small row groups make a table slow to open
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A principal component analysis of a table.
+
+    Attributes:
+        path: the compressed table.
+        mean: [F] mean features.
+        components: [K, F] principal axes.
+        explained: [F] share of the variance along *every* axis, largest first; ``explained[:K].sum()`` was kept.
+    """
+
+    path: Path
+    mean: np.ndarray
+    components: np.ndarray
+    explained: np.ndarray
+
+
+def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compression:
+    """Compress features by principal component analysis (PCA), reading the table twice and holding none of it.
+
+    The covariance matrix is summed in float64 and diagonalised, which is exact, where an incremental PCA is not.
+
+    Args:
+        path: a table of features.
+        out: the compressed table to write: a parquet file with the id and ``feat_0_pca …``.
+        n_components: how many components to keep (Walmsley et al. 2022, MNRAS 513, 1581, keep 40 of 1280).
+
+    Returns:
+        Compression: the axes and the variance that each explains.
+
+    Raises:
+        ValueError: more components are wanted than there are features or galaxies.
+        OSError: ``out`` cannot be written to.
+    """
+    table, out = FeatureTable(path), Path(out)
+    rows, width = len(table), len(table.columns)
+    if not 1 <= n_components <= min(width, rows):
+        raise ValueError(
+            f"n_components must lie between 1 and {min(width, rows)} for {rows} galaxies of {width} features, "
+            f"not at {n_components}"
+        )
+    own_folder(out.absolute().parent)  # before the long sum, not after it
+    mean, covariance = _moments(table)
+    variance, axes = np.linalg.eigh(covariance)
+    variance, axes = np.clip(variance[::-1], 0, None), axes[:, ::-1].T[:n_components]
+    largest = np.abs(axes).argmax(1)
+    axes = axes * np.sign(axes[np.arange(n_components), largest])[:, None]  # an axis has no sign: choose one
+
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    names = [f"feat_{k}_pca" for k in range(n_components)]
+    schema = pa.schema([(table.id_column, pa.string()), *((name, pa.float32()) for name in names)])
+    try:
+        with pq.ParquetWriter(part, schema, use_dictionary=False) as writer:
+            for ids, scores in _in_groups(table, mean, axes):
+                writer.write_table(pa.table([pa.array(ids, pa.string()), *scores.T], schema=schema))
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    return Compression(out, mean, axes, variance / max(variance.sum(), np.finfo(float).tiny))
+
+
+def _moments(table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [F] and covariance [F, F] of the features, in float64, in one pass."""
+    rows, width = len(table), len(table.columns)
+    origin = next(table.features()).mean(0, dtype=float)  # sums about a near-by origin lose no digits
+    total, products = np.zeros(width), np.zeros((width, width))
+    for features in table.features():
+        for start in range(0, len(features), _BLOCK):
+            shifted = features[start : start + _BLOCK] - origin
+            total += shifted.sum(0)
+            products += shifted.T @ shifted
+    return origin + total / rows, (products - np.outer(total, total) / rows) / max(rows - 1, 1)
+
+
+def _in_groups(table: FeatureTable, mean: np.ndarray, axes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and scores along the axes, in pieces long enough for a row group of their own."""
+    held, rows = [], 0
+    for ids, features in table.batches():
+        blocks = (features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK))
+        held.append((ids, np.concatenate([((block - mean) @ axes.T).astype(np.float32) for block in blocks])))
+        rows += len(ids)
+        if rows >= _ROW_GROUP:
+            yield tuple(map(np.concatenate, zip(*held, strict=True)))
+            held, rows = [], 0
+    if held:
+        yield tuple(map(np.concatenate, zip(*held, strict=True)))

@@ -1,0 +1,127 @@
+"""Sorting galaxies by their features: the odd, the interesting, and groups of similar ones."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zoobook.representations.tables import FeatureTable
+
+_SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted
+_BLOCK = 8192  # galaxies compared with the rated ones at a time
+
+
+def anomalies(path: str | Path, seed: int = 0) -> pd.DataFrame:
+    """Rank galaxies from the most unusual to the most ordinary by an isolation forest (Liu et al. 2008, ICDM 413).
+
+    Args:
+        path: a table of features, best a compressed one.
+        seed: makes the forest repeatable.
+
+    Returns:
+        DataFrame: ``id_str`` and ``anomaly_score`` (about 0.5 for the ordinary, towards 1 for the unusual), sorted.
+    """
+    from sklearn.ensemble import IsolationForest
+
+    table = FeatureTable(path)
+    forest = IsolationForest(n_estimators=200, random_state=seed).fit(table.sample(_SAMPLE, seed))
+    parts = [pd.DataFrame({"id_str": ids, "anomaly_score": -forest.score_samples(np.ascontiguousarray(features))})
+             for ids, features in table.batches()]
+    return _ranked(parts, "anomaly_score")
+
+
+def interesting(
+    path: str | Path, ratings: Mapping[str, float], explore: float = 1.0, seed: int = 0
+) -> pd.DataFrame:
+    """Rank galaxies by how interesting they may be, judged by the ratings of a few: active search for the unusual.
+
+    An anomaly is odd, but not always of interest. So rate some galaxies, look at the first of this list, rate them
+    too, and ask again. A Gaussian process predicts the rating of every galaxy from its features, and how unsure that
+    is (Lochner & Bassett 2021, Astronomy and Computing 36, 100481; Walmsley et al. 2022, MNRAS 513, 1581).
+
+    Args:
+        path: a table of features, best a compressed one.
+        ratings: by id, the rated galaxies: any scale, higher is more interesting. A few hundred are enough.
+        explore: how much to prefer galaxies of which the prediction is unsure, in its standard deviations; 0: not.
+        seed: makes the fit repeatable.
+
+    Returns:
+        DataFrame: of galaxies not yet rated ``id_str``, ``expected`` (rating), ``unsure`` (its standard deviation),
+            and ``interest`` (the first plus ``explore`` times the second), sorted by it.
+
+    Raises:
+        ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    table, rated = FeatureTable(path), [str(galaxy) for galaxy in ratings]
+    known = np.array(list(ratings.values()), dtype=float)
+    if len(rated) < 2:
+        raise ValueError(f"rate at least two galaxies, not {len(rated)}")
+    if not np.isfinite(known).all():
+        raise ValueError(f"the rating of {rated[int(np.argmin(np.isfinite(known)))]!r} is not a finite number")
+    places, rows = table.rows_of(rated)
+    lost = sorted(set(range(len(rated))) - set(places))
+    if lost:
+        raise ValueError(f"{table.path} has no galaxy {rated[lost[0]]!r}, which is rated")
+    points = table.take(rows)[1].astype(float)
+    size = max(float(points.std()), np.finfo(np.float32).tiny)  # one unit for all features, so that distances stay
+    width = points.shape[1] ** 0.5
+    kernel = ConstantKernel(1.0, (0.01, 100)) * RBF(width, (0.1 * width, 10 * width)) + WhiteKernel(0.1, (1e-3, 10))
+    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound is a sensible answer where ratings are few
+        process.fit(points / size, known[places])
+    parts = []
+    for ids, features in table.batches():
+        new = ~pd.Index(ids).isin(rated)
+        blocks = np.array_split(features[new], -(-int(new.sum()) // _BLOCK) or 1)
+        guesses = [process.predict(block / size, return_std=True) for block in blocks if len(block)]
+        if guesses:
+            expected, unsure = map(np.concatenate, zip(*guesses, strict=True))
+            parts.append(pd.DataFrame({"id_str": ids[new], "expected": expected, "unsure": unsure}))
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["id_str", "expected", "unsure"])
+    return _ranked([found.assign(interest=found["expected"] + explore * found["unsure"])], "interest")
+
+
+def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
+    """Sort galaxies into groups of similar ones by k-means.
+
+    In a long table the centres come from a sample of its galaxies.
+
+    Args:
+        path: a table of features, best a compressed one.
+        n_clusters: how many groups.
+        seed: makes the groups repeatable.
+
+    Returns:
+        DataFrame: ``id_str``, ``cluster`` (0 is the largest group) and ``distance`` from the centre of the group.
+
+    Raises:
+        ValueError: ``n_clusters`` is not between 1 and the number of galaxies.
+    """
+    from sklearn.cluster import KMeans
+
+    table = FeatureTable(path)
+    most = min(len(table), _SAMPLE)
+    if not 1 <= n_clusters <= most:
+        raise ValueError(f"n_clusters must lie between 1 and {most} for {len(table)} galaxies, not at {n_clusters}")
+    model = KMeans(n_clusters, n_init=4, random_state=seed).fit(np.ascontiguousarray(table.sample(_SAMPLE, seed)))
+    parts = []
+    for ids, features in table.batches():
+        group = model.predict(np.ascontiguousarray(features))
+        distance = np.linalg.norm(features - model.cluster_centers_[group], axis=1)
+        parts.append(pd.DataFrame({"id_str": ids, "cluster": group, "distance": distance}))
+    found = pd.concat(parts, ignore_index=True)
+    sizes = np.bincount(found["cluster"], minlength=n_clusters)
+    by_size = np.argsort(np.argsort(-sizes, kind="stable"))
+    return found.assign(cluster=by_size[found["cluster"]])
+
+
+def _ranked(parts: list[pd.DataFrame], column: str) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True).sort_values(column, ascending=False, kind="stable", ignore_index=True)

@@ -1,0 +1,228 @@
+"""Reading a table of features in pieces."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from zoobook.runs import table_files
+
+PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
+_FEATURE = re.compile(r"feat_(\d+)(?:_pred|_pca)?|feat_pca_(\d+)")
+
+
+class FeatureTable:
+    """A table of features on disk.
+
+    Attributes:
+        path: the file or folder.
+        columns: names of the feature columns, in numeric order.
+        id_column: ``"id_str"`` or ``"iauname"``.
+    """
+
+    def __init__(self, path: str | Path):
+        self._files = table_files(path)
+        self.path = Path(path)
+        names = pq.ParquetFile(self._files[0]).schema_arrow.names
+        numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
+        self.columns = [name for _, name in sorted(numbered)]
+        if not self.columns:
+            raise ValueError(f"{path} has no feature columns (feat_0, feat_1, …), only {', '.join(names[:8])} …")
+        self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
+        if self.id_column is None:
+            raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
+        self._rows = sum(pq.read_metadata(file).num_rows for file in self._files)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __repr__(self) -> str:
+        return f"FeatureTable({str(self.path)!r}, {len(self)} galaxies, {len(self.columns)} features)"
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Read the table in pieces.
+
+        Yields:
+            tuple: ids [n] and features, float32 [n, F].
+
+        Raises:
+            ValueError: a feature is missing or not a finite number.
+        """
+        for batch, features in self._pieces([self.id_column]):
+            yield _as_ids(batch.column(self.id_column)), features
+
+    def features(self) -> Iterator[np.ndarray]:
+        """Read the features in pieces, without the ids.
+
+        Yields:
+            ndarray: float32 [n, F].
+
+        Raises:
+            ValueError: a feature is missing or not a finite number.
+        """
+        for _, features in self._pieces([]):
+            yield features
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Read the whole table into memory.
+
+        Returns:
+            tuple: ids [N] and features, float32 [N, F].
+        """
+        ids, features = zip(*self.batches(), strict=True)
+        return np.concatenate(ids), np.concatenate(features)
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read some rows; row groups of the files without any of them are passed over.
+
+        Args:
+            rows: int64 [n], which, from 0.
+
+        Returns:
+            tuple: their ids [n] and features, float32 [n, F], in the order asked for.
+        """
+        order = np.argsort(rows, kind="stable")
+        wanted, first, ids, features = np.asarray(rows)[order], 0, [], []
+        for file in map(pq.ParquetFile, self._files):
+            for group in range(file.num_row_groups):
+                last = first + file.metadata.row_group(group).num_rows
+                here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, last)] - first
+                if len(here):
+                    table = file.read_row_group(group, columns=[self.id_column, *self.columns]).take(here)
+                    ids.append(_as_ids(table.column(self.id_column)))
+                    features.append(_as_matrix([table.column(name) for name in self.columns]))
+                first = last
+        back = np.argsort(order, kind="stable")
+        return np.concatenate(ids)[back], np.concatenate(features)[back]
+
+    def sample(self, n: int, seed: int = 0) -> np.ndarray:
+        """Features of galaxies drawn at random, each at most once; the whole table where it has no more than that.
+
+        Args:
+            n: how many galaxies.
+            seed: decides which.
+
+        Returns:
+            ndarray: float32 [n, F], in the order of the table.
+        """
+        rows = np.arange(len(self))
+        if n < len(self):
+            rows = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
+        drawn, first = [], 0
+        for features in self.features():
+            here = slice(*np.searchsorted(rows, [first, first + len(features)]))
+            drawn.append(features[rows[here] - first])
+            first += len(features)
+        return np.concatenate(drawn)
+
+    def rows_of(self, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Where galaxies are in the table.
+
+        Args:
+            ids: of the galaxies.
+
+        Returns:
+            tuple: int64 [m] places in ``ids`` and int64 [m] rows of the table, one pair for each row that has
+                one of the ids.
+        """
+        wanted, places, rows, first = pa.array(ids, pa.string()), [], [], 0
+        for batch in self._read([self.id_column], 1 << 18):
+            place = pc.index_in(batch.column(0).cast(pa.string()), value_set=wanted)
+            found = place.is_valid().to_numpy(zero_copy_only=False).nonzero()[0]
+            places.append(place.drop_null().to_numpy().astype(np.int64))
+            rows.append(found + first)
+            first += batch.num_rows
+        return np.concatenate(places), np.concatenate(rows)
+
+    def _pieces(self, others: list[str]) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """Pieces of the table with its features and other columns, and the features as a matrix."""
+        for batch in self._read([*others, *self.columns], max(1, PIECE // len(self.columns))):
+            features = _as_matrix(batch.columns[len(others) :])
+            if not np.isfinite(features).all():
+                raise self._not_finite()
+            yield batch, features
+
+    def _read(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        for file in self._files:
+            yield from pq.ParquetFile(file, memory_map=True).iter_batches(rows, columns=columns)
+
+    def _not_finite(self) -> ValueError:
+        """The complaint about the first galaxy with a feature that is not a finite number."""
+        for file in self._files:
+            for batch in pq.ParquetFile(file).iter_batches(columns=[self.id_column, *self.columns]):
+                bad = ~np.isfinite(_as_matrix(batch.columns[1:]))
+                if bad.any():
+                    row, column = np.argwhere(bad)[0]
+                    return ValueError(
+                        f"{file}: galaxy {_as_ids(batch.column(0))[row]!r} has no finite number in column "
+                        f"{self.columns[column]!r} ({int(bad.any(1).sum())} such galaxies in this piece)"
+                    )
+        return ValueError(f"{self.path} changed while it was read")
+
+
+def open(path: str | Path) -> FeatureTable:  # noqa: A001 - reads as representations.open(path)
+    """Open a table of features without reading it.
+
+    Args:
+        path: a parquet file, or a folder written by ``represent``.
+
+    Returns:
+        FeatureTable: the table.
+
+    Raises:
+        FileNotFoundError: there is nothing there.
+        ValueError: it is unfinished, or has no features or ids.
+    """
+    return FeatureTable(path)
+
+
+def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -> pd.DataFrame:
+    """Join features with a catalogue by galaxy id.
+
+    Only the features of galaxies in the catalogue are held in memory.
+
+    Args:
+        path: a table of features.
+        catalog: a catalogue with the same ids.
+        on: the id column; default: the table's own.
+
+    Returns:
+        DataFrame: the galaxies that both have; ``.attrs["report"]`` counts what was left out.
+
+    Raises:
+        ValueError: the catalogue has no such column.
+    """
+    from zoobook import catalogs
+
+    table = FeatureTable(path)
+    on = on or table.id_column
+    if on in catalog.columns:
+        wanted = set(catalog[on].astype(str))
+        found = [(ids[keep], features[keep]) for ids, features in table.batches()
+                 if (keep := np.fromiter((galaxy in wanted for galaxy in ids), bool, len(ids))).any()]
+    else:
+        found = []  # crossmatch says what is wrong
+    ids = np.concatenate([ids for ids, _ in found]) if found else np.empty(0, dtype=object)
+    features = np.concatenate([features for _, features in found]) if found else np.empty((0, len(table.columns)))
+    frame = pd.concat([pd.DataFrame({on: ids}, dtype=object), pd.DataFrame(features, columns=table.columns)], axis=1)
+    joined = catalogs.crossmatch(catalog, frame, on=on)
+    joined.attrs["report"]["right_only"] += len(table) - len(frame)
+    return joined
+
+
+def _as_ids(column) -> np.ndarray:
+    return np.array(column.cast(pa.string()).to_pylist(), dtype=object)
+
+
+def _as_matrix(columns) -> np.ndarray:
+    """[n, F] float32, each feature contiguous in memory, as parquet has it; what is missing becomes NaN."""
+    features = np.empty((len(columns), len(columns[0])), np.float32)
+    for row, column in zip(features, columns, strict=True):
+        row[:] = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return features.T
