@@ -102,11 +102,8 @@ def test_preview_shows_what_training_sees(half):
 
 @pytest.mark.parametrize(("stored", "wanted"), [(424, 224), (424, 64), (65, 32), (128, 128), (48, 100)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_a_cpu_sees_is_what_a_gpu_sees(stored, wanted, channels):
-    torch = pytest.importorskip("torch", reason="needs the `pytorch` extra")
-    from zoobook.pytorch import data
-
+def test_what_a_cpu_sees_is_what_a_gpu_sees(half, stored, wanted, channels):
     images = np.random.default_rng(1).integers(0, 256, (6, stored, stored, 3), dtype=np.uint8)
     views = np.concatenate([augment.views(5, seed=7, epoch=0), augment.centre_views(1)])
-    on_gpu = data._resample(torch.tensor(images), torch.tensor(views), channels, wanted).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(augment.look(images, views, channels, wanted), on_gpu, atol=1e-3)
+    on_gpu = half.data._resample(tensor(half, images), tensor(half, views), channels, wanted)
+    np.testing.assert_allclose(augment.look(images, views, channels, wanted), from_model(half, on_gpu), atol=1e-3)

@@ -98,6 +98,18 @@ def look(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int) ->
         Tensor: float32 [N, image_size, image_size, channels], from 0 to 1.
     """
     images = tf.convert_to_tensor(images)
+    if tf.config.list_physical_devices("GPU"):
+        return _resample(images, views, channels, image_size)
+
+    def on_cores(images: np.ndarray, views: np.ndarray) -> np.ndarray:
+        return augment.look(images, views, channels, image_size)
+
+    seen = tf.numpy_function(on_cores, [images, views], tf.float32)
+    return tf.ensure_shape(seen, [images.shape[0], image_size, image_size, channels])
+
+
+def _resample(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int) -> tf.Tensor:
+    """The same as :func:`zoobook.augment.look`, all images at once, as a GPU likes it."""
     factor = augment.shrinking(images.shape[1], image_size)
     margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
     seen = tf.cast(images[:, margin:, margin:], tf.float32)
