@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
+
+import pytest
 
 
 class Server:
@@ -142,6 +145,16 @@ def processes(script, *arguments, count=1):
     return started
 
 
+def end(process, once, how=signal.SIGKILL):
+    """Kill a process as soon as something has happened."""
+    deadline = time.monotonic() + 20
+    while not once() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(how)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+
+
 @contextmanager
 def read_only(folder):
     """The folder can be read but not written to, by root neither."""
@@ -155,3 +168,6 @@ def read_only(folder):
         if root:
             os.seteuid(0)
         folder.chmod(0o755)
+
+
+full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, as Linux has it")

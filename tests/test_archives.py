@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import stat
 import tarfile
 import tempfile
@@ -20,7 +19,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import Server, processes, read_only
+from server import Server, end, full_disk, processes, read_only
 
 from zoobook.datasets import archives, unpacking, web
 from zoobook.datasets.archives import fetch_members, images_for
@@ -371,15 +370,6 @@ unpacking.extract(sys.argv[2], sys.argv[1])
 """
 
 
-def kill_once(process, condition):
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGKILL
-
-
 def test_two_processes_share_the_work(survey, tmp_path):
     survey.server.pace = 0.001
     survey.catalog().to_csv(tmp_path / "catalog.csv")
@@ -394,7 +384,7 @@ def test_killed_while_images_are_fetched(survey, tmp_path):
     survey.server.pace = 0.005
     survey.catalog().to_csv(tmp_path / "catalog.csv")
     (process,) = processes(FETCH, tmp_path / "data", tmp_path / "catalog.csv", survey.server.url)
-    kill_once(process, lambda: survey.server.sent.get(PARTS[1], 0) > 50_000)
+    end(process, lambda: survey.server.sent.get(PARTS[1], 0) > 50_000)
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.png")}
     assert 40 < len(finished) < 120
     survey.server.pace = 0
@@ -410,7 +400,7 @@ def test_killed_while_an_archive_is_extracted(survey, tmp_path, kind):
     archive, folder = tmp_path / f"images.{kind}", tmp_path / "data"
     archive.write_bytes({"zip": zipped, "tar.gz": tarred}[kind](survey.images))
     (process,) = processes(EXTRACT, folder, archive)
-    kill_once(process, lambda: len(list(folder.rglob("*.png"))) > 10)
+    end(process, lambda: len(list(folder.rglob("*.png"))) > 10)
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     assert 10 < len(finished) < 120
     assert all(path.read_bytes() == survey.images[str(path.relative_to(folder))] for path in finished)
@@ -419,6 +409,7 @@ def test_killed_while_an_archive_is_extracted(survey, tmp_path, kind):
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
+@full_disk
 @pytest.mark.parametrize("road", ["images", "zip", "tar.gz"])
 def test_a_full_disk(survey, tmp_path, road):
     """The kernel itself says so, at a device that is always full."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import Server, processes, read_only
+from server import Server, end, full_disk, processes, read_only
 
 from zoobook.datasets import download, web
 from zoobook.datasets.download import RemoteFile, fetch, missing, require
@@ -281,12 +281,7 @@ def test_killed_on_the_way(server, tmp_path, how):
     fetch(files[:1], tmp_path, "toy")
     server.pace = 0.02
     (process,) = others(tmp_path, *files)
-    deadline = time.monotonic() + 20
-    while server.sent.get("b", 0) < 6_000 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(how)
-    process.communicate(timeout=20)
-    assert process.returncode != 0
+    end(process, lambda: server.sent.get("b", 0) >= 6_000, how)
     assert {f.path for f in missing(files, tmp_path)} == {"b", "c/d.png"} and not (tmp_path / "b").exists()
     server.pace = 0
     server.asked.clear()
@@ -299,6 +294,7 @@ def test_killed_on_the_way(server, tmp_path, how):
 # ---- disks
 
 
+@full_disk
 def test_a_full_disk(server, tmp_path):
     """The kernel itself says so, at a device that is always full."""
     (tmp_path / "b.part").symlink_to("/dev/full")

@@ -141,9 +141,8 @@ def _gather(
         return {}
     with alone(own_folder(folder), name, LOCK):
         for again in (True, False):
-            search = _Search(lacking(), archives, folder, name, download and not offline(), whole)
             try:
-                return search.run()
+                return _Search(lacking(), archives, folder, name, download and not offline(), whole).run()
             except _Changed as error:
                 if not again:
                     raise DownloadError(f"{error} is being changed on the server; try again later") from None
@@ -280,7 +279,7 @@ class _RemoteZip(Zip):
     def _ask(self, url: str, start: int, stop: int) -> bytes:
         known = self.versions.get(url)
         with ask(url, start, stop, known) as answer:
-            if known and (answer.validator != known or answer.length != self.length):
+            if known and (answer.validator not in (known, None) or answer.length != self.length):
                 self.kept.unlink(missing_ok=True)
                 raise _Changed(self.label)
             if not answer.partial or answer.start != start:
