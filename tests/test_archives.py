@@ -240,9 +240,9 @@ def test_cut_at_any_byte(steady, cuts, tags):
         steady.check(have, folder)
 
 
-@pytest.mark.parametrize("faults", [[500], [503, 502, 504], [("redirect", "moved.zip")] * 9, [("stall", 0.3)]])
+@pytest.mark.parametrize("faults", [[500], [503, 502, 504], [("redirect", "moved.zip")] * 9, [("stall", 0.8)]])
 def test_faults_that_pass(survey, tmp_path, faults, monkeypatch):
-    monkeypatch.setattr(web, "_TIMEOUT", (1, 0.15))
+    monkeypatch.setattr(web, "_TIMEOUT", (5, 0.4))
     survey.server.files["moved.zip"] = survey.server.files[PARTS[0]]
     survey.server.faults[PARTS[0]] = faults
     have, _ = images_for(survey.catalog(10), survey.files(), tmp_path)

@@ -121,11 +121,11 @@ def test_what_arrived_is_not_asked_for_again(server, tmp_path):
 
 
 def test_stalled_and_slow_servers(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(web, "_TIMEOUT", (1, 0.15))
-    server.faults["a"] = [("stall", 0.4)]
+    monkeypatch.setattr(web, "_TIMEOUT", (5, 0.5))
+    server.faults["a"] = [("stall", 1)]
     fetch([remote(server, "a")], tmp_path, "toy")
     assert server.times("a") == 2  # the first one was given up
-    server.pace = 0.02  # 0.4 s in all, but something comes all the time
+    server.pace = 0.03  # longer than that in all, but something comes all the time
     fetch([remote(server, "b")], tmp_path, "toy")
     assert server.times("b") == 1
     whole(server, tmp_path, "a", "b")
