@@ -21,7 +21,10 @@ NAMES = [
     "resnet_detectron_dr5_pytorch_color",
     "resnet50_torchvision_dr5_pytorch_color",
 ]
-STEMS = ("features.0.0.weight", "stem.conv1.weight", "model.0.0.weight", "stem_conv/kernel")
+STEMS = (
+    "features.0.0.weight", "stem.conv1.weight", "model.0.0.weight", "stem_conv/kernel",  # of 2022
+    "encoder.conv_stem.weight", "encoder.conv1.weight",  # of timm
+)  # fmt: skip
 
 
 def uniform(name: str, shape) -> np.ndarray:

@@ -1,11 +1,36 @@
-"""Weight files: whole, described, and refused where they are not."""
+"""Weight files: whole, described, the same for both frameworks, and refused where they are not."""
+import hashlib
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from conftest import installed
+from published_files import NAMES, lightning, weight
 from safetensors.numpy import save_file
+from toys import TREE, array, images_for
 
-from zoobook import weights
+from zoobook import architectures, weights
+from zoobook.datasets.download import DownloadError
+from zoobook.weights import registry
+from zoobook.weights.legacy import _LAYOUTS
+
+IMAGES = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
+HEADS = {
+    "encoder alone": None,
+    "votes": {"kind": "concentrations", "hidden": []},
+    "yes or no": {"kind": "binary", "hidden": [64, 64], "label": "ring"},
+    "classes": {"kind": "classes", "hidden": [64, 64], "label": "shape", "classes": ["a", "b", "c"]},
+    "a number": {"kind": "number", "hidden": [8], "label": "size", "mean": 3.0, "deviation": 2.0},
+}
+
+
+def model_of(half, head: dict | None, architecture="test_efficientnet"):
+    spec = {"architecture": architecture, "channels": 1, "image_size": 32, "dropout": 0.2, "head": head}
+    spec["tree"] = TREE.to_dict() if head == HEADS["votes"] else None
+    return half.models.GalaxyModel(spec)
 
 
 def test_a_file_that_is_no_weight_file(tmp_path):
@@ -27,3 +52,120 @@ def test_a_truncated_file(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         weights.read(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_a_file_of_one_framework_answers_the_same_in_the_other(halves, tmp_path, head):
+    for writer, reader in (halves, halves[::-1]):
+        spec = model_of(writer, head).spec
+        arrays = writer.models.to_arrays(model_of(writer, head))
+        arrays = {name: weight(name, value.shape, {"conv_gain": 0.7, "stem_gain": 4}) for name, value in arrays.items()}
+        first = weights.save(writer.models.from_arrays(spec, arrays), tmp_path / "first.safetensors")
+        again = weights.load(first, reader.__name__.split(".")[1])
+        assert again.spec == spec
+        second = weights.save(again, tmp_path / "second.safetensors")
+        assert tensor_bytes(first) == tensor_bytes(second)
+        one, other = (
+            array(half.models.from_arrays(spec, arrays)(images_for(half, IMAGES))) for half in (writer, reader)
+        )
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * abs(one).max())
+        assert np.ptp(one) > 0
+
+
+def tensor_bytes(file) -> tuple[list, bytes]:
+    """Where each tensor lies in a file, and all their bytes."""
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    return sorted((name, entry) for name, entry in header.items() if name != "__metadata__"), content[start:]
+
+
+def test_a_file_says_what_another_program_must_know(half, tmp_path):
+    model = model_of(half, HEADS["votes"])
+    about = weights.inspect(weights.save(model, tmp_path / "a.safetensors", data="toys"))
+    assert about["provenance"]["framework"] == half.__name__.split(".")[1] and about["provenance"]["data"] == "toys"
+    assert about["encoder"]["padding"] == "symmetric"
+    assert about["encoder"]["batch_norm_epsilon"] == 1e-5 and about["encoder"]["batch_norm_momentum"] == 0.1
+    assert "0 to 1" in about["encoder"]["input"] and "red" in about["encoder"]["channel_order"]
+    assert about["tensors"]["head.output.bias"] == [34] and "mean" in about["encoder"]["pooling"]
+    assert architectures.describe("resnet50_detectron")["stride_in"] == "1x1"
+    assert architectures.describe("tf_efficientnet_b0")["batch_norm_epsilon"] == 1e-3
+
+
+def test_a_file_for_another_kind_of_encoder_is_refused(tmp_path, monkeypatch):
+    spec = {"architecture": "resnet50", "channels": 1, "image_size": 32, "dropout": 0, "head": None, "tree": None}
+    described = architectures.describe("resnet50") | {"batch_norm_epsilon": 0.5}
+    monkeypatch.setattr(architectures, "describe", lambda name: described)
+    file = weights.write(tmp_path / "a.safetensors", spec, {})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="batch_norm_epsilon 0.5, but this zoobook builds resnet50 with 1e-05"):
+        weights.read(file)
+
+
+# ---- The registry ----
+
+
+def test_the_seven_published_weights_are_listed(shared):
+    table = weights.published()
+    assert list(table["name"]) == NAMES
+    page = (shared / "seed" / "data_notes.rst.txt").read_text()
+    for row in table.itertuples():
+        assert f"``{row.name}``" in page and row.location in page
+        assert ("TensorFlow" in row.written_by) == row.name.endswith("_tf")
+        assert row.channels == (3 if "color" in row.name else 1)
+        assert row.architecture in architectures.BOTH and row.licence and "509, 3966" in row.citation
+    assert set(table["architecture"]) == {architecture for architecture, _ in _LAYOUTS.values()}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Made-up weights in the layout of `resnet50_torchvision_dr5_pytorch_color`, without any list of its names."""
+    installed("pytorch")
+    from torchvision.models import resnet50
+
+    state = {}
+    for name, value in resnet50(weights=None).state_dict().items():
+        if not name.startswith("fc."):
+            stage, _, rest = name.partition(".")
+            number = {"conv1": 0, "bn1": 1}.get(stage) if stage[-1] == "1" and stage[0] in "cb" else int(stage[-1]) + 3
+            state[f"model.0.{number}.{rest}"] = value.numpy()
+    state |= {"model.2.0.weight": np.ones((34, 2048)), "model.2.0.bias": np.ones(34)}
+    (tmp_path / "remote").mkdir()
+    return lightning(tmp_path / "remote", state, file="a.ckpt")
+
+
+def test_weights_fetched_by_hand_are_checked(checkpoint, tmp_path):
+    name = "resnet50_torchvision_dr5_pytorch_color"
+    folder = tmp_path / "weights" / name
+    with pytest.raises(FileNotFoundError, match=f"(?s)dropbox.*put its files.*into {folder}"):
+        weights.fetch(name, tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "a.ckpt").write_bytes(checkpoint.read_bytes())
+    assert weights.fetch(name, tmp_path) == folder
+    folder.rename(other := folder.with_name("resnet_detectron_dr5_pytorch"))
+    with pytest.raises(ValueError, match="are not resnet_detectron_dr5_pytorch: architecture is resnet50, not"):
+        weights.fetch(other.name, tmp_path)
+    with pytest.raises(ValueError, match="Did you mean 'efficientnet_dr5_pytorch_color'"):
+        weights.fetch("efficientnet_dr5_pytorch_colour")
+
+
+def test_weights_with_a_known_address_are_fetched_and_their_hash_is_checked(checkpoint, tmp_path, monkeypatch):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    name, content = "resnet50_torchvision_dr5_pytorch_color", checkpoint.read_bytes()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=checkpoint.parent))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    file = {
+        "path": "a.ckpt", "url": f"http://127.0.0.1:{server.server_port}/a.ckpt", "bytes": len(content),
+        "hash": f"sha256:{hashlib.sha256(content).hexdigest()}",
+    }  # fmt: skip
+    known = registry.entries()
+    monkeypatch.setattr(registry, "entries", lambda: known)
+    known[name]["files"] = [file | {"hash": "sha256:" + "0" * 64}]
+    with pytest.raises(DownloadError, match="its content is wrong"):
+        weights.fetch(name, tmp_path)
+    known[name]["files"] = [file]
+    assert (weights.fetch(name, tmp_path) / "a.ckpt").read_bytes() == content
+    server.shutdown()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zoobook import architectures
 from zoobook.weights.legacy import read_legacy
-from zoobook.weights.published import fetch, published
+from zoobook.weights.registry import fetch, published
 
 __all__ = ["fetch", "inspect", "load", "published", "read", "read_legacy", "save", "write"]
 

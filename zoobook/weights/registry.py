@@ -36,7 +36,7 @@ def published() -> pd.DataFrame:
                 "location": entry["location"],
                 "citation": entry["citation"],
             }
-            for name, entry in registry().items()
+            for name, entry in entries().items()
         ]
     )
 
@@ -59,7 +59,7 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
         FileNotFoundError: the weights must be downloaded by hand.
         OSError: the files could not be fetched or written.
     """
-    known = registry()
+    known = entries()
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
@@ -84,7 +84,7 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
     return folder
 
 
-def registry() -> dict[str, dict]:
+def entries() -> dict[str, dict]:
     """What is known of each of the published weights (``registry.yaml``)."""
     content = yaml.safe_load(files("zoobook.weights").joinpath("registry.yaml").read_text("utf8"))
     return {name: {**content["all"], **entry} for name, entry in content["weights"].items()}

@@ -1,0 +1,139 @@
+"""The command line: each command does what the function does, and says what is wrong without a traceback."""
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from toys import FOLDER, TREE, survey
+from typer.testing import CliRunner
+
+from zoobook import cli, weights
+from zoobook.images import ImageStore
+
+ARGUMENTS = ["--epochs", "1", "--batch-size", "36", "--learning-rate", "0.003", "--devices", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def table():
+    file = f"{FOLDER.name}/galaxies.parquet"
+    survey()[1].to_parquet(file)
+    return file
+
+
+def run(*arguments, code=0) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def name_of(half) -> str:
+    return half.__name__.split(".")[1]
+
+
+def test_help_comes_at_once_and_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['zoobook', '--help']\n"
+        "from zoobook.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: assert not {'torch', 'tensorflow', 'pandas', 'numpy'} & set(sys.modules)"
+    )
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+        for command in ("train", "predict", "represent", "finetune", "weights"):
+            assert command in result.stdout
+        if seconds[-1] < 0.7:
+            break
+    assert min(seconds) < 0.7
+
+
+def test_train_predict_represent_and_finetune(half, table, tmp_path):
+    framework = ["--framework", name_of(half)]
+    trained = run("train", table, "--out", tmp_path / "run", "--architecture", "test_efficientnet", "--image-size", 32,
+                  *ARGUMENTS, *framework)  # fmt: skip
+    assert str(tmp_path / "run" / "best.safetensors") in trained
+    run("predict", tmp_path / "run", table, "--out", tmp_path / "answers", "--passes", 3, *framework)
+    answers = pd.read_parquet(tmp_path / "answers")
+    assert list(answers["id_str"]) == list(survey()[0].ids)
+    assert len(answers[f"{TREE.label_columns[0]}_concentration"][0]) == 3
+    store = next((tmp_path / "home" / "stores").glob("*-32.arrow"))
+    run("represent", tmp_path / "run" / "best.safetensors", store, "--out", tmp_path / "features", "--devices", "cpu",
+        *framework)  # fmt: skip
+    features = pd.read_parquet(tmp_path / "features")
+    model = weights.load(tmp_path / "run" / "best.safetensors", name_of(half))
+    wanted = half.represent(model, ImageStore.open(store), devices="cpu")
+    np.testing.assert_array_equal(features.to_numpy(), wanted.to_numpy())
+    run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", *ARGUMENTS, *framework)
+    assert weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]["head"]["label"] == "large"
+
+
+def test_weights_list_fetch_inspect_and_convert(half, tmp_path):
+    listed = run("weights", "list")
+    for name in weights.published()["name"]:
+        assert name in listed
+    assert "Walmsley" in listed and "dropbox.com" in listed
+    assert "download efficientnet_dr5_pytorch," in run("weights", "fetch", "efficientnet_dr5_pytorch", code=1)
+    model = half.build_model(TREE, "test_efficientnet", image_size=32)
+    file = weights.save(model, tmp_path / "model.safetensors", data="toys")
+    shown = run("weights", "inspect", file)
+    for part in ("test_efficientnet", "symmetric", "1e-05", "0.1", "toys", "decals_dr5", name_of(half)):
+        assert part in shown
+    pytest.importorskip("timm")
+    import timm
+    from timm.models import save_for_hf
+
+    save_for_hf(timm.create_model("test_efficientnet", num_classes=0), tmp_path / "hub", safe_serialization=True)
+    assert "an encoder alone" in run("weights", "inspect", tmp_path / "hub")
+    run("weights", "convert", tmp_path / "hub", tmp_path / "converted.safetensors")
+    found, wanted = load_file(tmp_path / "converted.safetensors"), load_file(tmp_path / "hub" / "model.safetensors")
+    assert all(np.array_equal(array, wanted[name.removeprefix("encoder.")]) for name, array in found.items())
+    assert weights.load(tmp_path / "converted.safetensors", name_of(half)).spec["channels"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
+        (["train", "none.csv", "--out", "x"], "there is no table at"),
+        (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
+        (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
+        (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
+        (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
+        (["weights", "inspect", "none.ckpt"], "there are no weights at none.ckpt"),
+    ],
+)
+def test_mistakes_are_explained_without_a_traceback(arguments, message):
+    output = run(*arguments, code=1)
+    assert output.startswith("Error: ") and message in output and "Traceback" not in output
+
+
+def test_an_interruption_is_no_error(monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt("stopped; whole epochs are kept")
+
+    monkeypatch.setattr(weights, "published", stop)
+    assert "whole epochs are kept" in run("weights", "list", code=130)
+
+
+def test_bad_images_may_be_left_out(table, tmp_path):
+    catalog = pd.read_parquet(table)
+    os.link(catalog["file_loc"][0], tmp_path / "whole.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    rows = catalog.head(2).assign(file_loc=[str(tmp_path / "whole.png"), str(tmp_path / "broken.png")])
+    rows.to_csv(tmp_path / "two.csv", index=False)
+    with pytest.raises(ValueError, match="broken.png"):
+        cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=False)
+    kept, store = cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=True)
+    assert list(kept["id_str"]) == list(store.ids) == [rows["id_str"][0]]

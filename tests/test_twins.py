@@ -1,0 +1,71 @@
+"""The same weights and the same images give the same features in both frameworks."""
+import numpy as np
+import pytest
+from PIL import Image
+from published_files import look_at, precision, weight
+
+from zoobook import weights
+from zoobook.architectures import BOTH, describe, tensor_shapes
+from zoobook.images import read_image
+
+ARCHITECTURES = [name for name in BOTH if name != "test_efficientnet"]
+TOLERANCES = {"float64": 1e-10, "float32": 2e-5}  # the second one as a share of the largest feature
+QUICK = [("efficientnet_b0", 1, 225, "float64"), ("resnet50", 3, 224, "float64"),
+         ("tf_efficientnet_b0", 3, 300, "float32")]  # fmt: skip
+ALL = [(name, channels, size, kind) for name in ARCHITECTURES for channels in (1, 3) for size in (224, 225, 300)
+       for kind in TOLERANCES]  # fmt: skip
+
+
+def real_images(shared, size: int, channels: int) -> np.ndarray:
+    """Two real galaxies, from 0 to 1, float64 [2, C, size, size]."""
+    files = sorted((shared / "real" / "originals").glob("*.png"))[:2]
+    found = np.stack([np.asarray(Image.fromarray(read_image(file)).resize((size, size))) for file in files]) / 255
+    found = found.mean(3, keepdims=True) if channels == 1 else found
+    return np.moveaxis(found, 3, 1)
+
+
+def made_up(architecture: str, channels: int) -> tuple[dict, dict]:
+    """A model's spec, and weights that keep signals alive all the way through it."""
+    spec = dict(architecture=architecture, channels=channels, image_size=224, dropout=0.2, tree=None, head=None)
+    gains = {"conv_gain": 0.2 if "resnet" in architecture else 0.75, "stem_gain": 64}
+    shapes = {f"encoder.{name}": shape for name, shape in tensor_shapes(architecture, channels).items()}
+    return spec, {name: weight(name, shape, gains) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "channels", "size", "kind"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.nightly) for case in ALL],
+)
+def test_the_same_weights_and_real_images_give_the_same_features(
+    shared, halves, tmp_path, architecture, channels, size, kind
+):
+    images, (spec, tensors) = real_images(shared, size, channels).astype(kind), made_up(architecture, channels)
+    found = []
+    for writer, reader in (halves, halves[::-1]):  # each reads the file that the other one wrote
+        file = weights.save(writer.models.from_arrays(spec, tensors), tmp_path / "a.safetensors")
+        with precision(reader, kind):
+            found.append(look_at(reader, weights.load(file, reader.__name__.split(".")[1]), images)[0])
+    one, other = found
+    assert one.dtype == other.dtype == kind and one.shape == (2, BOTH[architecture].features)
+    largest = abs(one).max()
+    atol = TOLERANCES[kind] * (largest if kind == "float32" else 1)
+    np.testing.assert_allclose(one, other, rtol=0, atol=atol)
+    assert abs(one[0] - one[1]).max() > 0.05 and 1 < largest < 100  # they tell images apart
+
+
+@pytest.mark.parametrize(("one", "other"), [ARCHITECTURES[:2], ARCHITECTURES[2:]])
+def test_what_tells_two_architectures_apart_is_seen(half, shared, one, other):
+    """Each pair takes the same tensors: only the description in the file says which features are meant."""
+    images, (spec, tensors) = real_images(shared, 224, 3).astype(np.float32), made_up(one, 3)
+    mixed = {name: tensors[f"encoder.{name}"].shape == tuple(s) for name, s in tensor_shapes(other, 3).items()}
+    assert all(mixed.values()) and describe(one) != describe(other)
+    models = [half.models.from_arrays(spec | {"architecture": name}, tensors) for name in (one, other)]
+    found = [look_at(half, model, images)[0] for model in models]
+    assert abs(found[0] - found[1]).max() > 0.05
+
+
+def test_every_architecture_has_the_tensors_that_are_described(half):
+    for architecture in BOTH:
+        model = half.build_model(architecture=architecture, channels=3)
+        shapes = {name: list(array.shape) for name, array in half.models.to_arrays(model).items()}
+        assert shapes == {f"encoder.{name}": shape for name, shape in tensor_shapes(architecture, 3).items()}
