@@ -230,18 +230,18 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
     """
     if rule not in ("basic", "advanced"):
         raise ValueError(f"there is no ring rule {rule!r}; the rules are 'basic' and 'advanced'")
-    ring = _fraction(catalog, "rare-features", "ring")
+    ring = vote_fraction(catalog, "rare-features", "ring")
     if rule == "basic":
         label, keep = ring > 0, np.isfinite(ring)
     else:
-        featured = _fraction(catalog, "smooth-or-featured", "featured-or-disk")
-        face_on = _fraction(catalog, "disk-edge-on", "no")
+        featured = vote_fraction(catalog, "smooth-or-featured", "featured-or-disk")
+        face_on = vote_fraction(catalog, "disk-edge-on", "no")
         label = ring > 0.25
         keep = (label | (ring < 0.05)) & (featured > 0.25) & (face_on > 0.75)  # false where a fraction is NaN
     labelled = catalog[keep].assign(ring=label[keep].astype(np.int64))
     if balance:
         # another prefix than in `split`, or else the choice would follow the subsets
-        order = np.argsort(_uniform(check_ids(labelled), f"balance:{seed}:"), kind="stable")
+        order = shuffled(labelled, f"balance:{seed}")
         rings = labelled["ring"].to_numpy()[order] == 1
         each = min(rings.sum(), (~rings).sum())
         chosen = np.concatenate([order[rings][:each], order[~rings][:each]])
@@ -249,29 +249,58 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
     return labelled
 
 
+def shuffled(catalog: pd.DataFrame, seed: str) -> np.ndarray:
+    """An order of the galaxies that depends on nothing but their ids and the seed.
+
+    Args:
+        catalog: a catalogue.
+        seed: any text; another one gives another, independent order.
+
+    Returns:
+        ndarray: [N] positions of rows.
+    """
+    return np.argsort(_uniform(check_ids(catalog), f"{seed}:"), kind="stable")
+
+
+def vote_fraction(catalog: pd.DataFrame, question: str, answer: str, suffix: str = "-dr5") -> np.ndarray:
+    """Share of the volunteers who gave an answer: from counts, else from a published column of fractions.
+
+    Args:
+        catalog: a catalogue with ``{question}{suffix}_{answer}`` and the other answers, or with a total, or with
+            ``…_fraction`` (with or without the suffix).
+        question: the question, without suffix.
+        answer: the answer.
+        suffix: of the campaign.
+
+    Returns:
+        ndarray: [N] float64; NaN where nobody answered.
+
+    Raises:
+        ValueError: there are neither counts nor fractions.
+    """
+    count, total = f"{question}{suffix}_{answer}", DecisionTree.total_column(f"{question}{suffix}")
+    if count in catalog.columns:
+        if total in catalog.columns:
+            totals = catalog[total].to_numpy(dtype=float)
+        else:
+            answers = next((q.answers for t in map(trees.load, trees.names()) for q in t.questions
+                            if q.name == f"{question}{suffix}"), ())
+            absent = [a.column for a in answers if a.column not in catalog.columns]
+            if not answers or absent:
+                raise ValueError(f"the column {total!r} is missing beside {count!r}")
+            totals = catalog[[a.column for a in answers]].sum(axis=1).to_numpy(dtype=float)
+        return catalog[count].to_numpy(dtype=float) / np.where(totals > 0, totals, np.nan)
+    for published in (f"{count}_fraction", f"{question}_{answer}_fraction"):
+        if published in catalog.columns:
+            return catalog[published].to_numpy(dtype=float)
+    raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {published!r}")
+
+
 def _uniform(ids: np.ndarray, prefix: str) -> np.ndarray:
     """For each id a number in [0, 1) that depends on nothing but the id and the prefix."""
     hashes = (hashlib.blake2b(f"{prefix}{name}".encode(), digest_size=8).digest() for name in ids)
     # the upper 53 bits, which a float64 holds exactly, so that 1.0 is never reached
     return np.array([(int.from_bytes(h, "big") >> 11) / 2**53 for h in hashes], dtype=float)
-
-
-def _fraction(catalog: pd.DataFrame, question: str, answer: str) -> np.ndarray:
-    """Vote fraction of one answer: from counts, else from a published column; NaN where nobody answered."""
-    count, total = f"{question}-dr5_{answer}", DecisionTree.total_column(f"{question}-dr5")
-    if count in catalog.columns:
-        if total in catalog.columns:
-            totals = catalog[total].to_numpy(dtype=float)
-        elif question != "rare-features":
-            answers = trees.load("decals_dr5").question(question).answers
-            totals = catalog[[a.column for a in answers]].sum(axis=1).to_numpy(dtype=float)
-        else:
-            raise ValueError(f"ring labels need the column {total!r} beside {count!r}")
-        return catalog[count].to_numpy(dtype=float) / np.where(totals > 0, totals, np.nan)
-    for published in (f"{count}_fraction", f"{question}_{answer}_fraction"):
-        if published in catalog.columns:
-            return catalog[published].to_numpy(dtype=float)
-    raise ValueError(f"ring labels need the column {count!r} (votes) or {published!r}; the catalogue has neither")
 
 
 def _galaxies(ids: np.ndarray, rows: np.ndarray) -> str:

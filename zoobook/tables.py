@@ -16,6 +16,7 @@ TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid") 
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 _WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE][+-]?\d+"
+_BUFFER = 1 << 16  # bytes read at a time of each column
 _CHUNK = 8192  # rows read at a time: 80 MB of 1280 float64 features
 _SHOWN = 10  # examples in a message
 
@@ -196,7 +197,8 @@ def _read_parquet(path: Path, columns: list[str] | None, rows: np.ndarray | None
     columns = _read_parquet_schema(path) if columns is None else columns
     if rows is None:
         return pq.read_table(path, columns=columns).to_pandas(ignore_metadata=True)
-    file, kept, start = pq.ParquetFile(path), [], 0
+    # Without these two settings whole columns of a row group, which may be the whole file, are held in memory at once.
+    file, kept, start = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False), [], 0
     for batch in file.iter_batches(_CHUNK, columns=columns):
         first, last = np.searchsorted(rows, [start, start + len(batch)])
         if last > first:

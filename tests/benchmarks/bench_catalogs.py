@@ -1,4 +1,4 @@
-"""Catalogues of full size: cross-match of 340 thousand with 8.7 million galaxies, and rows out of 340 thousand features.
+"""Catalogues of full size: cross-match of 340 thousand with 8.7 million galaxies, rows out of 340 thousand.
 
     python tests/benchmarks/bench_catalogs.py [share of the full size]
 
@@ -24,22 +24,19 @@ def make_catalogue(path: Path, rows: int) -> None:
     rng = np.random.default_rng(0)
     brick, number = np.divmod(np.arange(rows), 30)
     ids = np.char.add(np.char.add((300_000 + brick).astype(str), "_"), number.astype(str))
-    table = {"dr8_id": pa.array(ids), "ra": rng.uniform(0, 360, rows), "dec": np.degrees(np.arcsin(rng.uniform(-1, 1, rows)))}
+    dec = np.degrees(np.arcsin(rng.uniform(-1, 1, rows)))
+    table = {"dr8_id": pa.array(ids), "ra": rng.uniform(0, 360, rows), "dec": dec}
     for name in ("smooth", "featured-or-disk", "artifact"):
         table[f"smooth-or-featured_{name}_fraction"] = rng.random(rows, np.float32)
     pq.write_table(pa.table(table).take(pa.array(rng.permutation(rows))), path)
 
 
 def make_features(path: Path, rows: int) -> None:
-    """A table of the size and the columns of cnn_features_decals."""
+    """A table of the size and the columns of cnn_features_decals; one row group, as pandas writes it."""
     rng = np.random.default_rng(0)
     names = [f"feat_{i}_pred" for i in range(FEATURES)]
-    schema = pa.schema([("iauname", pa.string()), *((name, pa.float32()) for name in names)])
-    with pq.ParquetWriter(path, schema, compression="none") as writer:
-        for start in range(0, rows, 20_000):
-            count = min(20_000, rows - start)
-            ids = pa.array([f"J{row:09d}" for row in range(start, start + count)])
-            writer.write_table(pa.table([ids, *rng.random((FEATURES, count), np.float32)], schema=schema))
+    ids = pa.array([f"J{row:09d}" for row in range(rows)])
+    pq.write_table(pa.table([ids, *rng.random((FEATURES, rows), np.float32)], names=["iauname", *names]), path)
 
 
 def match_by_id(path: Path, rows: int) -> str:
@@ -69,32 +66,35 @@ def select_features(path: Path, rows: int) -> str:
     return f"{len(ids):,} of {rows:,} galaxies"
 
 
-def measure(task, *arguments) -> None:
-    def run(pipe):
-        started = time.perf_counter()
-        what = task(*arguments)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        pipe.send(f"{task.__name__}: {what}, {time.perf_counter() - started:.0f} s, {peak:.2f} GB")
+def measured(task, pipe, *arguments) -> None:
+    started = time.perf_counter()
+    what = task(*arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    pipe.send(f"{task.__name__}: {what}, {time.perf_counter() - started:.0f} s, {peak:.2f} GB")
 
-    receiver, sender = multiprocessing.Pipe(False)
-    process = multiprocessing.get_context("fork").Process(target=run, args=(sender,))
+
+def run(task, *arguments) -> None:
+    """In a process that holds nothing of this one."""
+    process = multiprocessing.get_context("spawn").Process(target=task, args=arguments)
     process.start()
-    sender.close()
-    print(receiver.recv(), flush=True)
     process.join()
+
+
+def measure(task, *arguments) -> None:
+    receiver, sender = multiprocessing.Pipe(False)
+    run(measured, task, sender, *arguments)
+    print(receiver.recv(), flush=True)
 
 
 if __name__ == "__main__":
     share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     left, right = int(LEFT * share), int(RIGHT * share)
     with tempfile.TemporaryDirectory() as folder:
-        catalogue, features = Path(folder) / "desi.parquet", Path(folder) / "cnn_features_decals/cnn_features_decals.parquet"
-        make = multiprocessing.get_context("fork").Process
+        catalogue = Path(folder) / "desi.parquet"
+        features = Path(folder) / "cnn_features_decals/cnn_features_decals.parquet"
         features.parent.mkdir()
         for target, path, rows in ((make_catalogue, catalogue, right), (make_features, features, left)):
-            maker = make(target=target, args=(path, rows))
-            maker.start()
-            maker.join()
+            run(target, path, rows)
         measure(match_by_id, catalogue, left)
         measure(match_by_position, catalogue, left)
         measure(select_features, features, left)
