@@ -162,18 +162,13 @@ def _names(path: Path) -> list[str]:
     if _CSV_NAME.search(path.name):
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     if _PARQUET_NAME.search(path.name):
-        return list(_read_parquet_schema(path))
+        return _parquet_names(path)
     return list(_read_fits(path).columns)
 
 
-def _read_parquet_schema(path: Path) -> list[str]:
-    schema = pq.read_schema(path)
-    return [name for name in schema.names if name not in _index_columns(schema)]
-
-
-def _index_columns(schema: pa.Schema) -> list[str]:
-    """Columns that pandas made of a row index; an index without a name says nothing about the galaxies."""
-    return [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
+def _parquet_names(path: Path) -> list[str]:
+    """All but the columns that pandas makes of a nameless row index, which says nothing about the galaxies."""
+    return [name for name in pq.read_schema(path).names if not re.fullmatch(r"__index_level_\d+__", name)]
 
 
 def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
@@ -194,7 +189,7 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.
 
 
 def _read_parquet(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
-    columns = _read_parquet_schema(path) if columns is None else columns
+    columns = _parquet_names(path) if columns is None else columns
     if rows is None:
         return pq.read_table(path, columns=columns).to_pandas(ignore_metadata=True)
     # Without these two settings whole columns of a row group, which may be the whole file, are held in memory at once.

@@ -106,7 +106,7 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
     from zoobook.datasets.download import missing
 
     remote, folder = remote_files(name, root)
-    lacking = {file.path for file in missing([file for file in remote if file.hash], folder)}
+    lacking = {file.path for file in missing([file for file in remote if file.hash], folder, thorough=True)}
 
     def state_of(file) -> str:
         if not (folder / file.path).is_file():
@@ -116,7 +116,7 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "path": [str(folder / file.path) for file in remote],
-            "address": [file.url if isinstance(file.url, str) else file.url[0] for file in remote],
+            "address": [file.urls[0] for file in remote],
             "state": [state_of(file) for file in remote],
         }
     )
@@ -186,7 +186,7 @@ def _size(name: str, entry: dict) -> int | None:
         return entry.get("bytes")
     from zoobook.datasets import published
 
-    told = [entry["files"][file.path] for file in published.remote_files(name)]
+    told = [entry["files"][file.path] for file in published.local_files(name, home() / name)]
     sizes = [file.get("bytes", file.get("size")) for file in told]
     return None if None in sizes else sum(sizes)
 

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from string import Formatter
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoobook import catalogs, tables, trees
-from zoobook.datasets.download import RemoteFile, fetch, missing
+from zoobook.datasets.download import RemoteFile, fetch, require
 from zoobook.trees import DecisionTree
 
 _FEATURES = 1280
@@ -26,7 +27,7 @@ def load(
     download: bool = True,
     columns: list[str] | None = None,
     ids: list[str] | pd.Series | None = None,
-    images: str | os.PathLike | None = None,
+    images: bool | str | os.PathLike | None = None,
 ) -> pd.DataFrame:
     """Load a published table as a catalogue.
 
@@ -36,59 +37,64 @@ def load(
 
     Args:
         name: of the data set.
-        root: the folder of the data; its files lie in ``{root}/{name}``.
+        root: the folder of the data; its files lie in ``{root}/{name}``. A table that is there in another of the
+            published formats (``.csv`` instead of ``.parquet``, for instance) is used as it is.
         download: whether files may be fetched.
         columns: read only these, named as in the catalogue, beside ``id_str``; all but the bulky ones by default.
         ids: read only these galaxies. With it, tables larger than memory can be read.
-        images: the folder of the images, which gives the catalogue a ``file_loc``.
+        images: the folder of the images, which gives the catalogue a ``file_loc``; or ``True``: fetch the images of
+            these galaxies out of their archives, and leave out galaxies without. By default only data sets whose
+            images are few do so.
 
     Returns:
-        DataFrame: ``id_str``, the id under its own name too, ``file_loc`` if there are images, and the columns.
+        DataFrame: ``id_str``, ``file_loc`` if there are images, the id under its own name too, and the columns.
 
     Raises:
-        FileNotFoundError: the table is missing, and may not be fetched.
+        FileNotFoundError: the table is missing or damaged, and may not be fetched.
         ValueError: the file lacks columns or rows, or holds what it should not.
         OSError: the file could not be fetched or written.
     """
     from zoobook import datasets
 
     entry = datasets.registry()[name]
-    folder = (datasets.home() if root is None else Path(root).expanduser().absolute()) / name
-    paths = [_table(name, entry, folder, group, download) for group in _groups(entry)]
-    if images is None and (archive := _archive(entry)):
-        images = _unpacked(name, entry, folder, archive, download)
-    wanted = None if ids is None else pd.unique(pd.Series(ids).astype(str))
-    notes: list[str] = []
-    parts = []
-    for path in paths:
-        part = _read(path, entry, columns, wanted, notes)
-        subset = entry["files"].get(path.name, {}).get("subset")
+    root = datasets.home() if root is None else Path(root).expanduser().absolute()
+    pictures = entry.get("images", {})
+    images = pictures.get("always", False) if images is None else images
+    if images and not pictures:
+        raise ValueError(f"of {name!r} no images are known: leave out `images`, or add a column `file_loc` yourself")
+    fields = [field for _, field, _, _ in Formatter().parse(pictures["image"]) if field] if images else []
+    columns = columns if columns is None else [*columns, *fields]
+    files = local_files(name, root / name)
+    fetch(files, root / name, name) if download else require(files, root / name, name)
+
+    wanted, notes, parts = None if ids is None else pd.unique(pd.Series(ids).astype(str)), [], []
+    for file in files:
+        part = _read(root / name / file.path, entry, columns, wanted, notes)
+        subset = entry["files"][file.path].get("subset")
         parts.append(part.assign(published_subset=subset) if subset else part)
     catalog = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    if ids is None:
-        _check_rows(len(catalog), entry, name, paths)
+    if wanted is None:
+        _check_rows(len(catalog), entry, name, root / name)
+    elif len(catalog) < len(wanted):
+        notes.append(f"{name!r} has {len(catalog):,} of the {len(wanted):,} galaxies that were asked for")
     catalog = _unique(catalog, name, notes)
-    if images is not None and "image" in entry:
-        catalog.insert(1, "file_loc", _image_paths(catalog, entry["image"], Path(images).expanduser().absolute()))
+    if images is True:
+        catalog = _with_images(catalog, name, pictures, root, download, notes)
+    elif images:
+        folder = Path(images).expanduser().absolute()
+        rows = catalog[fields].to_dict("records")
+        catalog["file_loc"] = [str(folder / pictures["image"].format_map(row)) for row in rows]
+    front = [column for column in ("id_str", "file_loc") if column in catalog]
+    catalog = catalog[front + [column for column in catalog.columns if column not in front]]
     catalog.attrs["notes"] = notes
     return catalog
 
 
-def remote_files(name: str) -> list[RemoteFile]:
-    """The files of a data set that are fetched: of a table in several formats the first.
-
-    Args:
-        name: of the data set.
-    """
-    from zoobook import datasets
-
-    entry = datasets.registry()[name]
-    archive = _archive(entry)
-    return [_remote(entry, group[0]) for group in _groups(entry)] + ([_remote(entry, archive)] if archive else [])
+# ---- files
 
 
 def local_files(name: str, folder: Path) -> list[RemoteFile]:
-    """The files of a data set as they are on disk, or would be fetched where they are not.
+    """The tables of a data set in the format in which they are on disk, or else in that which is fetched, the first.
 
     Args:
         name: of the data set.
@@ -96,80 +102,33 @@ def local_files(name: str, folder: Path) -> list[RemoteFile]:
     """
     from zoobook import datasets
 
-    entry = datasets.registry()[name]
-    there = [next((file for file in group if (folder / file).is_file()), group[0]) for group in _groups(entry)]
-    archive = _archive(entry)
-    return [_remote(entry, file) for file in there + ([archive] if archive else [])]
+    entry, tables_ = datasets.registry()[name], {}
+    for file, known in entry["files"].items():
+        chosen = tables_.setdefault(known.get("subset"), file)
+        if (folder / file).is_file() and not (folder / chosen).is_file():
+            tables_[known.get("subset")] = file
+    return [_remote(entry["address"], file, entry["files"][file]) for file in tables_.values()]
 
 
-# ---- files
+def _remote(address: str | list[str], file: str, known: dict) -> RemoteFile:
+    addresses = [address] if isinstance(address, str) else address
+    urls = tuple(one.replace("{file}", known.get("at", file)) for one in addresses)
+    return RemoteFile(urls, file, known.get("bytes"), known.get("hash"))
 
 
-def _groups(entry: dict) -> list[list[str]]:
-    """The tables of a data set, each with the formats in which it comes, the best first."""
-    tables_ = [file for file in entry["files"] if not _is_archive(file)]
-    subsets = {entry["files"][file].get("subset") for file in tables_}
-    return [[file for file in tables_ if entry["files"][file].get("subset") == subset] for subset in sorted(
-        subsets, key=str, reverse=True)]  # train before test
+def _with_images(
+    catalog: pd.DataFrame, name: str, pictures: dict, root: Path, download: bool, notes: list[str]
+) -> pd.DataFrame:
+    from zoobook.datasets.archives import images_for
 
-
-def _archive(entry: dict) -> str | None:
-    return next((file for file in entry["files"] if _is_archive(file)), None)
-
-
-def _is_archive(file: str) -> bool:
-    return file.endswith((".tar.gz", ".zip"))
-
-
-def _remote(entry: dict, file: str) -> RemoteFile:
-    known = entry["files"][file]
-    addresses = entry["address"] if isinstance(entry["address"], list) else [entry["address"]]
-    urls = tuple(address.replace("{file}", known.get("at", file)) for address in addresses)
-    return RemoteFile(urls if len(urls) > 1 else urls[0], file, known.get("bytes"), known.get("hash"))
-
-
-def by_hand(file: RemoteFile, folder: Path) -> str:
-    """How to fetch a file without this package.
-
-    Args:
-        file: the file.
-        folder: where the files of its data set lie.
-    """
-    address = file.url if isinstance(file.url, str) else file.url[0]
-    return f"download {address} and save it as {folder / file.path}"
-
-
-def _table(name: str, entry: dict, folder: Path, group: list[str], download: bool) -> Path:
-    """The table on disk, in whichever format; fetched, if it is not there."""
-    there = next((file for file in group if (folder / file).is_file()), group[0])
-    return _present(name, _remote(entry, there), folder, download)
-
-
-def _present(name: str, file: RemoteFile, folder: Path, download: bool) -> Path:
-    if download:
-        fetch([file], folder, name, by_hand(file, folder))
-    elif not (folder / file.path).is_file():
-        raise FileNotFoundError(
-            f"the data set {name!r} is not on disk: {folder / file.path} is missing. Allow the download, or "
-            f"{by_hand(file, folder)}"
-        )
-    elif file.hash and missing([file], folder):
-        raise ValueError(
-            f"{folder / file.path} is damaged: its content is not that of the published file ({file.hash}). "
-            f"Delete it and allow the download, or {by_hand(file, folder)}"
-        )
-    return folder / file.path
-
-
-def _unpacked(name: str, entry: dict, folder: Path, archive: str, download: bool) -> Path:
-    """The folder of the images, taken out of their archive if that has not been done."""
-    from zoobook.datasets import archives
-
-    done = folder / f".{archive}.unpacked"
-    if not done.exists():
-        archives.extract(_present(name, _remote(entry, archive), folder, download), folder)
-        done.touch()
-    return folder
+    archives = [_remote(pictures["address"], file, known) for file, known in pictures["archives"].items()]
+    folder = root / pictures["folder"]
+    catalog, lacking = images_for(catalog, archives, folder, pictures["image"], f"images of {name}", download)
+    if len(lacking):
+        first = lacking.iloc[0]
+        _say(notes, f"{len(lacking):,} galaxies of {name!r} left out: they have no image (such as {first['id_str']!r}: "
+                    f"{first['cause']})")
+    return catalog
 
 
 # ---- columns
@@ -200,14 +159,10 @@ def _read(
     if ids is not None:
         found = pc.is_in(tables.id_column(path, entry["id"], str(path)), value_set=pa.array(ids, pa.string()))
         rows = np.flatnonzero(found.to_numpy(zero_copy_only=False))
-        if len(rows) < len(ids):
-            notes.append(f"{path.name} has {len(rows):,} of the {len(ids):,} galaxies that were asked for")
     table = tables.read(path, [entry["id"], *ours], rows)
-    id_str = tables.id_array(table[entry["id"]], str(path), entry["id"]).to_numpy(zero_copy_only=False)
-    table = table.rename(columns=ours).drop(columns="id_str", errors="ignore")
-    if entry["id"] in table:
-        table[entry["id"]] = id_str
-    table.insert(0, "id_str", id_str)
+    exact = tables.id_array(table[entry["id"]], str(path), entry["id"]).to_numpy(zero_copy_only=False)
+    named = {"id_str": exact, entry["id"]: exact} if columns is None or entry["id"] in columns else {"id_str": exact}
+    table = pd.concat([pd.DataFrame(named), table[list(ours)].rename(columns=ours)], axis=1)
     for column in set(entry.get("booleans", [])) & set(table.columns):
         table[column] = _booleans(table[column], path)
     if entry["holds"] == "votes":
@@ -220,10 +175,9 @@ def _our_name(name: str, entry: dict, tree: DecisionTree | None) -> str:
     if entry["holds"] == "features":
         return re.sub(r"^feat_(\d+)_pred$", r"feat_\1", name)
     for code, new in entry.get("rename", {}).items():
-        if name == f"{code}_count":
-            name = new
-        elif re.fullmatch(rf"{code}_(weight|fraction|weighted_fraction|debiased|flag)", name):
-            name = new + name.removeprefix(code)
+        if name.startswith(f"{code}_"):
+            name = new + name.removeprefix(code).removesuffix("_count")
+            break
     question, underscore, rest = name.partition("_")
     if tree is None or not underscore or not tree.suffix:
         return name
@@ -298,18 +252,22 @@ def _unique(catalog: pd.DataFrame, name: str, notes: list[str]) -> pd.DataFrame:
     again = catalog["id_str"].duplicated().to_numpy()
     if again.any():
         first = catalog["id_str"].to_numpy()[again][0]
-        sentence = f"{again.sum():,} rows of {name!r} left out: their ids occur in earlier rows (such as {first!r})"
-        notes.append(sentence)
-        warnings.warn(sentence, stacklevel=4)
+        _say(notes, f"{again.sum():,} rows of {name!r} left out: earlier rows have their ids (such as {first!r})")
         catalog = catalog[~again].reset_index(drop=True)
     return catalog
 
 
-def _check_rows(rows: int, entry: dict, name: str, paths: list[Path]) -> None:
+def _say(notes: list[str], sentence: str) -> None:
+    """Note, and say at once, that rows are left out."""
+    notes.append(sentence)
+    warnings.warn(sentence, stacklevel=4)
+
+
+def _check_rows(rows: int, entry: dict, name: str, folder: Path) -> None:
     if isinstance(entry["rows"], int) and rows < entry["rows"]:
         raise ValueError(
-            f"{', '.join(map(str, paths))}: {rows:,} galaxies, but {name!r} has {entry['rows']:,}. "
-            "Was the file cut off? Delete it and load again."
+            f"the table in {folder} has {rows:,} galaxies, but {name!r} has {entry['rows']:,}. Was the file cut off? "
+            "Delete it and load again."
         )
 
 
@@ -323,10 +281,3 @@ def _booleans(values: pd.Series, path: Path) -> pd.Series:
         row = bad.idxmax()
         raise ValueError(f"{path}: `{values.name}` is neither true nor false in row {row}: {values[row]}")
     return made.astype("boolean" if made.isna().any() else bool)
-
-
-def _image_paths(catalog: pd.DataFrame, pattern: str, folder: Path) -> list[str]:
-    fields = [field for field in catalog.columns if f"{{{field}}}" in pattern]
-    parts = zip(catalog["id_str"], *(catalog[field] for field in fields), strict=True)
-    return [os.path.join(folder, pattern.format(id=name, **dict(zip(fields, values, strict=True))))
-            for name, *values in parts]

@@ -109,7 +109,7 @@ def rebuild(
     labelled = catalogs.ring_labels(votes, rule)
     notes = [f"{len(votes) - len(labelled):,} of {len(votes):,} galaxies left out: no label by the {rule} rule"]
     if rule == "basic":
-        chosen = catalogs.ring_labels(labelled[_basic_cuts(labelled)], rule, balance=True, seed=seed)
+        chosen = catalogs.ring_labels(labelled[basic_cuts(labelled)], rule, balance=True, seed=seed)
         chosen = catalogs.split(chosen, seed=seed).assign(repeats=1)
     else:
         chosen = _advanced_sample(labelled, seed)
@@ -117,6 +117,23 @@ def rebuild(
     chosen = chosen.reset_index(drop=True)
     chosen.attrs["notes"] = notes
     return chosen
+
+
+def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
+    """Which galaxies the basic catalogue was cut to: featured, not edge-on, without spiral arms.
+
+    Args:
+        catalog: a catalogue with votes or fractions.
+
+    Returns:
+        ndarray: [N] bool.
+    """
+    fraction = catalogs.vote_fraction
+    return (
+        (fraction(catalog, "smooth-or-featured", "featured-or-disk") > 0.6)
+        & (fraction(catalog, "disk-edge-on", "no") > 0.75)
+        & (fraction(catalog, "has-spiral-arms", "no") > 0.5)
+    )
 
 
 def remote_files(base_url: str) -> list[RemoteFile]:
@@ -145,15 +162,6 @@ def folder(root: Path) -> Path:
         root: the home of all data sets, or a copy of the repository.
     """
     return root if (root / registry()["rings"]["catalogue"]["path"]).is_file() else root / "rings"
-
-
-def _basic_cuts(catalog: pd.DataFrame) -> pd.Series:
-    fraction = catalogs.vote_fraction
-    return (
-        (fraction(catalog, "smooth-or-featured", "featured-or-disk") > 0.6)
-        & (fraction(catalog, "disk-edge-on", "no") > 0.75)
-        & (fraction(catalog, "has-spiral-arms", "no") > 0.5)
-    )
 
 
 def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
