@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoobook import catalogs, datasets
+from zoobook import catalogs, datasets, trees
 from zoobook.datasets import rings
 
 
@@ -87,5 +87,5 @@ def test_rings_of_the_simulated_survey(tmp_path):
     votes = datasets.load("simulated", root=tmp_path, n_galaxies=300, image_size=16)
     catalog = datasets.load("rings_advanced", votes=votes)
     assert {"ring", "subset", "repeats", "file_loc"} <= set(catalog.columns) and catalog.attrs["notes"]
-    fraction = catalogs.vote_fraction(catalog, "rare-features", "ring")
+    fraction = catalogs.vote_fraction(catalog, trees.load("decals_dr5"), "rare-features_ring")
     assert ((fraction > 0.25) == (catalog["ring"] == 1)).all() and (fraction[catalog["ring"] == 0] < 0.05).all()

@@ -230,12 +230,13 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
     """
     if rule not in ("basic", "advanced"):
         raise ValueError(f"there is no ring rule {rule!r}; the rules are 'basic' and 'advanced'")
-    ring = vote_fraction(catalog, "rare-features", "ring")
+    tree = trees.load("decals_dr5")
+    ring = vote_fraction(catalog, tree, "rare-features_ring")
     if rule == "basic":
         label, keep = ring > 0, np.isfinite(ring)
     else:
-        featured = vote_fraction(catalog, "smooth-or-featured", "featured-or-disk")
-        face_on = vote_fraction(catalog, "disk-edge-on", "no")
+        featured = vote_fraction(catalog, tree, "smooth-or-featured_featured-or-disk")
+        face_on = vote_fraction(catalog, tree, "disk-edge-on_no")
         label = ring > 0.25
         keep = (label | (ring < 0.05)) & (featured > 0.25) & (face_on > 0.75)  # false where a fraction is NaN
     labelled = catalog[keep].assign(ring=label[keep].astype(np.int64))
@@ -262,15 +263,14 @@ def shuffled(catalog: pd.DataFrame, seed: str) -> np.ndarray:
     return np.argsort(_uniform(check_ids(catalog), f"{seed}:"), kind="stable")
 
 
-def vote_fraction(catalog: pd.DataFrame, question: str, answer: str, suffix: str = "-dr5") -> np.ndarray:
-    """Share of the volunteers who gave an answer: from counts, else from a published column of fractions.
+def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
+    """Share of those asked who gave an answer: from counts, else from a published column of fractions.
 
     Args:
-        catalog: a catalogue with ``{question}{suffix}_{answer}`` and the other answers, or with a total, or with
-            ``…_fraction`` (with or without the suffix).
-        question: the question, without suffix.
-        answer: the answer.
-        suffix: of the campaign.
+        catalog: a catalogue with the counts of all answers to the question, or of this one and the total, or with
+            ``…_fraction`` (with or without the campaign's suffix).
+        tree: the decision tree.
+        answer: such as ``"bar_strong"``, without suffix; of a question outside the tree the total is needed.
 
     Returns:
         ndarray: [N] float64; NaN where nobody answered.
@@ -278,19 +278,18 @@ def vote_fraction(catalog: pd.DataFrame, question: str, answer: str, suffix: str
     Raises:
         ValueError: there are neither counts nor fractions.
     """
-    count, total = f"{question}{suffix}_{answer}", DecisionTree.total_column(f"{question}{suffix}")
+    question, _, name = answer.partition("_")
+    count, total = f"{question}{tree.suffix}_{name}", tree.total_column(f"{question}{tree.suffix}")
     if count in catalog.columns:
+        answers = [a.column for q in tree.questions if q.name == f"{question}{tree.suffix}" for a in q.answers]
         if total in catalog.columns:
             totals = catalog[total].to_numpy(dtype=float)
+        elif answers and set(answers) <= set(catalog.columns):
+            totals = catalog[answers].sum(axis=1).to_numpy(dtype=float)
         else:
-            answers = next((q.answers for t in map(trees.load, trees.names()) for q in t.questions
-                            if q.name == f"{question}{suffix}"), ())
-            absent = [a.column for a in answers if a.column not in catalog.columns]
-            if not answers or absent:
-                raise ValueError(f"the column {total!r} is missing beside {count!r}")
-            totals = catalog[[a.column for a in answers]].sum(axis=1).to_numpy(dtype=float)
+            raise ValueError(f"the column {total!r} is missing beside {count!r}, so shares cannot be told")
         return catalog[count].to_numpy(dtype=float) / np.where(totals > 0, totals, np.nan)
-    for published in (f"{count}_fraction", f"{question}_{answer}_fraction"):
+    for published in (f"{count}_fraction", f"{answer}_fraction"):
         if published in catalog.columns:
             return catalog[published].to_numpy(dtype=float)
     raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {published!r}")

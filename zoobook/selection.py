@@ -83,8 +83,8 @@ def fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarr
     Raises:
         ValueError: the tree has no such answer, or the catalogue nothing on it.
     """
-    question, name = _known(tree, answer)
-    return catalogs.vote_fraction(catalog, question, name, tree.suffix)
+    _check(tree, answer)
+    return catalogs.vote_fraction(catalog, tree, answer)
 
 
 def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
@@ -103,8 +103,7 @@ def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np
     Raises:
         ValueError: the tree has no such answer, or the catalogue nothing on it, or on an answer that leads to it.
     """
-    question, _ = _known(tree, answer)
-    asked = asked_fraction(catalog, tree, question)
+    asked = asked_fraction(catalog, tree, answer.partition("_")[0])
     return np.where(asked == 0, 0.0, asked * fraction(catalog, tree, answer))
 
 
@@ -216,11 +215,9 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
     return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))
 
 
-def _known(tree: DecisionTree, answer: str) -> tuple[str, str]:
-    """The question, without suffix, and the name of an answer."""
+def _check(tree: DecisionTree, answer: str) -> None:
+    """Refuse an answer that the tree does not have."""
     question, _, name = answer.partition("_")
-    known = tree.question(question)
-    names = [one.name for one in known.answers]
+    names = [one.name for one in tree.question(question).answers]
     if name not in names:
         raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {', '.join(names)}")
-    return known.name.removesuffix(tree.suffix), name

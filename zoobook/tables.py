@@ -16,8 +16,8 @@ TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid") 
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 _WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE][+-]?\d+"
-_BUFFER = 1 << 16  # bytes read at a time of each column
-_CHUNK = 8192  # rows read at a time: 80 MB of 1280 float64 features
+_CHUNK = 8192  # rows of a CSV read at a time
+_VALUES = 1 << 22  # of a parquet file decoded at a time: 32 MB of float64
 _SHOWN = 10  # examples in a message
 
 
@@ -192,15 +192,24 @@ def _read_parquet(path: Path, columns: list[str] | None, rows: np.ndarray | None
     columns = _parquet_names(path) if columns is None else columns
     if rows is None:
         return pq.read_table(path, columns=columns).to_pandas(ignore_metadata=True)
-    # Without these two settings whole columns of a row group, which may be the whole file, are held in memory at once.
-    file, kept, start = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False), [], 0
-    for batch in file.iter_batches(_CHUNK, columns=columns):
-        first, last = np.searchsorted(rows, [start, start + len(batch)])
+    file = pq.ParquetFile(path, pre_buffer=False)
+    groups, start = [file.schema_arrow.empty_table().select(columns)], 0
+    for number in range(file.num_row_groups):
+        length = file.metadata.row_group(number).num_rows
+        first, last = np.searchsorted(rows, [start, start + length])
         if last > first:
-            kept.append(batch.take(pa.array(rows[first:last] - start)))
-        start += len(batch)
-    table = pa.Table.from_batches(kept, schema=kept[0].schema) if kept else file.schema_arrow.empty_table()
-    return table.select(columns).to_pandas(ignore_metadata=True, self_destruct=True)
+            wanted = pa.array(rows[first:last] - start)
+            # A row group may be the whole file: of it, so many columns at a time as hold few values.
+            width = max(1, _VALUES // length)
+            blocks = [columns[i : i + width] for i in range(0, len(columns), width)]
+            taken = {}
+            for block in blocks:
+                part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
+                taken |= {name: part.column(name) for name in block}
+            groups.append(pa.table(taken))
+        start += length
+    table = pa.concat_tables(groups[1:] or groups)
+    return table.to_pandas(ignore_metadata=True, self_destruct=True)
 
 
 def _read_fits(path: Path) -> pd.DataFrame:

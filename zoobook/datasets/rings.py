@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs
+from zoobook import catalogs, trees
 from zoobook.datasets import home, registry
 from zoobook.datasets.download import RemoteFile, fetch, missing
 
@@ -128,11 +128,11 @@ def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
     Returns:
         ndarray: [N] bool.
     """
-    fraction = catalogs.vote_fraction
+    tree = trees.load("decals_dr5")
     return (
-        (fraction(catalog, "smooth-or-featured", "featured-or-disk") > 0.6)
-        & (fraction(catalog, "disk-edge-on", "no") > 0.75)
-        & (fraction(catalog, "has-spiral-arms", "no") > 0.5)
+        (catalogs.vote_fraction(catalog, tree, "smooth-or-featured_featured-or-disk") > 0.6)
+        & (catalogs.vote_fraction(catalog, tree, "disk-edge-on_no") > 0.75)
+        & (catalogs.vote_fraction(catalog, tree, "has-spiral-arms_no") > 0.5)
     )
 
 
