@@ -122,6 +122,42 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
     )
 
 
+def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
+    """Bring the files of a data set to disk without reading them.
+
+    Args:
+        name: of a data set that is downloaded.
+        root: the folder of the data; :func:`home` by default.
+
+    Returns:
+        Path: the folder where its files are.
+
+    Raises:
+        ValueError: the name is unknown, or the data set is made here, not downloaded.
+        OSError: files could not be fetched or written; what is finished is kept for the next time.
+    """
+    from zoobook.datasets import download
+
+    remote, folder = remote_files(name, root)
+    download.fetch(remote, folder, name)
+    return folder
+
+
+def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
+    """The folder where a data set is kept, whether it is there or not.
+
+    Args:
+        name: of the data set.
+        root: the folder of the data; :func:`home` by default.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if "address" in known(name):
+        return remote_files(name, root)[1]
+    return (home() if root is None else Path(root).expanduser().absolute()) / name
+
+
 def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list, Path]:
     """The files of a data set that is downloaded, and the folder where they belong.
 
