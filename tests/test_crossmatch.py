@@ -100,6 +100,17 @@ def test_of_a_file_only_what_is_asked_for_is_added(tmp_path):
         crossmatch.by_id(left, tmp_path / "none.csv")
 
 
+def test_near_pairs():
+    arcsec = 1 / 3600
+    catalog = pd.DataFrame({"id_str": list("abcde"), "ra": [0.0, 359.9999, 10, 10, 10], "dec": [0, 0, 5, 5, 6]})
+    catalog.loc[3, "dec"] += 0.8 * arcsec
+    pairs = crossmatch.near_pairs(catalog, radius_arcsec=1)
+    assert pairs[["id_str", "id_str_right"]].to_numpy().tolist() == [["a", "b"], ["c", "d"]]
+    np.testing.assert_allclose(pairs["separation_arcsec"], [0.36, 0.8], rtol=1e-6)
+    with pytest.raises(ValueError, match="radius_arcsec must be positive"):
+        crossmatch.near_pairs(catalog, 0)
+
+
 def test_report():
     left, right = pd.DataFrame({"id_str": ["1", "2"]}), pd.DataFrame({"id_str": ["2", "3", "3"]})
     table = crossmatch.report(crossmatch.by_id(left, right))

@@ -128,6 +128,32 @@ def by_position(
     return joined
 
 
+def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFrame:
+    """Pairs of rows of one table that lie close together: often one galaxy under two names.
+
+    Args:
+        catalog: a table with ``id_str``, ``ra`` and ``dec`` (degrees, ICRS).
+        radius_arcsec: the largest separation, in arcseconds.
+
+    Returns:
+        DataFrame: ``id_str``, ``id_str_right`` and ``separation_arcsec``, each pair once.
+
+    Raises:
+        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
+    """
+    if not radius_arcsec > 0:
+        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    import astropy.units as u
+
+    sky, ids = _positions(catalog, "the catalogue"), catalog["id_str"].to_numpy()
+    first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
+    once = first < second
+    return pd.DataFrame({
+        "id_str": ids[first[once]], "id_str_right": ids[second[once]],
+        "separation_arcsec": separation[once].to_value(u.arcsec),
+    })  # fmt: skip
+
+
 def report(joined: pd.DataFrame) -> pd.DataFrame:
     """How a cross-match went, as a small table.
 
