@@ -260,7 +260,7 @@ def _unique(catalog: pd.DataFrame, name: str, notes: list[str]) -> pd.DataFrame:
 def _say(notes: list[str], sentence: str) -> None:
     """Note, and say at once, that rows are left out."""
     notes.append(sentence)
-    warnings.warn(sentence, stacklevel=4)
+    warnings.warn(sentence, stacklevel=5)  # at whoever called datasets.load
 
 
 def _check_rows(rows: int, entry: dict, name: str, folder: Path) -> None:
