@@ -100,9 +100,29 @@ def test_of_a_file_only_what_is_asked_for_is_added(tmp_path):
         crossmatch.by_id(left, tmp_path / "none.csv")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_beyond_memory_finds_the_same(tmp_path):
+    lsdb = pytest.importorskip("lsdb", reason="needs the `sky` extra")
+    rng = np.random.default_rng(0)
+    left = pd.DataFrame({"id_str": [f"l{i}" for i in range(300)], "ra": rng.uniform(-2, 2, 300) % 360})
+    left["dec"] = rng.uniform(-2, 2, 300)  # across the edges of the pieces of sky
+    right = left[:200].assign(id_str=[f"r{i}" for i in range(200)], mag=17.5)
+    right["dec"] += rng.normal(0, 0.7, 200) / 3600
+    expected = crossmatch.by_position(left, right, radius_arcsec=1)
+    lsdb.from_dataframe(right, ra_column="ra", dec_column="dec").write_catalog(tmp_path / "right", catalog_name="right")
+
+    folder = crossmatch.by_position_hats(left, tmp_path / "right", tmp_path / "joined", radius_arcsec=1)
+    joined = lsdb.open_catalog(folder).compute().set_index("id_str").loc[expected["id_str"]]
+    assert 100 < len(joined) == len(expected) < 200
+    assert joined["id_str_right"].tolist() == expected["id_str_right"].tolist() and (joined["mag"] == 17.5).all()
+    np.testing.assert_allclose(joined["_dist_arcsec"], expected["separation_arcsec"], atol=1e-4)
+    with pytest.raises(FileExistsError, match="joined exists"):
+        crossmatch.by_position_hats(left, right, tmp_path / "joined")
+
+
 def test_near_pairs():
     arcsec = 1 / 3600
-    catalog = pd.DataFrame({"id_str": list("abcde"), "ra": [0.0, 359.9999, 10, 10, 10], "dec": [0, 0, 5, 5, 6]})
+    catalog = pd.DataFrame({"id_str": list("abcde"), "ra": [0.0, 359.9999, 10, 10, 10], "dec": [0.0, 0, 5, 5, 6]})
     catalog.loc[3, "dec"] += 0.8 * arcsec
     pairs = crossmatch.near_pairs(catalog, radius_arcsec=1)
     assert pairs[["id_str", "id_str_right"]].to_numpy().tolist() == [["a", "b"], ["c", "d"]]

@@ -6,6 +6,7 @@ a catalogue of millions of galaxies needs little memory.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,62 @@ def by_position(
         "contested": len(rows) - len(chosen),
     }
     return joined
+
+
+def by_position_hats(
+    left: pd.DataFrame | str | os.PathLike,
+    right: pd.DataFrame | str | os.PathLike,
+    out: str | os.PathLike,
+    radius_arcsec: float = 1.0,
+) -> Path:
+    """Join catalogues that no memory can hold, by position, with LSDB (``pip install "zoobook[sky]"``).
+
+    Tens of millions of positions fit into :func:`by_position`; this is for more. LSDB reads catalogues in the HATS
+    format, which is cut into pieces of the sky, and works on a few pieces at a time, on all processor cores or, with a
+    Dask client, on many machines. Unlike :func:`by_position`, it may give one partner to several rows of ``left``.
+
+    Args:
+        left: a table with ``ra`` and ``dec`` (degrees), or a catalogue on disk in the HATS format.
+        right: the same; one on disk needs a margin cache at least as wide as the radius, or partners beyond the edge of
+            a piece are lost.
+        out: a folder to write to, which must not exist.
+        radius_arcsec: the largest separation, in arcseconds.
+
+    Returns:
+        Path: the joined catalogue, in the HATS format (parquet files in folders, which pandas reads too): the columns
+        of ``left``, those of ``right`` with ``_right`` where both have them, and ``_dist_arcsec``.
+
+    Raises:
+        ImportError: LSDB is not installed.
+        ValueError: the radius is not positive, or positions are missing.
+        FileExistsError: there is something at ``out``.
+    """
+    if not radius_arcsec > 0:
+        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    out = Path(out).expanduser().absolute()
+    if out.exists():
+        raise FileExistsError(f"{out} exists: choose another folder for the joined catalogue, or delete it")
+    try:
+        import lsdb
+    except ImportError:
+        raise ImportError('lsdb is not installed: pip install "zoobook[sky]"') from None
+
+    def opened(table, where: str):
+        if not isinstance(table, pd.DataFrame):
+            return lsdb.open_catalog(table)
+        _positions(table, where)
+        return lsdb.from_dataframe(table, ra_column="ra", dec_column="dec", margin_threshold=max(5.0, radius_arcsec))
+
+    sides = opened(left, "the left table"), opened(right, "the right table")
+    joined = sides[0].crossmatch(
+        sides[1], n_neighbors=1, radius_arcsec=radius_arcsec, suffixes=("", "_right"),
+        suffix_method="overlapping_columns",
+    )  # fmt: skip
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    joined.write_catalog(part, catalog_name=out.name)
+    os.replace(part, out)
+    return out
 
 
 def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFrame:
