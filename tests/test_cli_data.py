@@ -48,6 +48,14 @@ def test_where_fetch_and_verify(run, tmp_path):
     assert damaged.exit_code == 1 and damaged.stdout.split()[0] == "damaged"
 
 
+def test_it_is_a_part_of_zoobook(run, tmp_path):
+    from zoobook.cli import app as whole
+
+    assert CliRunner().invoke(whole, ["data", "where"]).stdout.strip() == str(tmp_path)
+    wrong = CliRunner().invoke(whole, ["data", "where", "gz22"])
+    assert wrong.exit_code == 1 and "Did you mean 'gz2'?" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_mistakes(run):
     for command in ("fetch", "verify", "where"):
         assert "Did you mean 'gz2'?" in str(run(command, "gz22").exception)

@@ -100,6 +100,7 @@ def test_of_a_file_only_what_is_asked_for_is_added(tmp_path):
         crossmatch.by_id(left, tmp_path / "none.csv")
 
 
+@pytest.mark.nightly  # LSDB compiles itself for half a minute
 @pytest.mark.filterwarnings("ignore")
 def test_beyond_memory_finds_the_same(tmp_path):
     lsdb = pytest.importorskip("lsdb", reason="needs the `sky` extra")
