@@ -1,4 +1,4 @@
-"""Catalogues: reading, checking, splitting, labelling, cross-matching."""
+"""Catalogues: reading, checking, splitting, labelling."""
 
 import numpy as np
 import pandas as pd
@@ -267,46 +267,6 @@ def test_balanced_rings_do_not_depend_on_the_order():
     assert set(catalogs.ring_labels(frame, balance=True, seed=4)["id_str"]) != set(chosen["id_str"])
     shares = catalogs.split(chosen[chosen["ring"] == 0], seed=3)["subset"].value_counts(normalize=True)
     assert abs(shares["train"] - 0.7) < 0.06  # the choice is independent of the split
-
-
-def test_crossmatch_by_id():
-    left = pd.DataFrame({"id_str": ["1", "2", "3", "2"], "x": [1, 2, 3, 4]})
-    right = pd.DataFrame({"id_str": [3, 2, 9], "x": [30, 20, 90], "y": [1.0, 2.0, 3.0]})
-    joined = catalogs.crossmatch(left, right)
-    assert joined.to_dict("list") == {"id_str": ["2", "3"], "x": [2, 3], "x_right": [20, 30], "y": [2.0, 1.0]}
-    assert joined.attrs["report"] == {
-        "matched": 2,
-        "left_only": 1,
-        "right_only": 1,
-        "left_repeated": 1,
-        "right_repeated": 0,
-    }
-    with pytest.raises(ValueError, match="the right table: the ids in `id_str` are floating"):
-        catalogs.crossmatch(left, right.astype({"id_str": float}))
-    with pytest.raises(ValueError, match="the right table has no column `iauname`"):
-        catalogs.crossmatch(left.assign(iauname="a"), right, on="iauname")
-
-
-def test_crossmatch_on_the_sky():
-    arcsec = 1 / 3600
-    left = pd.DataFrame(
-        {"id_str": list("abcd"), "ra": [359.9999, 10, 10, 50], "dec": [0, 60, 60 + 0.2 * arcsec, -89.9999]}
-    )
-    right = pd.DataFrame(
-        {"id_str": list("wxyz"), "ra": [0.0, 10 + 0.6 * arcsec, 230.0, 80], "dec": [0, 60, -89.9999, 0]}
-    )
-    joined = catalogs.crossmatch_sky(left, right, radius_arcsec=1)
-    # a matches across 0 h; b and c both lie nearest to x; d and y lie on two sides of the pole, 0.72" apart
-    assert joined["id_str"].tolist() == ["a", "b", "d"] and joined["id_str_right"].tolist() == ["w", "x", "y"]
-    np.testing.assert_allclose(joined["separation_arcsec"], [0.36, 0.3, 0.72], rtol=1e-4)
-    assert joined.attrs["report"] == {"matched": 3, "left_only": 1, "right_only": 1, "contested": 1}
-    assert len(catalogs.crossmatch_sky(left, right.iloc[:0])) == 0
-    with pytest.raises(
-        ValueError, match=r"the left table: `dec` is missing or not within -90 … 90 degrees in 1 rows.*: 2"
-    ):
-        catalogs.crossmatch_sky(left.assign(dec=[0, 0, np.nan, 0]), right)
-    with pytest.raises(ValueError, match="radius_arcsec must be positive"):
-        catalogs.crossmatch_sky(left, right, radius_arcsec=0)
 
 
 def test_real_rings(shared):

@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 _PARTS = (
-    "architectures", "augment", "catalogs", "chapters", "datasets", "evaluation", "images", "inference", "plots",
-    "representations", "runs", "simulation", "training", "trees", "votes", "weights",
+    "architectures", "augment", "catalogs", "chapters", "crossmatch", "datasets", "evaluation", "images", "inference",
+    "plots", "representations", "runs", "selection", "simulation", "tables", "training", "trees", "votes", "weights",
 )
 __all__ = ["load_framework", *_PARTS]
 

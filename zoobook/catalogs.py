@@ -1,4 +1,4 @@
-"""Catalogues: one row a galaxy, read from any common table, checked, split, cross-matched and labelled.
+"""Catalogues: one row a galaxy, read from any common table, checked, split and labelled.
 
 A catalogue is a pandas DataFrame with ``id_str`` (text, unique), usually ``file_loc`` (path of the image), and one
 column of votes for each answer of a decision tree: whole numbers, 0 where nobody answered.
@@ -8,18 +8,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from zoobook import trees
+from zoobook import tables, trees
+from zoobook.tables import listed
 from zoobook.trees import DecisionTree
 
-FITS_NAME = re.compile(r"\.(fits?|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 _ID_COLUMNS = ("id_str", "iauname")
-_WRITTEN_AS_FLOAT = re.compile(r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE][+-]?\d+")
 _SHOWN = 5  # examples in a message
 
 
@@ -46,12 +44,12 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
         catalog, where, folder = source.reset_index(drop=True), "the table", None
     else:
         path = Path(source).expanduser().absolute()
-        catalog, where, folder = _read_file(path), str(path), path.parent
+        catalog, where, folder = tables.read(path), str(path), path.parent
     column = next((name for name in _ID_COLUMNS if name in catalog.columns), None)
     if column is None:
         raise ValueError(
             f"{where} has neither `id_str` nor `iauname`, so its galaxies have no id. "
-            f"Rename the column that names them; there are: {_list(catalog.columns)}."
+            f"Rename the column that names them; there are: {listed(catalog.columns)}."
         )
     ids = check_ids(catalog, where, column)
     catalog = catalog.drop(columns="id_str", errors="ignore")
@@ -85,13 +83,13 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
     Raises:
         ValueError: the column is absent; ids are missing, repeated, or floating-point numbers.
     """
-    ids = _as_text(catalog, where, column)
+    ids = tables.id_column(catalog, column, where).to_numpy(zero_copy_only=False)
     repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
     if repeated.any():
         rows: dict[str, list[int]] = {}
         for row in np.flatnonzero(repeated):
             rows.setdefault(ids[row], []).append(int(row))
-        shown = "; ".join(f"{name!r} in rows {_list(where_)}" for name, where_ in list(rows.items())[:_SHOWN])
+        shown = "; ".join(f"{name!r} in rows {listed(where_)}" for name, where_ in list(rows.items())[:_SHOWN])
         raise ValueError(
             f"{where}: {len(rows)} ids of `{column}` occur more than once, but each galaxy needs its own: {shown}"
             f"{' …' if len(rows) > _SHOWN else ''} (rows count from 0). Drop the repeated rows."
@@ -116,10 +114,10 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     absent = [column for column in tree.label_columns if column not in catalog.columns]
     if absent:
         close = difflib.get_close_matches(absent[0], [str(c) for c in catalog.columns], n=1)
-        hint = f"the closest column there is is {close[0]!r}" if close else f"there are: {_list(catalog.columns)}"
+        hint = f"the closest column there is is {close[0]!r}" if close else f"there are: {listed(catalog.columns)}"
         raise ValueError(
             f"{len(absent)} of the {len(tree.label_columns)} vote columns of tree {tree.name!r} are missing: "
-            f"{_list(absent)}. For {absent[0]!r}, {hint}."
+            f"{listed(absent)}. For {absent[0]!r}, {hint}."
         )
     votes = np.empty((len(catalog), len(tree.label_columns)), dtype=np.int64)
     problems, first, bad_cells = [], None, 0
@@ -232,18 +230,19 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
     """
     if rule not in ("basic", "advanced"):
         raise ValueError(f"there is no ring rule {rule!r}; the rules are 'basic' and 'advanced'")
-    ring = _fraction(catalog, "rare-features", "ring")
+    tree = trees.load("decals_dr5")
+    ring = vote_fraction(catalog, tree, "rare-features_ring")
     if rule == "basic":
         label, keep = ring > 0, np.isfinite(ring)
     else:
-        featured = _fraction(catalog, "smooth-or-featured", "featured-or-disk")
-        face_on = _fraction(catalog, "disk-edge-on", "no")
+        featured = vote_fraction(catalog, tree, "smooth-or-featured_featured-or-disk")
+        face_on = vote_fraction(catalog, tree, "disk-edge-on_no")
         label = ring > 0.25
         keep = (label | (ring < 0.05)) & (featured > 0.25) & (face_on > 0.75)  # false where a fraction is NaN
     labelled = catalog[keep].assign(ring=label[keep].astype(np.int64))
     if balance:
         # another prefix than in `split`, or else the choice would follow the subsets
-        order = np.argsort(_uniform(check_ids(labelled), f"balance:{seed}:"), kind="stable")
+        order = shuffled(labelled, f"balance:{seed}")
         rings = labelled["ring"].to_numpy()[order] == 1
         each = min(rings.sum(), (~rings).sum())
         chosen = np.concatenate([order[rings][:each], order[~rings][:each]])
@@ -251,139 +250,49 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
     return labelled
 
 
-def crossmatch(left: pd.DataFrame, right: pd.DataFrame, on: str = "id_str") -> pd.DataFrame:
-    """Join two tables on an id, keeping the galaxies that both have.
-
-    Where an id is repeated, its first row counts. How it went is in ``.attrs["report"]``.
+def shuffled(catalog: pd.DataFrame, seed: str) -> np.ndarray:
+    """An order of the galaxies that depends on nothing but their ids and the seed.
 
     Args:
-        left: a table.
-        right: a table; those of its columns that ``left`` has too get the ending ``_right``.
-        on: the id column, in both; compared as text.
+        catalog: a catalogue.
+        seed: any text; another one gives another, independent order.
 
     Returns:
-        DataFrame: matched rows in the order of ``left``. ``.attrs["report"]``: how many rows ``matched``, are
-        ``left_only``, ``right_only``, ``left_repeated``, ``right_repeated``.
-
-    Raises:
-        ValueError: the column is missing, or holds floating-point numbers.
+        ndarray: [N] positions of rows.
     """
-    parts, repeated = [], []
-    for frame, name in ((left, "the left table"), (right, "the right table")):
-        frame = frame.assign(**{on: _as_text(frame, name, on)})
-        again = frame[on].duplicated()
-        repeated.append(int(again.sum()))
-        parts.append(frame[~again])
-    joined = parts[0].merge(parts[1], on=on, how="inner", suffixes=("", "_right"))
-    joined.attrs["report"] = {
-        "matched": len(joined),
-        "left_only": len(parts[0]) - len(joined),
-        "right_only": len(parts[1]) - len(joined),
-        "left_repeated": repeated[0],
-        "right_repeated": repeated[1],
-    }
-    return joined
+    return np.argsort(_uniform(check_ids(catalog), f"{seed}:"), kind="stable")
 
 
-def crossmatch_sky(left: pd.DataFrame, right: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFrame:
-    """Join two tables on position: each galaxy with its nearest counterpart within a radius.
-
-    Where several rows of ``left`` have the same nearest counterpart, the closest of them gets it.
+def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
+    """Share of those asked who gave an answer: from counts, else from a published column of fractions.
 
     Args:
-        left: a table with ``ra`` and ``dec`` (degrees, ICRS).
-        right: a table with ``ra`` and ``dec``; those of its columns that ``left`` has too get the ending ``_right``.
-        radius_arcsec: the largest separation, in arcseconds.
+        catalog: a catalogue with the counts of all answers to the question, or of this one and the total, or with
+            ``…_fraction`` (with or without the campaign's suffix).
+        tree: the decision tree.
+        answer: such as ``"bar_strong"``, without suffix; of a question outside the tree the total is needed.
 
     Returns:
-        DataFrame: matched rows in the order of ``left``, with ``separation_arcsec``. ``.attrs["report"]``: how many
-        rows ``matched``, are ``left_only``, ``right_only``, and how many of ``left`` were ``contested`` (gave way).
+        ndarray: [N] float64; NaN where nobody answered.
 
     Raises:
-        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
+        ValueError: there are neither counts nor fractions.
     """
-    if not radius_arcsec > 0:
-        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
-    import astropy.units as u
-
-    sky_left, sky_right = _positions(left, "the left table"), _positions(right, "the right table")
-    if len(left) and len(right):
-        nearest, separation, _ = sky_left.match_to_catalog_sky(sky_right)
-        separation = separation.to_value(u.arcsec)
-    else:
-        nearest, separation = np.zeros(0, int), np.zeros(0)
-    rows = np.flatnonzero(separation <= radius_arcsec)
-    by_distance = rows[np.argsort(separation[rows], kind="stable")]
-    first = np.unique(nearest[by_distance], return_index=True)[1]
-    chosen = np.sort(by_distance[first])
-    other = right.iloc[nearest[chosen]].reset_index(drop=True)
-    other = other.rename(columns={name: f"{name}_right" for name in other.columns if name in left.columns})
-    joined = pd.concat([left.iloc[chosen].reset_index(drop=True), other], axis=1)
-    joined["separation_arcsec"] = separation[chosen]
-    joined.attrs["report"] = {
-        "matched": len(chosen),
-        "left_only": len(left) - len(chosen),
-        "right_only": len(right) - len(chosen),
-        "contested": len(rows) - len(chosen),
-    }
-    return joined
-
-
-def _read_file(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no table at {path}")
-    try:
-        if re.search(r"\.csv(\.gz)?$", path.name, re.IGNORECASE):
-            return pd.read_csv(path, dtype=dict.fromkeys(_ID_COLUMNS, str), low_memory=False)
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        if FITS_NAME.search(path.name):
-            return _read_fits(path)
-    except Exception as error:  # every reader has its own errors; to the reader of the message they mean the same
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}"
-        ) from None
-    raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
-
-
-def _read_fits(path: Path) -> pd.DataFrame:
-    from astropy.table import Table
-
-    table = Table.read(path, hdu=1)
-    table.convert_bytestring_to_unicode()
-    scalars = [name for name in table.colnames if table[name].ndim == 1]  # pandas has no array columns
-    return table[scalars].to_pandas()
-
-
-def _as_text(catalog: pd.DataFrame, where: str, column: str) -> np.ndarray:
-    """Ids as text; a float is refused, since it cannot hold 18 digits."""
-    if column not in catalog.columns:
-        raise ValueError(f"{where} has no column `{column}`; there are: {_list(catalog.columns)}")
-    series = catalog[column]
-    values = series.to_numpy(dtype=object)
-    missing = series.isna().to_numpy()
-    numbers = pd.api.types.is_float_dtype(series.dtype) and not missing.all()
-    if not numbers and series.dtype.kind not in "iu":
-        values = np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
-        numbers = any(
-            isinstance(v, (float, np.floating)) or (isinstance(v, str) and _WRITTEN_AS_FLOAT.fullmatch(v.strip()))
-            for v in values[~missing]
-        )
-    if numbers:
-        row = np.flatnonzero(~missing)[0]
-        raise ValueError(
-            f"{where}: the ids in `{column}` are floating-point numbers (such as {values[row]!r} in row {row}). A "
-            "float keeps about 16 digits, so longer ids have already lost their last ones. Go back to the original "
-            f"table and read or save that column as text, for instance pandas.read_csv(…, dtype={{{column!r}: str}})."
-        )
-    ids = np.array(["" if gone else str(value).strip() for value, gone in zip(values, missing, strict=True)], object)
-    empty = np.flatnonzero(ids == "")
-    if len(empty):
-        raise ValueError(
-            f"{where}: `{column}` is empty in {len(empty)} rows (counted from 0): {_list(empty)}. Fill in an id."
-        )
-    return ids
+    question, _, name = answer.partition("_")
+    count, total = f"{question}{tree.suffix}_{name}", tree.total_column(f"{question}{tree.suffix}")
+    if count in catalog.columns:
+        answers = [a.column for q in tree.questions if q.name == f"{question}{tree.suffix}" for a in q.answers]
+        if total in catalog.columns:
+            totals = catalog[total].to_numpy(dtype=float)
+        elif answers and set(answers) <= set(catalog.columns):
+            totals = catalog[answers].sum(axis=1).to_numpy(dtype=float)
+        else:
+            raise ValueError(f"the column {total!r} is missing beside {count!r}, so shares cannot be told")
+        return catalog[count].to_numpy(dtype=float) / np.where(totals > 0, totals, np.nan)
+    for published in (f"{count}_fraction", f"{answer}_fraction"):
+        if published in catalog.columns:
+            return catalog[published].to_numpy(dtype=float)
+    raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {published!r}")
 
 
 def _uniform(ids: np.ndarray, prefix: str) -> np.ndarray:
@@ -393,46 +302,6 @@ def _uniform(ids: np.ndarray, prefix: str) -> np.ndarray:
     return np.array([(int.from_bytes(h, "big") >> 11) / 2**53 for h in hashes], dtype=float)
 
 
-def _fraction(catalog: pd.DataFrame, question: str, answer: str) -> np.ndarray:
-    """Vote fraction of one answer: from counts, else from a published column; NaN where nobody answered."""
-    count, total = f"{question}-dr5_{answer}", DecisionTree.total_column(f"{question}-dr5")
-    if count in catalog.columns:
-        if total in catalog.columns:
-            totals = catalog[total].to_numpy(dtype=float)
-        elif question != "rare-features":
-            answers = trees.load("decals_dr5").question(question).answers
-            totals = catalog[[a.column for a in answers]].sum(axis=1).to_numpy(dtype=float)
-        else:
-            raise ValueError(f"ring labels need the column {total!r} beside {count!r}")
-        return catalog[count].to_numpy(dtype=float) / np.where(totals > 0, totals, np.nan)
-    for published in (f"{count}_fraction", f"{question}_{answer}_fraction"):
-        if published in catalog.columns:
-            return catalog[published].to_numpy(dtype=float)
-    raise ValueError(f"ring labels need the column {count!r} (votes) or {published!r}; the catalogue has neither")
-
-
-def _positions(frame: pd.DataFrame, where: str):
-    from astropy.coordinates import SkyCoord
-
-    degrees = {}
-    for name, low, high in (("ra", -360.0, 360.0), ("dec", -90.0, 90.0)):
-        if name not in frame.columns:
-            raise ValueError(f"{where} has no column `{name}` (degrees); there are: {_list(frame.columns)}")
-        degrees[name] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-        bad = np.flatnonzero(~((degrees[name] >= low) & (degrees[name] <= high)))
-        if len(bad):
-            raise ValueError(
-                f"{where}: `{name}` is missing or not within {low:g} … {high:g} degrees in {len(bad)} rows (counted "
-                f"from 0): {_list(bad)}. Drop or mend those rows."
-            )
-    return SkyCoord(degrees["ra"], degrees["dec"], unit="deg")
-
-
 def _galaxies(ids: np.ndarray, rows: np.ndarray) -> str:
     shown = ", ".join(f"{ids[row]!r} (row {row})" for row in rows[:_SHOWN])
     return f"{len(rows)} galaxies: {shown}{' …' if len(rows) > _SHOWN else ''} (rows count from 0)"
-
-
-def _list(things) -> str:
-    things = [str(thing) for thing in things]
-    return ", ".join(things[: 2 * _SHOWN]) + (" …" if len(things) > 2 * _SHOWN else "")

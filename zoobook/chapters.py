@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import zoobook
@@ -16,6 +17,7 @@ from zoobook.runs import Result, fingerprint, own_folder
 from zoobook.training import keep_memory
 
 TREE = "decals_dr5"
+PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Run:
                 "the ring catalogue has ring labels but no votes on the decision tree: run this chapter with "
                 'dataset = "simulated", or with the path of a catalogue that has the vote counts of decals_dr5'
             )
+        elif self.dataset == PUBLISHED:
+            everybody = datasets.load(PUBLISHED, columns=["id_str"])
+            some = np.sort(catalogs.shuffled(everybody, "chapters")[: self.scale.galaxies])
+            catalog = datasets.load(PUBLISHED, ids=everybody["id_str"].iloc[some], images=True)
         else:
             catalog = catalogs.read(self.dataset, trees.load(TREE))
         return self._split_with_images(catalog)
@@ -140,7 +146,7 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
 
     Args:
         framework: ``"pytorch"`` or ``"tensorflow"``.
-        dataset: ``"simulated"``, ``"rings"``, or the path of one's own catalogue.
+        dataset: ``"simulated"``, ``"rings"``, ``"gz_decals_volunteers_5"``, or the path of one's own catalogue.
         scale: ``"quick"`` or ``"full"``.
 
     Returns:
@@ -153,9 +159,10 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
         raise ValueError(f"unknown framework {framework!r}: choose {' or '.join(map(repr, zoobook.FRAMEWORKS))}")
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}: choose {' or '.join(map(repr, SCALES))}")
-    if dataset not in ("simulated", "rings") and not Path(dataset).expanduser().exists():
+    if dataset not in ("simulated", "rings", PUBLISHED) and not Path(dataset).expanduser().exists():
         raise ValueError(
-            f"unknown dataset {dataset!r}: choose 'simulated' or 'rings', or give the path of your own catalogue"
+            f"unknown dataset {dataset!r}: choose 'simulated', 'rings' or {PUBLISHED!r}, or give the path of your own "
+            "catalogue"
         )
     keep_memory()  # before anything large is computed, so that prediction profits as well as training
     size = SCALES[scale]

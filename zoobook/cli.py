@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoobook
+from zoobook import cli_data
 
 
 class _Commands(TyperGroup):
@@ -37,6 +38,7 @@ _OPTIONS = {
 app = typer.Typer(cls=_Commands, help="Galaxy Zoo deep learning, equally in PyTorch and TensorFlow.", **_OPTIONS)
 weights_app = typer.Typer(help="Weight files: Zoobot's published ones, and zoobook's own.", **_OPTIONS)
 app.add_typer(weights_app, name="weights")
+app.add_typer(cli_data.app, name="data")
 
 _Source = Annotated[str, typer.Argument(help="A table of galaxies with id_str and file_loc, or a data set by name.")]
 _Model = Annotated[

@@ -8,7 +8,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from zoobook.catalogs import FITS_NAME
+from zoobook.tables import FITS_NAME
 
 SMALLEST = 8  # pixels of the shorter side
 LARGEST = 100_000_000  # pixels in all

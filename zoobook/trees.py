@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -288,6 +288,7 @@ def load(name: str) -> DecisionTree:
     return DecisionTree.from_dict({"name": name, **spec})
 
 
+@cache
 def _library() -> dict:
     return yaml.load(files("zoobook").joinpath("trees.yaml").read_text("utf8"), Loader=yaml.BaseLoader)
 

@@ -7,12 +7,21 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 import yaml
+
+_VERIFIED = {
+    "bytes": "read and hashed",
+    "code": "address and hash as in upstream code",
+    "text": "address and hash as in a published description",
+}
 
 
 def home() -> Path:
@@ -29,17 +38,18 @@ def available() -> pd.DataFrame:
 
     Returns:
         DataFrame: one row a data set: ``name``, ``title``, ``rows`` and ``bytes`` (missing where they are as many as
-        asked for), ``on_disk`` (whether it is in :func:`home`: whole, if it is downloaded; any of it, if it is made
-        here), ``licence``, ``citation``.
+        asked for, or unknown), ``on_disk`` (whether it is in :func:`home`: whole, if it is downloaded; any of it, if
+        it is made here), ``verified`` (how far the registry was checked), ``licence``, ``citation``.
     """
     table = pd.DataFrame(
         [
             {
                 "name": name,
                 "title": entry["title"],
-                "rows": entry["rows"],
-                "bytes": entry["bytes"],
+                "rows": _number(entry["rows"]),
+                "bytes": _size(name, entry),
                 "on_disk": _on_disk(name, entry),
+                "verified": _VERIFIED[entry["verified"]],
                 "licence": entry["licence"],
                 "citation": entry["citation"],
             }
@@ -53,25 +63,22 @@ def load(name: str, root: str | os.PathLike | None = None, download: bool = True
     """Load a data set as a catalogue, downloading or making what is not on disk yet.
 
     Args:
-        name: such as ``"simulated"`` or ``"rings"``; :func:`available` lists them.
+        name: such as ``"simulated"`` or ``"gz2"``; :func:`available` lists them.
         root: the folder of the data; :func:`home` by default. Files that are already there are used.
         download: whether files may be fetched from the network; ``False`` makes missing ones an error.
-        **options: of that data set, see ``zoobook.datasets.{name}.load``.
+        **options: of that data set: see :func:`zoobook.datasets.published.load` for published tables,
+            :func:`zoobook.datasets.rings.load` and :func:`~zoobook.datasets.rings.rebuild` for rings,
+            :func:`zoobook.datasets.simulated.load` for the simulated survey.
 
     Returns:
-        DataFrame: a catalogue with ``id_str`` and ``file_loc``.
+        DataFrame: a catalogue with ``id_str``, and ``file_loc`` where there are images.
 
     Raises:
-        ValueError: the name or an option is unknown.
+        ValueError: the name or an option is unknown, or a file does not hold what it should.
         FileNotFoundError: files are missing and ``download`` is ``False``.
         OSError: files could not be fetched or written; what is finished is kept for the next time.
     """
-    known = registry()
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no data set {name!r}. {hint}Known: {', '.join(known)}.")
-    function = import_module(f"{__name__}.{name}").load
+    function = _loader(name, known(name))
     accepted = inspect.signature(function).parameters
     unknown = [option for option in options if option not in accepted]
     if unknown:
@@ -82,12 +89,146 @@ def load(name: str, root: str | os.PathLike | None = None, download: bool = True
     return function(root=root, **options)
 
 
+def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
+    """The files of a data set, and whether each is there and what it should be: they are read and hashed.
+
+    Args:
+        name: of a data set that is downloaded.
+        root: the folder of the data; :func:`home` by default.
+
+    Returns:
+        DataFrame: ``path``, ``address`` and ``state``: ``whole``, ``missing``, ``damaged``, or ``unchecked`` (it is
+        there, but no hash of it was ever published).
+
+    Raises:
+        ValueError: the name is unknown, or the data set is made here, not downloaded.
+    """
+    from zoobook.datasets.download import missing
+
+    remote, folder = remote_files(name, root)
+    lacking = {file.path for file in missing([file for file in remote if file.hash], folder, thorough=True)}
+
+    def state_of(file) -> str:
+        if not (folder / file.path).is_file():
+            return "missing"
+        return "unchecked" if not file.hash else "damaged" if file.path in lacking else "whole"
+
+    return pd.DataFrame(
+        {
+            "path": [str(folder / file.path) for file in remote],
+            "address": [file.urls[0] for file in remote],
+            "state": [state_of(file) for file in remote],
+        }
+    )
+
+
+def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
+    """Bring the files of a data set to disk without reading them.
+
+    Args:
+        name: of a data set that is downloaded.
+        root: the folder of the data; :func:`home` by default.
+
+    Returns:
+        Path: the folder where its files are.
+
+    Raises:
+        ValueError: the name is unknown, or the data set is made here, not downloaded.
+        OSError: files could not be fetched or written; what is finished is kept for the next time.
+    """
+    from zoobook.datasets import download
+
+    remote, folder = remote_files(name, root)
+    download.fetch(remote, folder, name)
+    return folder
+
+
+def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
+    """The folder where a data set is kept, whether it is there or not.
+
+    Args:
+        name: of the data set.
+        root: the folder of the data; :func:`home` by default.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if "address" in known(name):
+        return remote_files(name, root)[1]
+    return (home() if root is None else Path(root).expanduser().absolute()) / name
+
+
+def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list, Path]:
+    """The files of a data set that is downloaded, and the folder where they belong.
+
+    Args:
+        name: of the data set.
+        root: the folder of the data; :func:`home` by default.
+
+    Returns:
+        tuple: a list of :class:`~zoobook.datasets.download.RemoteFile`, and the folder.
+
+    Raises:
+        ValueError: the name is unknown, or the data set is made here.
+    """
+    entry, root = known(name), home() if root is None else Path(root).expanduser().absolute()
+    if "address" not in entry:
+        raise ValueError(f"the data set {name!r} is made on this machine: it has no files to fetch or to verify")
+    if "catalogue" in entry:
+        from zoobook.datasets import rings
+
+        return rings.remote_files(entry["address"]), rings.folder(root)
+    from zoobook.datasets import published
+
+    return published.local_files(name, root / name), root / name
+
+
+def known(name: str) -> dict:
+    """What the registry says of one data set.
+
+    Args:
+        name: of the data set.
+
+    Raises:
+        ValueError: there is no such data set.
+    """
+    entries = registry()
+    if name not in entries:
+        close = difflib.get_close_matches(str(name), entries, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"there is no data set {name!r}. {hint}Known: {', '.join(entries)}.")
+    return entries[name]
+
+
+@cache
 def registry() -> dict[str, dict]:
-    """What is known of each data set: address, size, hashes, licence, citation (``registry.yaml``)."""
+    """What is known of each data set: address, hashes, columns, licence, citation (``registry.yaml`` explains)."""
     return yaml.safe_load(files(__name__).joinpath("registry.yaml").read_text("utf8"))
 
 
+def _loader(name: str, entry: dict) -> Callable[..., pd.DataFrame]:
+    module, _, function = entry.get("loader", "published.load").partition(".")
+    found = getattr(import_module(f"{__name__}.{module}"), function)
+    return found if "loader" in entry else partial(found, name)
+
+
+def _number(rows: int | str | None) -> int | None:
+    return int(re.sub(r"\D", "", rows)) if isinstance(rows, str) else rows
+
+
+def _size(name: str, entry: dict) -> int | None:
+    """Bytes to fetch, if they are known of every file."""
+    if "files" not in entry:
+        return entry.get("bytes")
+    from zoobook.datasets import published
+
+    told = [entry["files"][file.path] for file in published.local_files(name, home() / name)]
+    sizes = [file.get("bytes", file.get("size")) for file in told]
+    return None if None in sizes else sum(sizes)
+
+
 def _on_disk(name: str, entry: dict) -> bool:
-    if "address" in entry:
-        return import_module(f"{__name__}.{name}").on_disk(home())
-    return (home() / name).is_dir()
+    if "address" not in entry:
+        return (home() / name).is_dir()
+    remote, folder = remote_files(name)
+    return all((folder / f.path).is_file() and f.bytes in (None, (folder / f.path).stat().st_size) for f in remote)

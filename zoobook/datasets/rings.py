@@ -1,4 +1,8 @@
-"""The basic ring catalogue of Zoobot: 235 galaxies that a volunteer tagged "ring", 235 not (Walmsley et al. 2022)."""
+"""Catalogues of rings: the basic one of Zoobot, with images, and both rebuilt from votes by their rules.
+
+The basic catalogue has 235 galaxies that a volunteer tagged "ring" and 235 that nobody did (Walmsley et al. 2022,
+MNRAS 513, 1581). The advanced one of that paper was never shipped, but its rules were.
+"""
 from __future__ import annotations
 
 import os
@@ -7,11 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
-from zoobook import catalogs
+from zoobook import catalogs, trees
 from zoobook.datasets import home, registry
-from zoobook.datasets.download import RemoteFile, fetch, missing, size_of
+from zoobook.datasets.download import RemoteFile, fetch, missing
 
 _TABLE_NAMES = ("catalog.csv", "catalog.csv.gz", "catalog.parquet", "catalog.fits")
 _TABLE_ENDING = re.compile(r"\.(csv|csv\.gz|parquet|fits?)$", re.IGNORECASE)
@@ -48,29 +53,87 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         if (root / name).is_file():
             return _labelled(catalogs.read(root / name), root / name)
 
-    entry, folder = registry()["rings"], _folder(root)
+    entry, place = registry()["rings"], folder(root)
     wanted = remote_files(base_url or os.environ.get("ZOOBOOK_RINGS_URL") or entry["address"])
     if download:
-        fetch(wanted, folder, "rings", entry["by_hand"])
-    elif lacking := missing(wanted, folder):
+        fetch(wanted, place, "rings", entry["by_hand"])
+    elif lacking := missing(wanted, place):
         raise FileNotFoundError(
-            f"{len(lacking)} of the {len(wanted)} files of the ring catalogue are missing or damaged in {folder}, such "
+            f"{len(lacking)} of the {len(wanted)} files of the ring catalogue are missing or damaged in {place}, such "
             f"as {lacking[0].path}. Allow the download, or fetch them by hand: {entry['by_hand']}"
         )
-    catalog = catalogs.read(folder / entry["catalogue"]["path"])
+    catalog = catalogs.read(place / entry["catalogue"]["path"])
     names = catalog["local_png_loc"].str.rsplit("/", n=1).str[-1]
-    catalog.insert(2, "file_loc", [str(folder / entry["images"] / name) for name in names])
-    return _labelled(catalog.drop(columns="local_png_loc"), folder)
+    catalog.insert(2, "file_loc", [str(place / entry["images"] / name) for name in names])
+    return _labelled(catalog.drop(columns="local_png_loc"), place)
 
 
-def on_disk(root: Path) -> bool:
-    """Whether all files are there, going by their sizes.
+def rebuild(
+    votes: pd.DataFrame | str | os.PathLike | None = None,
+    root: str | os.PathLike | None = None,
+    rule: str = "advanced",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Make a ring catalogue from votes as Walmsley et al. (2022, section 4.2) made theirs, but the same each time.
+
+    Labels are those of :func:`zoobook.catalogs.ring_labels`.
+
+    - ``"advanced"``: 70 % of the rings are for training. Each is shown ``repeats`` times, the whole number of
+      times that non-rings outnumber rings, beside as many different non-rings. The other rings and as many
+      of the other non-rings are shuffled together: a third is for validation, the rest for the test.
+    - ``"basic"``: galaxies that are featured (fraction above 0.6), not edge-on (above 0.75) and without spiral arms
+      (above 0.5), rings and as many others, split 70 / 10 / 20.
+
+    Who is chosen follows from a hash of id and seed, so neither the order of rows nor the machine matters.
 
     Args:
-        root: the home of all data sets.
+        votes: a catalogue of votes that also asked about rings, or a file with one; the simulated survey by default.
+            The published tables of GZ DECaLS hold no votes on rings.
+        root: the folder of the simulated survey; the home of all data sets by default.
+        rule: ``"advanced"`` or ``"basic"``.
+        seed: of the choices.
+
+    Returns:
+        DataFrame: the galaxies chosen, in the order of the votes, with ``ring``, ``subset`` and ``repeats`` (1 but for
+        rings of the training subset). ``catalog.loc[catalog.index.repeat(catalog["repeats"])]`` repeats them.
+        ``.attrs["notes"]`` says who was left out.
+
+    Raises:
+        ValueError: the rule is unknown, columns are missing, or there are too few rings or non-rings.
     """
-    folder = _folder(root)
-    return all(size_of(folder / file.path) == file.bytes for file in remote_files(""))
+    if votes is None:
+        from zoobook.datasets import simulated
+
+        votes = simulated.load(root)
+    votes = votes if isinstance(votes, pd.DataFrame) else catalogs.read(votes)
+    labelled = catalogs.ring_labels(votes, rule)
+    notes = [f"{len(votes) - len(labelled):,} of {len(votes):,} galaxies left out: no label by the {rule} rule"]
+    if rule == "basic":
+        chosen = catalogs.ring_labels(labelled[basic_cuts(labelled)], rule, balance=True, seed=seed)
+        chosen = catalogs.split(chosen, seed=seed).assign(repeats=1)
+    else:
+        chosen = _advanced_sample(labelled, seed)
+    notes.append(f"{len(labelled) - len(chosen):,} left out: by the cuts, or because rings and others must balance")
+    chosen = chosen.reset_index(drop=True)
+    chosen.attrs["notes"] = notes
+    return chosen
+
+
+def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
+    """Which galaxies the basic catalogue was cut to: featured, not edge-on, without spiral arms.
+
+    Args:
+        catalog: a catalogue with votes or fractions.
+
+    Returns:
+        ndarray: [N] bool.
+    """
+    tree = trees.load("decals_dr5")
+    return (
+        (catalogs.vote_fraction(catalog, tree, "smooth-or-featured_featured-or-disk") > 0.6)
+        & (catalogs.vote_fraction(catalog, tree, "disk-edge-on_no") > 0.75)
+        & (catalogs.vote_fraction(catalog, tree, "has-spiral-arms_no") > 0.5)
+    )
 
 
 def remote_files(base_url: str) -> list[RemoteFile]:
@@ -92,9 +155,38 @@ def remote_files(base_url: str) -> list[RemoteFile]:
     ]
 
 
-def _folder(root: Path) -> Path:
-    """Where the files lie: a copy of the repository is used as it is."""
+def folder(root: Path) -> Path:
+    """Where the files lie: a copy of the repository is used as it is.
+
+    Args:
+        root: the home of all data sets, or a copy of the repository.
+    """
     return root if (root / registry()["rings"]["catalogue"]["path"]).is_file() else root / "rings"
+
+
+def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
+    order = catalogs.shuffled(labelled, f"rings:{seed}")
+    is_ring = labelled["ring"].to_numpy()[order] == 1
+    rings, others = order[is_ring], order[~is_ring]
+    if len(others) < len(rings):
+        rings = rings[: len(others)]
+    if len(rings) < 4:
+        raise ValueError(
+            f"{is_ring.sum()} rings and {len(others)} others are too few for three balanced subsets: "
+            "at least 4 of each are needed. Give more galaxies."
+        )
+    repeats = len(others) // len(rings)
+    for_training = int(0.7 * len(rings))
+    train = np.concatenate([rings[:for_training], others[: for_training * repeats]])
+    hidden = np.concatenate([rings[for_training:], others[for_training * repeats :][: len(rings) - for_training]])
+    hidden = hidden[catalogs.shuffled(labelled.iloc[hidden], f"hidden:{seed}")]
+    subset = pd.Series("", index=range(len(labelled)))
+    subset[train] = "train"
+    subset[hidden[: len(hidden) // 3]] = "val"
+    subset[hidden[len(hidden) // 3 :]] = "test"
+    shown = pd.Series(1, index=range(len(labelled)))
+    shown[rings[:for_training]] = repeats
+    return labelled.assign(subset=subset.to_numpy(), repeats=shown.to_numpy())[(subset != "").to_numpy()]
 
 
 def _labelled(catalog: pd.DataFrame, where: Path) -> pd.DataFrame:

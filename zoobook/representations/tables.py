@@ -198,7 +198,7 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     Raises:
         ValueError: the catalogue has no such column.
     """
-    from zoobook import catalogs
+    from zoobook.crossmatch import by_id
 
     table = FeatureTable(path)
     on = on or table.id_column
@@ -211,7 +211,7 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     ids = np.concatenate([ids for ids, _ in found]) if found else np.empty(0, dtype=object)
     features = np.concatenate([features for _, features in found]) if found else np.empty((0, len(table.columns)))
     frame = pd.concat([pd.DataFrame({on: ids}, dtype=object), pd.DataFrame(features, columns=table.columns)], axis=1)
-    joined = catalogs.crossmatch(catalog, frame, on=on)
+    joined = by_id(catalog, frame, on=on)
     joined.attrs["report"]["right_only"] += len(table) - len(frame)
     return joined
 

@@ -1,0 +1,143 @@
+"""Cross-matching by id and by position, of tables in memory and on disk."""
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zoobook import catalogs, crossmatch
+
+IDS = st.lists(st.integers(10**17, 10**17 + 8).map(str), max_size=12)  # 18 digits that a float cannot tell apart
+
+
+def test_crossmatch_by_id():
+    left = pd.DataFrame({"id_str": ["1", "2", "3", "2"], "x": [1, 2, 3, 4]})
+    right = pd.DataFrame({"id_str": [3, 2, 9], "x": [30, 20, 90], "y": [1.0, 2.0, 3.0]})
+    joined = crossmatch.by_id(left, right)
+    assert joined.to_dict("list") == {"id_str": ["2", "3"], "x": [2, 3], "x_right": [20, 30], "y": [2.0, 1.0]}
+    assert joined.attrs["report"] == {
+        "matched": 2,
+        "left_only": 1,
+        "right_only": 1,
+        "left_repeated": 1,
+        "right_repeated": 0,
+    }
+    with pytest.raises(ValueError, match="the right table: the ids in `id_str` are floating"):
+        crossmatch.by_id(left, right.astype({"id_str": float}))
+    with pytest.raises(ValueError, match="the right table has no column `iauname`"):
+        crossmatch.by_id(left.assign(iauname="a"), right, on="iauname")
+
+
+def test_crossmatch_on_the_sky():
+    arcsec = 1 / 3600
+    left = pd.DataFrame(
+        {"id_str": list("abcd"), "ra": [359.9999, 10, 10, 50], "dec": [0, 60, 60 + 0.2 * arcsec, -89.9999]}
+    )
+    right = pd.DataFrame(
+        {"id_str": list("wxyz"), "ra": [0.0, 10 + 0.6 * arcsec, 230.0, 80], "dec": [0, 60, -89.9999, 0]}
+    )
+    joined = crossmatch.by_position(left, right, radius_arcsec=1)
+    # a matches across 0 h; b and c both lie nearest to x; d and y lie on two sides of the pole, 0.72" apart
+    assert joined["id_str"].tolist() == ["a", "b", "d"] and joined["id_str_right"].tolist() == ["w", "x", "y"]
+    np.testing.assert_allclose(joined["separation_arcsec"], [0.36, 0.3, 0.72], rtol=1e-4)
+    assert joined.attrs["report"] == {"matched": 3, "left_only": 0, "right_only": 1, "contested": 1}
+    assert len(crossmatch.by_position(left, right.iloc[:0])) == 0
+    with pytest.raises(
+        ValueError, match=r"the left table: `dec` is missing or not within -90 … 90 degrees in 1 rows.*: 2"
+    ):
+        crossmatch.by_position(left.assign(dec=[0, 0, np.nan, 0]), right)
+    with pytest.raises(ValueError, match="radius_arcsec must be positive"):
+        crossmatch.by_position(left, right, radius_arcsec=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(left=IDS, right=IDS, on_disk=st.sampled_from([None, "r.parquet", "r.csv"]))
+def test_by_id_agrees_with_a_dictionary(left, right, on_disk, tmp_path_factory):
+    first = {}
+    for row, name in enumerate(right):
+        first.setdefault(name, row)
+    expected = [(name, row, first[name]) for row, name in enumerate(left) if name in first and name not in left[:row]]
+
+    left_table = pd.DataFrame({"id_str": pd.Series(left, dtype=object), "row": range(len(left))})
+    right_table = pd.DataFrame({"dr8_id": pd.Series(right, dtype=object), "row": range(len(right))})
+    if on_disk:
+        path = tmp_path_factory.mktemp("match") / on_disk
+        right_table.to_parquet(path) if on_disk == "r.parquet" else right_table.to_csv(path, index=False)
+        right_table = path
+    joined = crossmatch.by_id(left_table, right_table, on=("id_str", "dr8_id"))
+    assert list(zip(joined["id_str"], joined["row"], joined["row_right"], strict=True)) == expected
+    rows = crossmatch.report(joined)["rows"]
+    assert rows[["matched", "left_only", "left_repeated"]].sum() == len(left)
+    assert rows[["matched", "right_only", "right_repeated"]].sum() == len(right)
+
+
+def test_ids_of_18_digits_from_csv_to_parquet_to_match(tmp_path):
+    ids = [str(588018090547020096 + i) for i in range(5)]  # neighbours, which as floats would be one
+    (tmp_path / "c.csv").write_text("id_str,x\n" + "".join(f"{name},{i}\n" for i, name in enumerate(ids)))
+    catalog = catalogs.read(tmp_path / "c.csv")
+    catalog.to_parquet(tmp_path / "c.parquet")
+    other = pd.DataFrame({"id_str": np.array(ids[::-1], dtype="int64"), "y": range(5)})
+    joined = crossmatch.by_id(other, tmp_path / "c.parquet")
+    assert joined["id_str"].tolist() == ids[::-1] and (joined["x"] == 4 - joined["y"]).all()
+
+
+def test_of_a_file_only_what_is_asked_for_is_added(tmp_path):
+    right = pd.DataFrame({"id_str": list("cab"), "ra": [3.0, 1.0, 2.0], "dec": 0.0, "x": [30, 10, 20], "y": 1})
+    right.to_parquet(tmp_path / "r.parquet")
+    left = pd.DataFrame({"id_str": list("abc"), "ra": [1.0, 2.0, 3.0], "dec": 0.0})
+    for joined in (
+        crossmatch.by_id(left, tmp_path / "r.parquet", columns=["x"]),
+        crossmatch.by_position(left, tmp_path / "r.parquet", columns=["x"]),
+    ):
+        assert joined["x"].tolist() == [10, 20, 30] and "y" not in joined
+    with pytest.raises(ValueError, match=r"r\.parquet has no column 'z'; there are: dec, id_str, ra, x, y"):
+        crossmatch.by_id(left, tmp_path / "r.parquet", columns=["z"])
+    with pytest.raises(ValueError, match="the right table has no column 'z'"):
+        crossmatch.by_id(left, right, columns=["z"])
+    with pytest.raises(ValueError, match=r"r\.parquet has no column `iauname`"):
+        crossmatch.by_id(left.assign(iauname="a"), tmp_path / "r.parquet", on="iauname")
+    with pytest.raises(FileNotFoundError, match=r"no table at .*none\.csv"):
+        crossmatch.by_id(left, tmp_path / "none.csv")
+
+
+@pytest.mark.nightly  # LSDB compiles itself for half a minute
+@pytest.mark.filterwarnings("ignore")
+def test_beyond_memory_finds_the_same(tmp_path):
+    lsdb = pytest.importorskip("lsdb", reason="needs the `sky` extra")
+    rng = np.random.default_rng(0)
+    left = pd.DataFrame({"id_str": [f"l{i}" for i in range(300)], "ra": rng.uniform(-2, 2, 300) % 360})
+    left["dec"] = rng.uniform(-2, 2, 300)  # across the edges of the pieces of sky
+    right = left[:200].assign(id_str=[f"r{i}" for i in range(200)], mag=17.5)
+    right["dec"] += rng.normal(0, 0.7, 200) / 3600
+    expected = crossmatch.by_position(left, right, radius_arcsec=1)
+    lsdb.from_dataframe(right, ra_column="ra", dec_column="dec").write_catalog(tmp_path / "right", catalog_name="right")
+
+    folder = crossmatch.by_position_hats(left, tmp_path / "right", tmp_path / "joined", radius_arcsec=1)
+    joined = lsdb.open_catalog(folder).compute().set_index("id_str").loc[expected["id_str"]]
+    assert 100 < len(joined) == len(expected) < 200
+    assert joined["id_str_right"].tolist() == expected["id_str_right"].tolist() and (joined["mag"] == 17.5).all()
+    np.testing.assert_allclose(joined["_dist_arcsec"], expected["separation_arcsec"], atol=1e-4)
+    with pytest.raises(FileExistsError, match="joined exists"):
+        crossmatch.by_position_hats(left, right, tmp_path / "joined")
+
+
+def test_near_pairs():
+    arcsec = 1 / 3600
+    catalog = pd.DataFrame({"id_str": list("abcde"), "ra": [0.0, 359.9999, 10, 10, 10], "dec": [0.0, 0, 5, 5, 6]})
+    catalog.loc[3, "dec"] += 0.8 * arcsec
+    pairs = crossmatch.near_pairs(catalog, radius_arcsec=1)
+    assert pairs[["id_str", "id_str_right"]].to_numpy().tolist() == [["a", "b"], ["c", "d"]]
+    np.testing.assert_allclose(pairs["separation_arcsec"], [0.36, 0.8], rtol=1e-6)
+    with pytest.raises(ValueError, match="radius_arcsec must be positive"):
+        crossmatch.near_pairs(catalog, 0)
+
+
+def test_report():
+    left, right = pd.DataFrame({"id_str": ["1", "2"]}), pd.DataFrame({"id_str": ["2", "3", "3"]})
+    table = crossmatch.report(crossmatch.by_id(left, right))
+    assert table["rows"].to_dict() == {
+        "matched": 1, "left_only": 1, "right_only": 1, "left_repeated": 0, "right_repeated": 1
+    }
+    assert table["meaning"].str.len().min() > 10
+    with pytest.raises(ValueError, match="no report of a cross-match"):
+        crossmatch.report(left)

@@ -1,0 +1,280 @@
+"""Cross-matching: joining two tables by the galaxies' ids, or by their positions on the sky, and saying how it went.
+
+The right-hand table may be a file. Of it only the ids (or positions) are read, and then the rows that match, so that
+a catalogue of millions of galaxies needs little memory.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zoobook import tables
+
+_MEANING = {
+    "matched": "galaxies that both tables have",
+    "left_only": "galaxies of the left table without a partner",
+    "right_only": "galaxies of the right table without a partner",
+    "left_repeated": "further rows of the left table with an id that an earlier row has; left out",
+    "right_repeated": "further rows of the right table with an id that an earlier row has; left out",
+    "contested": "rows of the left table whose nearest partner is nearer still to another row; left out",
+}
+
+
+def by_id(
+    left: pd.DataFrame,
+    right: pd.DataFrame | str | os.PathLike,
+    on: str | tuple[str, str] = "id_str",
+    columns: list[str] | None = None,
+) -> pd.DataFrame:
+    """Join two tables on an id, keeping the galaxies that both have.
+
+    Where an id is repeated, its first row counts.
+
+    Args:
+        left: a table.
+        right: a table, or a file with one; those of its columns that ``left`` has too get the ending ``_right``.
+        on: the id column in both, such as ``"iauname"``, or its names in the left and in the right table, such as
+            ``("id_str", "dr8_id")``; compared as text.
+        columns: which columns of the right table to add; all by default.
+
+    Returns:
+        DataFrame: matched rows in the order of ``left``; :func:`report` says how many did not match, and why.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing; ids are missing or are floating-point numbers.
+    """
+    left_on, right_on = (on, on) if isinstance(on, str) else on
+    right = right if isinstance(right, pd.DataFrame) else Path(right)
+    left_ids = tables.id_column(left, left_on, "the left table")
+    right_ids = tables.id_column(right, right_on, "the right table" if isinstance(right, pd.DataFrame) else str(right))
+
+    left_first, left_unique = _first_rows(left_ids)
+    # Only ids that the left table has are looked at again: the right one may be many times longer.
+    partner = pc.index_in(right_ids, value_set=left_unique)
+    shared = np.flatnonzero(partner.is_valid().to_numpy(zero_copy_only=False))
+    partner = partner.drop_null().to_numpy()
+    matched, first = np.unique(partner, return_index=True)
+    right_rows, order = shared[first], np.argsort(left_first[matched])
+    repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
+
+    joined = _join(left, left_first[matched][order], right, right_rows[order], {right_on} if left_on == right_on else
+                   set(), columns)
+    joined[left_on] = left_ids.take(pa.array(left_first[matched][order])).to_numpy(zero_copy_only=False)
+    joined.attrs["report"] = {
+        "matched": len(matched),
+        "left_only": len(left_unique) - len(matched),
+        "right_only": len(right_ids) - repeated_right - len(matched),
+        "left_repeated": len(left_ids) - len(left_unique),
+        "right_repeated": repeated_right,
+    }
+    return joined
+
+
+def by_position(
+    left: pd.DataFrame,
+    right: pd.DataFrame | str | os.PathLike,
+    radius_arcsec: float = 1.0,
+    columns: list[str] | None = None,
+) -> pd.DataFrame:
+    """Join two tables on position: each galaxy with its nearest counterpart within a radius.
+
+    Where several rows of ``left`` have the same nearest counterpart, the closest of them gets it.
+
+    Args:
+        left: a table with ``ra`` and ``dec`` (degrees, ICRS).
+        right: a table with ``ra`` and ``dec``, or a file with one; those of its columns that ``left`` has too get the
+            ending ``_right``.
+        radius_arcsec: the largest separation, in arcseconds.
+        columns: which columns of the right table to add; all by default.
+
+    Returns:
+        DataFrame: matched rows in the order of ``left``, with ``separation_arcsec``; :func:`report` says how many did
+        not match, and how many were contested.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
+    """
+    if not radius_arcsec > 0:
+        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    import astropy.units as u
+
+    right = right if isinstance(right, pd.DataFrame) else Path(right)
+    sky_left = _positions(left, "the left table")
+    sky_right = _positions(right, "the right table" if isinstance(right, pd.DataFrame) else str(right))
+    if len(sky_left) and len(sky_right):
+        nearest, separation, _ = sky_left.match_to_catalog_sky(sky_right)
+        separation = separation.to_value(u.arcsec)
+    else:
+        nearest, separation = np.zeros(0, int), np.zeros(0)
+    rows = np.flatnonzero(separation <= radius_arcsec)
+    by_distance = rows[np.argsort(separation[rows], kind="stable")]
+    first = np.unique(nearest[by_distance], return_index=True)[1]
+    chosen = np.sort(by_distance[first])
+    joined = _join(left, chosen, right, nearest[chosen], set(), columns)
+    joined["separation_arcsec"] = separation[chosen]
+    joined.attrs["report"] = {
+        "matched": len(chosen),
+        "left_only": len(sky_left) - len(rows),
+        "right_only": len(sky_right) - len(chosen),
+        "contested": len(rows) - len(chosen),
+    }
+    return joined
+
+
+def by_position_hats(
+    left: pd.DataFrame | str | os.PathLike,
+    right: pd.DataFrame | str | os.PathLike,
+    out: str | os.PathLike,
+    radius_arcsec: float = 1.0,
+) -> Path:
+    """Join catalogues that no memory can hold, by position, with LSDB (``pip install "zoobook[sky]"``).
+
+    Tens of millions of positions fit into :func:`by_position`; this is for more. LSDB reads catalogues in the HATS
+    format, which is cut into pieces of the sky, and works on a few pieces at a time, on all processor cores or, with a
+    Dask client, on many machines. Unlike :func:`by_position`, it may give one partner to several rows of ``left``.
+
+    Args:
+        left: a table with ``ra`` and ``dec`` (degrees), or a catalogue on disk in the HATS format.
+        right: the same; one on disk needs a margin cache at least as wide as the radius, or partners beyond the edge of
+            a piece are lost.
+        out: a folder to write to, which must not exist.
+        radius_arcsec: the largest separation, in arcseconds.
+
+    Returns:
+        Path: the joined catalogue, in the HATS format (parquet files in folders, which pandas reads too): the columns
+        of ``left``, those of ``right`` with ``_right`` where both have them, and ``_dist_arcsec``.
+
+    Raises:
+        ImportError: LSDB is not installed.
+        ValueError: the radius is not positive, or positions are missing.
+        FileExistsError: there is something at ``out``.
+    """
+    if not radius_arcsec > 0:
+        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    out = Path(out).expanduser().absolute()
+    if out.exists():
+        raise FileExistsError(f"{out} exists: choose another folder for the joined catalogue, or delete it")
+    try:
+        import lsdb
+    except ImportError:
+        raise ImportError('lsdb is not installed: pip install "zoobook[sky]"') from None
+
+    def opened(table, where: str):
+        if not isinstance(table, pd.DataFrame):
+            return lsdb.open_catalog(table)
+        _positions(table, where)
+        return lsdb.from_dataframe(table, ra_column="ra", dec_column="dec", margin_threshold=max(5.0, radius_arcsec))
+
+    sides = opened(left, "the left table"), opened(right, "the right table")
+    joined = sides[0].crossmatch(
+        sides[1], n_neighbors=1, radius_arcsec=radius_arcsec, suffixes=("", "_right"),
+        suffix_method="overlapping_columns",
+    )  # fmt: skip
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    joined.write_catalog(part, catalog_name=out.name)
+    os.replace(part, out)
+    return out
+
+
+def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFrame:
+    """Pairs of rows of one table that lie close together: often one galaxy under two names.
+
+    Args:
+        catalog: a table with ``id_str``, ``ra`` and ``dec`` (degrees, ICRS).
+        radius_arcsec: the largest separation, in arcseconds.
+
+    Returns:
+        DataFrame: ``id_str``, ``id_str_right`` and ``separation_arcsec``, each pair once.
+
+    Raises:
+        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
+    """
+    if not radius_arcsec > 0:
+        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    import astropy.units as u
+
+    sky, ids = _positions(catalog, "the catalogue"), catalog["id_str"].to_numpy()
+    first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
+    once = first < second
+    return pd.DataFrame({
+        "id_str": ids[first[once]], "id_str_right": ids[second[once]],
+        "separation_arcsec": separation[once].to_value(u.arcsec),
+    })  # fmt: skip
+
+
+def report(joined: pd.DataFrame) -> pd.DataFrame:
+    """How a cross-match went, as a small table.
+
+    Args:
+        joined: what :func:`by_id` or :func:`by_position` gave.
+
+    Returns:
+        DataFrame: ``rows`` and ``meaning``, by kind: matched, left_only, right_only, and repeated or contested rows.
+
+    Raises:
+        ValueError: the table does not come from a cross-match, or has lost its report on the way.
+    """
+    counts = joined.attrs.get("report")
+    if counts is None:
+        raise ValueError("this table has no report of a cross-match: ask before you merge, group or save it")
+    return pd.DataFrame({"rows": counts, "meaning": {kind: _MEANING[kind] for kind in counts}}).rename_axis("kind")
+
+
+def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """The different ids, in order, and the row where each first occurs."""
+    encoded = ids.dictionary_encode()  # numbers ids in the order in which they first occur
+    rows = np.unique(encoded.indices.to_numpy(), return_index=True)[1]
+    return rows, encoded.dictionary
+
+
+def _join(
+    left: pd.DataFrame,
+    left_rows: np.ndarray,
+    right: pd.DataFrame | Path,
+    right_rows: np.ndarray,
+    without: set[str],
+    columns: list[str] | None,
+) -> pd.DataFrame:
+    """Rows of the left table beside their partners of the right one."""
+    names = list(right.columns) if isinstance(right, pd.DataFrame) else tables.column_names(right)
+    wanted = [name for name in (names if columns is None else columns) if name not in without]
+    if isinstance(right, pd.DataFrame):
+        absent = [name for name in wanted if name not in names]
+        if absent:
+            raise ValueError(f"the right table has no column {absent[0]!r}; there are: {tables.listed(names)}")
+        other = right[wanted].iloc[right_rows]
+    else:
+        ascending = np.argsort(right_rows)
+        other = tables.read(right, wanted, right_rows[ascending]).iloc[np.argsort(ascending)]
+    other = other.rename(columns={name: f"{name}_right" for name in wanted if name in left.columns})
+    return pd.concat([left.iloc[left_rows].reset_index(drop=True), other.reset_index(drop=True)], axis=1)
+
+
+def _positions(table: pd.DataFrame | Path, where: str):
+    from astropy.coordinates import SkyCoord
+
+    names = table.columns if isinstance(table, pd.DataFrame) else tables.column_names(table)
+    for name in ("ra", "dec"):
+        if name not in names:
+            raise ValueError(f"{where} has no column `{name}` (degrees); there are: {tables.listed(names)}")
+    if not isinstance(table, pd.DataFrame):
+        table = tables.read(table, ["ra", "dec"])
+    degrees = {}
+    for name, low, high in (("ra", -360.0, 360.0), ("dec", -90.0, 90.0)):
+        degrees[name] = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        bad = np.flatnonzero(~((degrees[name] >= low) & (degrees[name] <= high)))
+        if len(bad):
+            raise ValueError(
+                f"{where}: `{name}` is missing or not within {low:g} … {high:g} degrees in {len(bad)} rows (counted "
+                f"from 0): {tables.listed(bad)}. Drop or mend those rows."
+            )
+    return SkyCoord(degrees["ra"], degrees["dec"], unit="deg")

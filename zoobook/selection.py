@@ -1,0 +1,223 @@
+"""The samples that papers cut out of catalogues: by vote fractions, by votes, by class, by debiased fractions.
+
+Every function takes a catalogue with the votes of a tree, or with its published fractions (where there are no votes,
+as in predictions). Answers and questions are named without the campaign's suffix: ``"bar_strong"``, ``"bar"``.
+"""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from zoobook import catalogs
+from zoobook.trees import DecisionTree
+
+# Galaxy Zoo DECaLS debiased galaxies within these limits alone (Walmsley et al. 2022, MNRAS 509, 3966)
+DEBIASED_REDSHIFT = (0.02, 0.15)
+DEBIASED_MAGNITUDE = (-23.0, -21.5)
+DEBIASED_VOTES = 30
+
+
+def select(
+    catalog: pd.DataFrame,
+    tree: DecisionTree,
+    fractions: dict[str, float] | None = None,
+    votes: dict[str, int] | None = None,
+) -> pd.DataFrame:
+    """Galaxies of which enough volunteers said certain things.
+
+    Face-on spirals whose bars can be trusted are, for example, those with
+    ``fractions={"disk-edge-on_no": 0.75, "has-spiral-arms_yes": 0.5}, votes={"bar": 20}``.
+
+    Args:
+        catalog: a catalogue.
+        tree: its decision tree.
+        fractions: for answers, the share of those asked that must be exceeded. Where nobody was asked it is not.
+        votes: for questions, how many must have answered, at least.
+
+    Returns:
+        DataFrame: the rows that pass every cut, in their order; :func:`cuts` says how many each cut left.
+
+    Raises:
+        ValueError: an answer or question is unknown, or the catalogue has no votes, or no fractions, on it.
+    """
+    keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
+    for question, fewest in (votes or {}).items():
+        keep &= total_votes(catalog, tree, question) >= fewest
+        left.append((f"at least {fewest} votes on {question}", int(keep.sum())))
+    for answer, share in (fractions or {}).items():
+        keep &= fraction(catalog, tree, answer) > share  # false where undefined
+        left.append((f"{answer} above {share:g}", int(keep.sum())))
+    chosen = catalog[keep]
+    chosen.attrs = {**catalog.attrs, "cuts": left}
+    return chosen
+
+
+def cuts(selected: pd.DataFrame) -> pd.DataFrame:
+    """How many galaxies each cut of a selection left.
+
+    Args:
+        selected: what :func:`select` gave.
+
+    Returns:
+        DataFrame: ``galaxies`` by ``cut``, in the order of the cuts.
+
+    Raises:
+        ValueError: the table does not come from :func:`select`.
+    """
+    if "cuts" not in selected.attrs:
+        raise ValueError("this table has no list of cuts: it comes from something else than selection.select")
+    return pd.DataFrame(selected.attrs["cuts"], columns=["cut", "galaxies"]).set_index("cut")
+
+
+def fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
+    """Share of those asked who gave an answer.
+
+    Args:
+        catalog: a catalogue.
+        tree: its decision tree.
+        answer: such as ``"bar_strong"``.
+
+    Returns:
+        ndarray: [N] float64; NaN where nobody was asked.
+
+    Raises:
+        ValueError: the tree has no such answer, or the catalogue nothing on it.
+    """
+    _check(tree, answer)
+    return catalogs.vote_fraction(catalog, tree, answer)
+
+
+def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
+    """Share of all volunteers who were asked a question and gave an answer: fractions multiplied down the tree.
+
+    A strong bar of 0.9 among the one tenth who saw a disk means 0.09.
+
+    Args:
+        catalog: a catalogue.
+        tree: its decision tree.
+        answer: such as ``"bar_strong"``.
+
+    Returns:
+        ndarray: [N] float64; 0 where nobody came so far; NaN where a fraction on the way is missing.
+
+    Raises:
+        ValueError: the tree has no such answer, or the catalogue nothing on it, or on an answer that leads to it.
+    """
+    asked = asked_fraction(catalog, tree, answer.partition("_")[0])
+    return np.where(asked == 0, 0.0, asked * fraction(catalog, tree, answer))
+
+
+def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
+    """Share of all volunteers who reach a question. Above 0.5 the answers to it are about that galaxy.
+
+    Args:
+        catalog: a catalogue.
+        tree: its decision tree.
+        question: such as ``"bar"``.
+
+    Returns:
+        ndarray: [N] float64; 1 for a question that everybody is asked.
+
+    Raises:
+        ValueError: the tree has no such question, or the catalogue nothing on what leads to it.
+    """
+    parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
+    if not parents:
+        return np.ones(len(catalog))
+    return np.sum([joint_fraction(catalog, tree, parent) for parent in parents], axis=0)
+
+
+def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
+    """How many volunteers answered a question.
+
+    Args:
+        catalog: a catalogue with votes.
+        tree: its decision tree.
+        question: such as ``"bar"``.
+
+    Returns:
+        ndarray: [N] numbers.
+
+    Raises:
+        ValueError: the tree has no such question, or the catalogue has no votes on it.
+    """
+    known = tree.question(question)
+    total, answers = tree.total_column(known.name), [answer.column for answer in known.answers]
+    if total in catalog:
+        return catalog[total].to_numpy()
+    absent = [column for column in answers if column not in catalog]
+    if absent:
+        raise ValueError(
+            f"the catalogue has no votes on {question!r}: the columns {total!r} and {absent[0]!r} are missing. "
+            "Predictions have none; cut on `asked_fraction` instead."
+        )
+    return catalog[answers].sum(axis=1).to_numpy()
+
+
+def classes(
+    catalog: pd.DataFrame, tree: DecisionTree, question: str, above: float = 0.5, votes: int = 0
+) -> pd.Series:
+    """One class a galaxy, for those who need one: the answer that most volunteers gave, if they were enough.
+
+    Args:
+        catalog: a catalogue.
+        tree: its decision tree.
+        question: such as ``"smooth-or-featured"``.
+        above: the share of those asked that the answer must exceed.
+        votes: how many must have answered, at least; 0 needs no votes, so that fractions do.
+
+    Returns:
+        Series: the answer's name, named after the question; missing where the crowd was undecided or too small.
+
+    Raises:
+        ValueError: the tree has no such question, or the catalogue nothing on it.
+    """
+    names = [answer.name for answer in tree.question(question).answers]
+    short = tree.question(question).name.removesuffix(tree.suffix)
+    shares = np.nan_to_num(np.stack([fraction(catalog, tree, f"{short}_{name}") for name in names], axis=1))
+    decided = shares.max(axis=1) > above
+    if votes:
+        decided &= total_votes(catalog, tree, question) >= votes
+    label = np.where(decided, np.array(names, dtype=object)[shares.argmax(axis=1)], None)
+    return pd.Series(label, index=catalog.index, name=short, dtype=object)
+
+
+def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
+    """The published estimates of what the fractions would be nearby, where their authors say that they hold.
+
+    That is between redshifts of 0.02 and 0.15 and absolute magnitudes in r of -23 and -21.5, for galaxies with at
+    least 30 votes on the first question. They are uncertain for single galaxies: use them for whole samples, and train
+    on the votes.
+
+    Args:
+        catalog: ``gz_decals_volunteers_5`` or ``gz_decals_volunteers_1_and_2``.
+        tree: its decision tree.
+
+    Returns:
+        DataFrame: a column of fractions for each answer, named as its votes; NaN where the estimates do not hold.
+
+    Raises:
+        ValueError: the catalogue lacks a column of it, as all others do.
+    """
+    columns = [f"{column}_debiased" for column in tree.label_columns]
+    absent = [name for name in ("redshift", "elpetro_absmag_r", *columns) if name not in catalog]
+    if absent:
+        raise ValueError(
+            f"the catalogue has no column {absent[0]!r}: only the volunteers' tables of Galaxy Zoo DECaLS have what "
+            "tells where their debiased fractions hold"
+        )
+    first = tree.questions[tree.walking_order[0]].name
+    holds = (
+        catalog["redshift"].between(*DEBIASED_REDSHIFT, inclusive="neither")
+        & catalog["elpetro_absmag_r"].between(*DEBIASED_MAGNITUDE, inclusive="neither")
+        & (total_votes(catalog, tree, first) >= DEBIASED_VOTES)
+    )
+    return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))
+
+
+def _check(tree: DecisionTree, answer: str) -> None:
+    """Refuse an answer that the tree does not have."""
+    question, _, name = answer.partition("_")
+    names = [one.name for one in tree.question(question).answers]
+    if name not in names:
+        raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {', '.join(names)}")
