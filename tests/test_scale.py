@@ -1,7 +1,6 @@
 """Long work survives being killed, does not grow in memory, and several processes do what one does."""
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,9 +12,12 @@ import pandas as pd
 import pytest
 from toys import survey
 
-from zoobook import representations
-from zoobook.inference import by_shards, feature_table
-from zoobook.runs import table_files
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+from side import peak_mb  # noqa: E402
+
+from zoobook import representations  # noqa: E402
+from zoobook.inference import by_shards, feature_table  # noqa: E402
+from zoobook.runs import table_files  # noqa: E402
 
 ROWS, WIDTH, SHARD = 230, 12, 20
 
@@ -89,7 +91,7 @@ def test_a_table_killed_again_and_again_is_completed(tmp_path, kills):
     assert frame["id_str"].tolist() == [f"g{i}" for i in range(ROWS)]
     assert [len(pd.read_parquet(file)) for file in files] == [SHARD] * 11 + [10]
     np.testing.assert_array_equal(frame.iloc[:, 1:], np.arange(ROWS)[:, None] * 1.5 + np.arange(WIDTH))
-    assert sorted(p.name for p in (tmp_path / "table").iterdir()) == sorted(["_manifest.json", *(f.name for f in files)])
+    assert {file.name for file in (tmp_path / "table").iterdir()} == {"_manifest.json", *(file.name for file in files)}
 
 
 @pytest.mark.nightly
@@ -136,11 +138,11 @@ def growth(rows: int, folder: Path, answers) -> None:
     def features(replica, some):
         yield rng.standard_normal((len(some), 64), np.float32)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     by_shards(store, [None], features, feature_table, folder / f"{rows}", {"what": "test"}, 4096)
     representations.compress(folder / f"{rows}", folder / f"{rows}.pca", n_components=8)
     representations.nearest(folder / f"{rows}", ["g5", "g6"], k=3)
-    answers.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    answers.put(peak_mb() - before)
 
 
 @pytest.mark.nightly

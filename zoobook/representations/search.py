@@ -50,13 +50,13 @@ def nearest(
         others = f" ({len(lost)} are missing)" if lost[1:] else ""
         raise ValueError(f"{table.path} has no galaxy {unique[lost[0]]!r}{others}")
     first = np.array([rows[places == place][0] for place in range(len(unique))])
-    points = table.take(first)[1]
+    points = table.take(first)
     if index is None:
         found, distance = _exact(table, points, places, rows, k)
     else:
         found, distance = _by_index(table, points, places, rows, k, index)
     ids = np.full(found.shape, None, dtype=object)
-    ids[found >= 0] = table.take(found[found >= 0])[0]
+    ids[found >= 0] = table.ids_at(found[found >= 0])
     again = np.array([unique.index(query) for query in queries])
     result = pd.DataFrame({
         "query": np.repeat(np.array(queries, dtype=object), k),
@@ -137,9 +137,10 @@ def _exact(
             limit = best[:, -1] - lengths
             if not np.isfinite(limit).all() and len(block) > k:
                 limit = np.minimum(limit, np.partition(squared, k - 1, axis=1)[:, k - 1] + margin)
-            asked, near = np.nonzero(squared < (limit + margin).astype(np.float32)[:, None])
-            if not len(asked):
+            few = np.flatnonzero(squared < (limit + margin).astype(np.float32)[:, None])  # nonzero is far slower
+            if not len(few):
                 continue
+            asked, near = np.divmod(few, len(block))
             exact = ((points[asked].astype(float) - block[near]) ** 2).sum(1)
             exact[~np.isfinite(squared[asked, near])] = np.inf
             for query in np.unique(asked):
@@ -167,7 +168,7 @@ def _by_index(
     squared, found = index.search(points, k + spare)
     there = found >= 0
     exact = np.full(found.shape, np.inf)
-    exact[there] = ((np.repeat(points.astype(float), there.sum(1), axis=0) - table.take(found[there])[1]) ** 2).sum(1)
+    exact[there] = ((np.repeat(points.astype(float), there.sum(1), axis=0) - table.take(found[there])) ** 2).sum(1)
     if not np.allclose(exact[there], squared[there], rtol=1e-3, atol=1e-4 * (points.astype(float) ** 2).sum(1).max()):
         raise _another_table(path, table)
     for place, row in zip(places, rows, strict=True):
