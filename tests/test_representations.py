@@ -9,6 +9,13 @@ from zoobook.representations import search, tables
 from zoobook.runs import ShardedTable
 
 
+@pytest.fixture(params=["kept", "read in pieces"], autouse=True)
+def small_or_large(request, monkeypatch):
+    """A table is the same whether it is small enough to be kept or not."""
+    if request.param != "kept":
+        monkeypatch.setattr(tables, "KEPT", 0)
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """700 galaxies of 30 correlated features in shards, far from the origin, and two odd ones."""
@@ -105,9 +112,9 @@ def test_index_finds_nearly_all_and_says_when_it_is_another_tables(table, tmp_pa
 def test_parts_of_a_table(table, monkeypatch):
     monkeypatch.setattr(tables, "PIECE", 2700)
     opened = representations.open(table[0])
-    ids, features = opened.take(np.array([699, 0, 256, 0]))
-    assert ids.tolist() == ["g699", "g0", "g256", "g0"]
-    np.testing.assert_array_equal(features, table[1][[699, 0, 256, 0]])
+    rows = np.array([699, 0, 256, 0])
+    assert opened.ids_at(rows).tolist() == ["g699", "g0", "g256", "g0"]
+    np.testing.assert_array_equal(opened.take(rows), table[1][rows])
     drawn = opened.sample(200, seed=3)
     rows = [int(np.flatnonzero((table[1] == row).all(1))[0]) for row in drawn]
     assert len(set(rows)) == 200 and rows == sorted(rows) and rows != list(range(200))

@@ -62,5 +62,13 @@ def serve(works: dict[str, Callable[..., Callable[[], dict | None]]]) -> None:
         start = time.perf_counter()
         told = work() or {}
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "peak_mb": peak, **told}), file=answers, flush=True)
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_mb(), **told}), file=answers, flush=True)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had so far."""
+    try:  # getrusage would count in what the process that started this one had
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # a Mac counts in bytes

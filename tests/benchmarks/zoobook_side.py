@@ -197,8 +197,9 @@ def search(table: str, queries: int):
     """The ten nearest of some galaxies, from the file."""
     from zoobook import representations
 
-    rows = np.linspace(0, len(representations.open(table)) - 1, queries).astype(int)
-    ids = representations.open(table).take(rows)[0].tolist()
+    opened = representations.open(table)
+    ids = opened.ids_at(np.linspace(0, len(opened) - 1, queries).astype(int)).tolist()
+    del opened
     return lambda: {"found": len(representations.nearest(table, ids, k=10))}
 
 
@@ -208,8 +209,9 @@ def index_search(table: str, queries: int):
 
     from zoobook import representations
 
-    rows = np.linspace(0, len(representations.open(table)) - 1, queries).astype(int)
-    ids = representations.open(table).take(rows)[0].tolist()
+    opened = representations.open(table)
+    ids = opened.ids_at(np.linspace(0, len(opened) - 1, queries).astype(int)).tolist()
+    del opened
     start = time.perf_counter()
     index = representations.build_index(table, f"{table}.index")
     building = time.perf_counter() - start

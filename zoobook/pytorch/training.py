@@ -125,7 +125,9 @@ def fit(
         Result: model, history, weight file.
     """
     check_settings(settings, devices)
-    accelerator = {"accelerator": "cpu", "devices": 1} if devices == "cpu" else {"devices": devices}
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # that torchrun has started on this machine
+    on_cpu = devices == "cpu" or (devices == "auto" and not torch.cuda.is_available() and processes > 1)
+    accelerator = {"accelerator": "cpu", "devices": processes} if on_cpu else {"devices": devices}
     folder = RunFolder(out_dir, {**settings, "data": task.data}, resume)
     best, last = folder.path / "best.safetensors", folder.path / "last.ckpt"
     if not folder.resuming:

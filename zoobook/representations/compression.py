@@ -65,16 +65,13 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
     largest = np.abs(axes).argmax(1)
     axes = axes * np.sign(axes[np.arange(n_components), largest])[:, None]  # an axis has no sign: choose one
 
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    part = out.with_name(f"{out.name}.part")
     names = [f"feat_{k}_pca" for k in range(n_components)]
     schema = pa.schema([(table.id_column, pa.string()), *((name, pa.float32()) for name in names)])
-    try:
-        with pq.ParquetWriter(part, schema, use_dictionary=False) as writer:
-            for ids, scores in _in_groups(table, mean, axes):
-                writer.write_table(pa.table([pa.array(ids, pa.string()), *scores.T], schema=schema))
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    with pq.ParquetWriter(part, schema, use_dictionary=False) as writer:
+        for ids, scores in _in_groups(table, mean, axes):
+            writer.write_table(pa.table([pa.array(ids, pa.string()), *scores.T], schema=schema))
+    os.replace(part, out)
     return Compression(out, mean, axes, variance / max(variance.sum(), np.finfo(float).tiny))
 
 

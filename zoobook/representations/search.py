@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from zoobook.representations.tables import FeatureTable
 from zoobook.runs import own_folder
@@ -50,13 +51,13 @@ def nearest(
         others = f" ({len(lost)} are missing)" if lost[1:] else ""
         raise ValueError(f"{table.path} has no galaxy {unique[lost[0]]!r}{others}")
     first = np.array([rows[places == place][0] for place in range(len(unique))])
-    points = table.take(first)[1]
+    points = table.take(first)
     if index is None:
         found, distance = _exact(table, points, places, rows, k)
     else:
         found, distance = _by_index(table, points, places, rows, k, index)
     ids = np.full(found.shape, None, dtype=object)
-    ids[found >= 0] = table.take(found[found >= 0])[0]
+    ids[found >= 0] = table.ids_at(found[found >= 0])
     again = np.array([unique.index(query) for query in queries])
     result = pd.DataFrame({
         "query": np.repeat(np.array(queries, dtype=object), k),
@@ -123,31 +124,33 @@ def _exact(
     rounding = 4 * (len(table.columns) + 8) * np.finfo(np.float32).eps
     best, best_rows = np.full((len(points), k), np.inf), np.full((len(points), k), -1)
     last = 0
-    for features in table.features():
-        for start in range(0, len(features), _BLOCK):
-            block = features[start : start + _BLOCK]
-            first, last = last, last + len(block)
-            others = block - centre
-            norms = np.einsum("nf,nf->n", others, others)
-            squared = (-2 * shifted) @ others.T  # plus the length of the point, which does not matter to the order
-            squared += norms
-            own = (rows >= first) & (rows < last)
-            squared[places[own], rows[own] - first] = np.inf
-            margin = rounding * (lengths + norms.max())
-            limit = best[:, -1] - lengths
-            if not np.isfinite(limit).all() and len(block) > k:
-                limit = np.minimum(limit, np.partition(squared, k - 1, axis=1)[:, k - 1] + margin)
-            asked, near = np.nonzero(squared < (limit + margin).astype(np.float32)[:, None])
-            if not len(asked):
-                continue
-            exact = ((points[asked].astype(float) - block[near]) ** 2).sum(1)
-            exact[~np.isfinite(squared[asked, near])] = np.inf
-            for query in np.unique(asked):
-                mine = asked == query
-                distances = np.concatenate([best[query], exact[mine]])
-                order = np.argsort(distances, kind="stable")[:k]
-                best[query] = distances[order]
-                best_rows[query] = np.concatenate([best_rows[query], near[mine] + first])[order]
+    with threadpool_limits(1):  # products of small blocks: threads would wait for one another longer than they work
+        for features in table.features():
+            for start in range(0, len(features), _BLOCK):
+                block = features[start : start + _BLOCK]
+                first, last = last, last + len(block)
+                others = block - centre
+                norms = np.einsum("nf,nf->n", others, others)
+                squared = (-2 * shifted) @ others.T  # plus the length of the point, which does not matter to the order
+                squared += norms
+                own = (rows >= first) & (rows < last)
+                squared[places[own], rows[own] - first] = np.inf
+                margin = rounding * (lengths + norms.max())
+                limit = best[:, -1] - lengths
+                if not np.isfinite(limit).all() and len(block) > k:
+                    limit = np.minimum(limit, np.partition(squared, k - 1, axis=1)[:, k - 1] + margin)
+                few = np.flatnonzero(squared < (limit + margin).astype(np.float32)[:, None])  # nonzero is far slower
+                if not len(few):
+                    continue
+                asked, near = np.divmod(few, len(block))
+                exact = ((points[asked].astype(float) - block[near]) ** 2).sum(1)
+                exact[~np.isfinite(squared[asked, near])] = np.inf
+                for query in np.unique(asked):
+                    mine = asked == query
+                    distances = np.concatenate([best[query], exact[mine]])
+                    order = np.argsort(distances, kind="stable")[:k]
+                    best[query] = distances[order]
+                    best_rows[query] = np.concatenate([best_rows[query], near[mine] + first])[order]
     best_rows[~np.isfinite(best)] = -1
     return best_rows, np.sqrt(best)
 
@@ -167,7 +170,7 @@ def _by_index(
     squared, found = index.search(points, k + spare)
     there = found >= 0
     exact = np.full(found.shape, np.inf)
-    exact[there] = ((np.repeat(points.astype(float), there.sum(1), axis=0) - table.take(found[there])[1]) ** 2).sum(1)
+    exact[there] = ((np.repeat(points.astype(float), there.sum(1), axis=0) - table.take(found[there])) ** 2).sum(1)
     if not np.allclose(exact[there], squared[there], rtol=1e-3, atol=1e-4 * (points.astype(float) ** 2).sum(1).max()):
         raise _another_table(path, table)
     for place, row in zip(places, rows, strict=True):

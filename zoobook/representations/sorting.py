@@ -69,7 +69,7 @@ def interesting(
     lost = sorted(set(range(len(rated))) - set(places))
     if lost:
         raise ValueError(f"{table.path} has no galaxy {rated[lost[0]]!r}, which is rated")
-    points = table.take(rows)[1].astype(float)
+    points = table.take(rows).astype(float)
     size = max(float(points.std()), np.finfo(np.float32).tiny)  # one unit for all features, so that distances stay
     width = points.shape[1] ** 0.5
     kernel = ConstantKernel(1.0, (0.01, 100)) * RBF(width, (0.1 * width, 10 * width)) + WhiteKernel(0.1, (1e-3, 10))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from zoobook.runs import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
+KEPT = 1 << 24  # numbers of a table small enough to be kept once it is read: 64 MB
 _FEATURE = re.compile(r"feat_(\d+)(?:_pred|_pca)?|feat_pca_(\d+)")
 
 
@@ -38,6 +39,7 @@ class FeatureTable:
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
         self._rows = sum(pq.read_metadata(file).num_rows for file in self._files)
+        self._kept: tuple[pa.ChunkedArray, list[np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return self._rows
@@ -66,8 +68,10 @@ class FeatureTable:
         Raises:
             ValueError: a feature is missing or not a finite number.
         """
-        for _, features in self._pieces([]):
-            yield features
+        if self._small():
+            yield from self._kept[1]
+        else:
+            yield from (features for _, features in self._pieces([]))
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Read the whole table into memory.
@@ -78,28 +82,31 @@ class FeatureTable:
         ids, features = zip(*self.batches(), strict=True)
         return np.concatenate(ids), np.concatenate(features)
 
-    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Read some rows; row groups of the files without any of them are passed over.
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Read the features of some galaxies.
 
         Args:
             rows: int64 [n], which, from 0.
 
         Returns:
-            tuple: their ids [n] and features, float32 [n, F], in the order asked for.
+            ndarray: float32 [n, F], in the order asked for.
         """
-        order = np.argsort(rows, kind="stable")
-        wanted, first, ids, features = np.asarray(rows)[order], 0, [], []
-        for file in map(pq.ParquetFile, self._files):
-            for group in range(file.num_row_groups):
-                last = first + file.metadata.row_group(group).num_rows
-                here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, last)] - first
-                if len(here):
-                    table = file.read_row_group(group, columns=[self.id_column, *self.columns]).take(here)
-                    ids.append(_as_ids(table.column(self.id_column)))
-                    features.append(_as_matrix([table.column(name) for name in self.columns]))
-                first = last
-        back = np.argsort(order, kind="stable")
-        return np.concatenate(ids)[back], np.concatenate(features)[back]
+        if self._small():
+            return _gather(rows, ((len(piece), piece.__getitem__) for piece in self._kept[1]))
+        return _gather(rows, self._row_groups(self.columns, lambda table: _as_matrix(table.columns)))
+
+    def ids_at(self, rows: np.ndarray) -> np.ndarray:
+        """Read the ids of some galaxies.
+
+        Args:
+            rows: int64 [n], which, from 0.
+
+        Returns:
+            ndarray: ids [n], in the order asked for.
+        """
+        if self._small():
+            return _as_ids(self._kept[0].take(pa.array(rows)))
+        return _gather(rows, self._row_groups([self.id_column], lambda table: _as_ids(table.column(0))))
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """Features of galaxies drawn at random, each at most once; the whole table where it has no more than that.
@@ -132,13 +139,35 @@ class FeatureTable:
                 one of the ids.
         """
         wanted, places, rows, first = pa.array(ids, pa.string()), [], [], 0
-        for batch in self._read([self.id_column], 1 << 18):
-            place = pc.index_in(batch.column(0).cast(pa.string()), value_set=wanted)
+        if self._small():
+            columns = self._kept[0].chunks
+        else:
+            columns = (batch.column(0) for batch in self._read([self.id_column], 1 << 18))
+        for column in columns:
+            place = pc.index_in(column.cast(pa.string()), value_set=wanted)
             found = place.is_valid().to_numpy(zero_copy_only=False).nonzero()[0]
             places.append(place.drop_null().to_numpy().astype(np.int64))
             rows.append(found + first)
-            first += batch.num_rows
+            first += len(column)
         return np.concatenate(places), np.concatenate(rows)
+
+    def _small(self) -> bool:
+        """Whether the table is kept in memory, being small: then it need not be read again and again."""
+        if self._kept is None and len(self) * len(self.columns) <= KEPT:
+            pieces = list(self._pieces([self.id_column]))
+            ids = pa.chunked_array([batch.column(0).cast(pa.string()) for batch, _ in pieces], pa.string())
+            self._kept = ids, [features for _, features in pieces]
+        return self._kept is not None
+
+    def _row_groups(self, columns: list[str], convert) -> Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]:
+        """For each row group its length, and a function that reads some rows of it."""
+        for file in map(pq.ParquetFile, self._files):
+            for group in range(file.num_row_groups):
+
+                def read(here, file=file, group=group):
+                    return convert(file.read_row_group(group, columns=columns).take(pa.array(here)))
+
+                yield file.metadata.row_group(group).num_rows, read
 
     def _pieces(self, others: list[str]) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
         """Pieces of the table with its features and other columns, and the features as a matrix."""
@@ -214,6 +243,18 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     joined = by_id(catalog, frame, on=on)
     joined.attrs["report"]["right_only"] += len(table) - len(frame)
     return joined
+
+
+def _gather(rows: np.ndarray, parts: Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]) -> np.ndarray:
+    """Some rows of a table that is in parts; a part without any of them is not read."""
+    order = np.argsort(rows, kind="stable")
+    wanted, first, found = np.asarray(rows)[order], 0, []
+    for length, read in parts:
+        here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, first + length)] - first
+        if len(here):
+            found.append(read(here))
+        first += length
+    return np.concatenate(found)[np.argsort(order, kind="stable")]
 
 
 def _as_ids(column) -> np.ndarray:

@@ -1,0 +1,196 @@
+"""Long work survives being killed, does not grow in memory, and several processes do what one does."""
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from toys import survey
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+from side import peak_mb  # noqa: E402
+
+from zoobook import representations  # noqa: E402
+from zoobook.inference import by_shards, feature_table  # noqa: E402
+from zoobook.runs import table_files  # noqa: E402
+
+ROWS, WIDTH, SHARD = 230, 12, 20
+
+
+class Store:
+    """What an image store looks like to `by_shards`, with pixels that take no room."""
+
+    def __init__(self, rows: int):
+        self.ids = np.array([f"g{i}" for i in range(rows)], dtype=object)
+        self.pixels = np.broadcast_to(np.uint8(7), (rows, 2, 2, 3))
+
+
+def slowly(replica, rows):
+    """Stands for a network: a few rows at a time, each batch after a pause."""
+    for part in np.array_split(rows, 2):
+        time.sleep(0.01)
+        yield (part[:, None] * 1.5 + np.arange(WIDTH)).astype(np.float32)
+
+
+def write_shards(out):
+    by_shards(Store(ROWS), [None], slowly, feature_table, out, {"what": "test"}, SHARD)
+
+
+def represent_slowly(framework, out):
+    """`represent` with small shards, and a pause before each batch."""
+    import zoobook
+
+    half, (store, _) = zoobook.load_framework(framework), survey()
+    features = half.prediction._features
+
+    def slow(*args):
+        for found in features(*args):
+            time.sleep(0.03)
+            yield found
+
+    half.prediction._features, half.prediction.SHARD_ROWS = slow, 8
+    architecture = "test_resnet" if framework == "pytorch" else "efficientnet_b0"
+    import torch
+
+    torch.manual_seed(0)
+    half.represent(half.build_model(None, architecture, image_size=32), store, out=out, devices="cpu")
+
+
+def kill_at_random(work, args, folder: Path, kills: int, longest: float, seed: int) -> None:
+    """Start the work again and again and kill it; whole shards must never be made twice. Then let it finish."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["toys", "zoobook.inference", "zoobook.pytorch.prediction"])
+    rng, seen = np.random.default_rng(seed), {}
+    while True:
+        process = processes.Process(target=work, args=args)
+        process.start()
+        if kills:
+            process.join(rng.uniform(0, longest))
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+                kills -= 1
+        process.join()
+        now = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.parquet")}
+        assert {file: now.get(file) for file in seen} == seen  # what was whole is as it was
+        seen = now
+        if process.exitcode == 0:
+            return
+        assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.nightly)])
+def test_a_table_killed_again_and_again_is_completed(tmp_path, kills):
+    kill_at_random(write_shards, (tmp_path / "table",), tmp_path / "table", kills, longest=0.4, seed=kills)
+    files = table_files(tmp_path / "table")
+    frame = pd.concat(map(pd.read_parquet, files), ignore_index=True)
+    assert frame["id_str"].tolist() == [f"g{i}" for i in range(ROWS)]
+    assert [len(pd.read_parquet(file)) for file in files] == [SHARD] * 11 + [10]
+    np.testing.assert_array_equal(frame.iloc[:, 1:], np.arange(ROWS)[:, None] * 1.5 + np.arange(WIDTH))
+    assert {file.name for file in (tmp_path / "table").iterdir()} == {"_manifest.json", *(file.name for file in files)}
+
+
+@pytest.mark.nightly
+def test_representations_killed_twenty_times_are_those_of_one_run(tmp_path):
+    pytest.importorskip("torch", reason="needs the `pytorch` extra")
+    represent_slowly("pytorch", tmp_path / "whole")
+    kill_at_random(represent_slowly, ("pytorch", tmp_path / "table"), tmp_path / "table", 20, longest=3, seed=0)
+    whole, found = (pd.concat(map(pd.read_parquet, table_files(tmp_path / name))) for name in ("whole", "table"))
+    assert found["id_str"].tolist() == list(survey()[0].ids)
+    np.testing.assert_allclose(found.iloc[:, 1:], whole.iloc[:, 1:], atol=1e-5)
+
+
+def compress_slowly(path, out):
+    """`compress` that pauses at each piece it reads."""
+    from zoobook.representations import tables
+
+    matrix, tables.PIECE = tables._as_matrix, WIDTH * SHARD
+
+    def slow(columns):
+        time.sleep(0.005)
+        return matrix(columns)
+
+    tables._as_matrix = slow
+    representations.compress(path, out, n_components=2)
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.nightly)])
+def test_compression_killed_again_and_again_leaves_a_whole_table_or_none(tmp_path, kills):
+    write_shards(tmp_path / "table")
+    (tmp_path / "out").mkdir()
+    compress_slowly(tmp_path / "table", tmp_path / "whole.parquet")
+    kill_at_random(compress_slowly, (tmp_path / "table", tmp_path / "out/pca.parquet"), tmp_path / "nothing", kills,
+                   longest=0.5, seed=kills)  # fmt: skip
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["pca.parquet"]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/pca.parquet"),
+                                  pd.read_parquet(tmp_path / "whole.parquet"))
+
+
+def growth(rows: int, folder: Path, answers) -> None:
+    """By how many MB the memory grows while a table is written, compressed and searched."""
+    store = Store(rows)
+    rng = np.random.default_rng(0)
+
+    def features(replica, some):
+        yield rng.standard_normal((len(some), 64), np.float32)
+
+    before = peak_mb()
+    by_shards(store, [None], features, feature_table, folder / f"{rows}", {"what": "test"}, 4096)
+    representations.compress(folder / f"{rows}", folder / f"{rows}.pca", n_components=8)
+    representations.nearest(folder / f"{rows}", ["g5", "g6"], k=3)
+    answers.put(peak_mb() - before)
+
+
+@pytest.mark.nightly
+def test_memory_does_not_grow_with_the_table(tmp_path):
+    processes = multiprocessing.get_context("spawn")
+    found = []
+    for rows in (100_000, 1_000_000):  # 26 and 256 MB of features
+        answers = processes.SimpleQueue()
+        process = processes.Process(target=growth, args=(rows, tmp_path, answers))
+        process.start()
+        process.join()
+        found.append(answers.get())
+    assert found[1] < found[0] + 60
+
+
+TRAINING = """
+import sys
+from functools import partial
+from zoobook.pytorch import models, training
+from toys import TREE, quick, survey
+
+# Dropout and batch normalisation look at each process's share of a batch; without them the shares must add up.
+training.build_model = partial(models.build_model, dropout=0.0)
+store, catalog = survey()
+options = quick(architecture="test_convnext", epochs=2, batch_size=12, devices=sys.argv[2], image_size=64)
+training.train(store, catalog, TREE, out_dir=sys.argv[1], **options)
+"""
+
+
+@pytest.mark.parametrize("devices", ["auto", pytest.param("cpu", marks=pytest.mark.nightly)])
+def test_two_processes_learn_what_one_does(tmp_path, devices):
+    torch = pytest.importorskip("torch", reason="needs the `pytorch` extra")
+    if torch.cuda.is_available() or not torch.distributed.is_available():
+        pytest.skip("two processes on a CPU: not where there is a GPU, or no torch.distributed")
+    script = tmp_path / "script.py"
+    script.write_text(TRAINING)
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for launcher, name in (([sys.executable], "one"), (torchrun, "two")):
+        command = [*launcher, str(script), str(tmp_path / name), devices]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
+    assert len(one) == 2
+    np.testing.assert_allclose(two["train_loss"], one["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(two["val_loss"], one["val_loss"], rtol=1e-4)
+    from safetensors.numpy import load_file
+
+    first, second = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    assert all(np.allclose(first[name], second[name], atol=2e-4) for name in first)
