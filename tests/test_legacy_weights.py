@@ -185,6 +185,60 @@ def test_tensorflow_files_cut_short_or_missing(published, tmp_path):
             legacy.read(tmp_path)
 
 
+def test_damaged_tensorflow_data_are_noticed(published, tmp_path):
+    _, folder = published("effnet_train_only_dr5_greyscale_tf")
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    data = next(tmp_path.glob("*.data*"))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(ValueError, match="the data of layer_with_weights-0/.* are damaged"):
+        legacy.read(tmp_path)
+    # From RFC 3720, appendix B.4
+    for given, wanted in ((bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E)):
+        assert tensorflow_file.checksum(given) == wanted
+
+
+def test_damage_of_any_kind_is_an_error_with_a_message(tmp_path):
+    """Bytes of the descriptions are changed at random: what comes of it is read, or refused with a reason."""
+    torch, rng, refused = pytest.importorskip("torch"), np.random.default_rng(0), 0
+    torch.save({"state_dict": {"model.2.0.bias": torch.zeros(34), "x": torch.ones(2, 3).T}}, tmp_path / "a.ckpt")
+    with zipfile.ZipFile(tmp_path / "a.ckpt") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for _ in range(200):
+        with zipfile.ZipFile(tmp_path / "b.ckpt", "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, damaged(content, rng) if name.endswith("data.pkl") else content)
+        try:
+            pytorch_file.read(tmp_path / "b.ckpt")
+        except ValueError as error:
+            refused += "b.ckpt" in str(error)
+    assert refused > 50
+    end = bytes(4) + b"\1\0\0\0"
+    entries = b"\0\0\6" b"\x08\1\x1a\2\x08\1" b"\0\1\x08a" b"\x08\1\x12\0\x20\0\x28\4" + end  # header; one float, `a`
+    index = b"\0\1\2b\0" + bytes([len(entries)]) + end
+    footer = (b"\0\0" + bytes([len(entries) + 5, len(index)])).ljust(40, b"\0")
+    table = entries + bytes(5) + index + bytes(5) + footer + 0xDB4775248B80FB57.to_bytes(8, "little")
+    (tmp_path / "c.data-00000-of-00001").write_bytes(bytes(4))
+    (tmp_path / "c.index").write_bytes(table)
+    assert tensorflow_file.read(tmp_path / "c") == {"a": 0}
+    for _ in range(400):
+        (tmp_path / "c.index").write_bytes(damaged(table, rng))
+        try:
+            tensorflow_file.read(tmp_path / "c")
+        except ValueError as error:
+            refused += 1000 * ("c" in str(error))
+    assert refused > 100_000
+
+
+def damaged(content: bytes, rng) -> bytes:
+    changed = bytearray(content)
+    for place in rng.integers(0, len(content), rng.integers(1, 4)):
+        changed[place] = rng.integers(0, 256)
+    return bytes(changed)
+
+
 def test_a_tensorflow_checkpoint_by_any_of_its_names(published):
     _, folder = published("effnet_train_only_dr5_greyscale_tf")
     for path in (folder, str(folder), folder / "checkpoint", folder / "checkpoint.index"):

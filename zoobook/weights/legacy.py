@@ -17,6 +17,7 @@ from zoobook import architectures, trees
 from zoobook.weights import pytorch_file, tensorflow_file
 
 _HUB = "hf_hub:"
+_TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # the second one in old repositories
 # What files hold beside weights: batch counters (absent in frozen layers), optimisers, random states, class weights
 _UNUSED = re.compile(
     r"num_batches_tracked$|OPTIMIZER_SLOT|^optimizer/|^(step|save_counter)/|^layer-\d+/_rng/|^(loss\.)?class_weights$"
@@ -73,14 +74,14 @@ def read(path: str | Path, architecture: str | None = None) -> tuple[dict, dict[
             settings, tensors = {}, tensorflow_file.read(found)
         else:
             content = pytorch_file.read(found)
-            settings, tensors = content.get("hyper_parameters") or {}, content.get("state_dict", content)
+            settings, tensors = content.get("hyper_parameters"), content.get("state_dict", content)
         tensors = {str(name): array for name, array in tensors.items() if isinstance(array, np.ndarray)}
         tensors = {name: array for name, array in tensors.items() if not _UNUSED.search(name)}
         for mark, (design, rename) in _LAYOUTS.items():
             if any(re.match(mark, name) for name in tensors):
                 return _checked(*_published(design, rename, tensors))
         if any(name.startswith("encoder.") for name in tensors):
-            return _checked(*_zoobot(tensors, settings, architecture))
+            return _checked(*_zoobot(tensors, settings if isinstance(settings, dict) else {}, architecture))
     except ValueError as error:
         raise ValueError(str(error) if str(found) in str(error) else f"{found}: {error}") from None
     shown = ", ".join(list(tensors)[:4]) or "none"
@@ -104,7 +105,7 @@ def _find(path: str) -> tuple[str, Path]:
         return ("tensorflow", place.with_suffix("")) if place.suffix == ".index" else ("pytorch", place)
     if not place.is_dir():
         raise FileNotFoundError(f"there are no weights at {place}")
-    if (place / "config.json").is_file():
+    if any((place / name).is_file() for name in _TIMM_FILES):
         return "encoder", place
     inside = [file for file in sorted(place.iterdir()) if file.suffix in (".index", ".ckpt")]
     if len(inside) != 1:
@@ -122,11 +123,10 @@ def _from_hub(repository: str) -> str:
             "or download the repository by hand and give its folder"
         ) from None
     try:
-        return snapshot_download(repository, allow_patterns=["config.json", "model.safetensors", "*.bin", "*.ckpt"])
+        return snapshot_download(repository, allow_patterns=["config.json", *_TIMM_FILES, "*.ckpt"])
     except Exception as error:  # of several libraries, depending on what fails
-        raise OSError(
-            f"{repository!r} could not be fetched from the Hugging Face hub: {str(error).strip().splitlines()[0]}"
-        ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OSError(f"{repository!r} could not be fetched from the Hugging Face hub: {reason}") from None
 
 
 # ---- The seven of 2022, for GZ DECaLS ----
@@ -298,7 +298,7 @@ def _head(settings: dict, outputs: int) -> dict:
 def _tree(settings: dict) -> trees.DecisionTree:
     """The questions that a model answers: one of the trees that zoobook knows, or else as the file describes them."""
     schema = settings.get("schema")
-    described = settings if schema is None else vars(schema)
+    described = vars(schema) if isinstance(schema, pytorch_file.Shell) else settings
     pairs, after = described.get("question_answer_pairs"), described.get("dependencies") or {}
     if not isinstance(pairs, dict):
         raise ValueError("the file does not say which questions its model answers (question_answer_pairs is missing)")
@@ -336,17 +336,15 @@ def _hub_encoder(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     try:
         config = json.loads((folder / "config.json").read_text("utf8"))
         design, about = config["architecture"], config.get("pretrained_cfg") or {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} describes no encoder of timm ({error!r})") from None
     if (folder / "model.safetensors").is_file():
         try:
             tensors = load_file(folder / "model.safetensors")
         except SafetensorError as error:
             raise ValueError(f"{folder / 'model.safetensors'} is not whole ({error}); fetch it again") from None
-    elif (folder / "pytorch_model.bin").is_file():
-        tensors = pytorch_file.read(folder / "pytorch_model.bin")
     else:
-        raise FileNotFoundError(f"{folder} has no model.safetensors")
+        tensors = pytorch_file.read(folder / "pytorch_model.bin")
     top = f"{about.get('classifier')}."  # of an encoder that was published with classes
     tensors = {
         name: array for name, array in tensors.items() if not _UNUSED.search(name) and not name.startswith(top)

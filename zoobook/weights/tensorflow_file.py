@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
+_SHARDS = 1000  # no checkpoint of one model has more
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 10: "?", 19: "<f2"}  # numbers of TensorFlow's DataType
 
 
@@ -33,6 +35,8 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     try:
         entries = dict(_table(index.read_bytes()))
         shards = _fields(entries.pop(b"")).get(1, [1])[0]
+        if not 0 < shards <= _SHARDS:
+            raise KeyError(f"it speaks of {shards} data files")
         files = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
@@ -53,7 +57,65 @@ def _tensor(key: str, entry: dict, data: list[np.ndarray]) -> np.ndarray | None:
     shard = data[entry.get(3, [0])[0]]
     if start + size > len(shard) or size != np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object)):
         raise ValueError(f"the data of {key} are cut short: fetch the checkpoint's data file again")
-    return np.frombuffer(shard[start : start + size].tobytes(), dtype).reshape(shape)
+    content = shard[start : start + size].tobytes()
+    if 6 in entry and size >= 4 and entry[6][0] != _masked(checksum(content)):
+        raise ValueError(f"the data of {key} are damaged (their checksum is wrong): fetch the data file again")
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def checksum(content: bytes) -> int:
+    """CRC-32C (Castagnoli), which TensorFlow keeps of each tensor.
+
+    The bytes are cut into equal pieces that are gone through at once. The checksum of joined pieces is that of the
+    first, moved on by the length of the second, plus (exclusive or) that of the second.
+
+    Args:
+        content: at least 4 bytes.
+
+    Returns:
+        int: the checksum.
+    """
+    pieces = 1 << (len(content).bit_length() // 2)
+    power = (-(-len(content) // pieces) - 1).bit_length()  # each piece has 2**power bytes
+    rows = np.zeros(pieces << power, np.uint8)  # zeros before the content change nothing
+    rows[-len(content) :] = np.frombuffer(content, np.uint8)
+    rows[-len(content) :][:4] ^= 0xFF  # it begins with all bits set
+    sums = np.zeros(pieces, np.uint32)
+    for column in np.ascontiguousarray(rows.reshape(pieces, -1).T):
+        sums = _BYTES[(sums ^ column) & 0xFF] ^ (sums >> 8)
+    while len(sums) > 1:
+        sums, power = _moved(sums[::2], power) ^ sums[1::2], power + 1
+    return int(sums[0]) ^ 0xFFFFFFFF
+
+
+def _moved(sums: np.ndarray, power: int) -> np.ndarray:
+    """What checksums become where 2**power zeros follow."""
+    a, b, c, d = _tables(power)
+    return a[sums & 0xFF] ^ b[sums >> 8 & 0xFF] ^ c[sums >> 16 & 0xFF] ^ d[sums >> 24]
+
+
+@cache
+def _tables(power: int) -> np.ndarray:
+    """The same for each value of each of a checksum's four bytes."""
+    if power:
+        return _moved(_tables(power - 1), power - 1)
+    values = np.arange(256, dtype=np.uint32) << np.arange(0, 32, 8, dtype=np.uint32)[:, None]
+    return _BYTES[values & 0xFF] ^ (values >> 8)
+
+
+def _masked(value: int) -> int:
+    """As TensorFlow stores a checksum, so that a checksum of checksums stays a good one."""
+    return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _byte_table() -> np.ndarray:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, table >> 1 ^ 0x82F63B78, table >> 1).astype(np.uint32)
+    return table
+
+
+_BYTES = _byte_table()
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
