@@ -91,6 +91,24 @@ def test_deeper_stages_learn_more_slowly(half):
     assert len(shares) == len(arrays)
 
 
+@pytest.mark.parametrize("architecture", ["test_efficientnet", "resnet50"])
+def test_both_frameworks_let_the_same_weights_learn_at_the_same_rates(halves, architecture):
+    for unfreeze in ("top", "all"):
+        shares, learning = {}, {}
+        for half in halves:
+            model = half.build_model(None, architecture, image_size=32)
+            shares[half] = half.finetuning._thaw(model, unfreeze)
+            if half.__name__.endswith("pytorch"):
+                learning[half] = {name for name, p in model.named_parameters() if p.requires_grad}
+            else:
+                names = {variable.path: name for name, _, variable in half.models._variables(model)}
+                shares[half] = {names[path]: share for path, share in shares[half].items()}
+                learning[half] = {names[variable.path] for variable in model.trainable_variables}
+        torchs, tensorflows = shares.values()
+        assert len(set(map(frozenset, learning.values()))) == 1
+        assert {name: torchs[name] for name in tensorflows} == pytest.approx(tensorflows)
+
+
 def test_it_repeats_and_a_finished_run_is_only_read(half, tmp_path):
     store, catalog = survey()
     first = tuned(half, "large")

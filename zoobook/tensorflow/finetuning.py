@@ -118,6 +118,6 @@ def _stages(encoder) -> list[list]:
     for layer in encoder.layers:
         if layer.weights:
             found = re.match(r"blocks\.\d+|layer\d+", layer.name)
-            last = found[0] if found else ("stem" if last == "stem" else "top")
+            last = found[0] if found else last  # layers after the last block belong to its stage
             stages.setdefault(last, []).append(layer)
     return list(stages.values())
