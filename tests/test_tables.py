@@ -62,7 +62,7 @@ import numpy, pyarrow
 from zoobook import tables
 tables.id_column({str(path)!r}, "id_str", "the table")
 table = tables.read({str(path)!r}, rows=numpy.arange(0, {rows}, 100))
-assert table.shape == (300, 1281)
+assert table.shape == (200, 1281)
 print(pyarrow.default_memory_pool().max_memory())
 """
     peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
