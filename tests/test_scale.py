@@ -159,31 +159,31 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
 
 
 TRAINING = """
-import sys
+import runpy, sys
 from functools import partial
 from zoobook.pytorch import models, training
-from toys import TREE, quick, survey
 
 # Dropout and batch normalisation look at each process's share of a batch; without them the shares must add up.
 training.build_model = partial(models.build_model, dropout=0.0)
-store, catalog = survey()
-options = quick(architecture="test_convnext", epochs=2, batch_size=12, devices=sys.argv[2], image_size=64)
-training.train(store, catalog, TREE, out_dir=sys.argv[1], **options)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("devices", ["auto", pytest.param("cpu", marks=pytest.mark.nightly)])
-def test_two_processes_learn_what_one_does(tmp_path, devices):
+def test_two_processes_learn_what_one_does(tmp_path):
+    """With the script of the book, as torchrun starts it."""
     torch = pytest.importorskip("torch", reason="needs the `pytorch` extra")
     if torch.cuda.is_available() or not torch.distributed.is_available():
         pytest.skip("two processes on a CPU: not where there is a GPU, or no torch.distributed")
-    script = tmp_path / "script.py"
-    script.write_text(TRAINING)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    survey()[1].to_parquet(tmp_path / "catalog.parquet")
+    start = tmp_path / "start.py"
+    start.write_text(TRAINING)
+    script = Path(__file__).parents[1] / "book/cluster/train_survey.py"
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for launcher, name in (([sys.executable], "one"), (torchrun, "two")):
-        command = [*launcher, str(script), str(tmp_path / name), devices]
+        command = [*launcher, str(start), str(script), str(tmp_path / "catalog.parquet"), str(tmp_path / name)]
+        command += ["--architecture=test_convnext", "--image-size=64", "--epochs=2", "--batch-size=6"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))

@@ -96,8 +96,8 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
     tree = trees.load("decals_dr5")
     groups = [list(group) for group in tree.index_groups]
     cores = os.cpu_count()
-    few = 2 if quick else 5
-    n_images, n_represented, n_steps = (128, 64, 64) if quick else (2048, 512, 256)
+    few = 2 if quick else 3
+    n_images, n_represented, n_steps = (128, 64, 64) if quick else (2048, 256, 128)
     n_table, wide, n_search, n_long = (8192, 256, 20_000, 100_000) if quick else (340_000, 1280, 340_000, 8_700_000)
 
     def pipeline():

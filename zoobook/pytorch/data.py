@@ -35,6 +35,21 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
+    def weight(self, number: int) -> float:
+        """What the mean loss of this process's share of a batch must be multiplied by.
+
+        The mean over the processes is then the mean over the galaxies, also where the shares are not equally large.
+
+        Args:
+            number: of the batch in its epoch.
+
+        Returns:
+            float: 1 for a single process.
+        """
+        rank, processes = _rank()
+        size = len(self.rows) // len(self) + (number < len(self.rows) % len(self))  # as augment.batches cuts them
+        return len(range(rank, size, processes)) * processes / size if size >= processes else 1.0
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         n = len(self.rows)
         if self.seed is None:

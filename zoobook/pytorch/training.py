@@ -219,11 +219,12 @@ class _Learner(lightning.LightningModule):
         images, views, targets = batch
         seen = look(images, views, self.model.spec["channels"], self.model.spec["image_size"])
         loss = galaxy_losses(self.model, seen, targets).mean()
-        self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        count = len(images) * self.trainer.world_size  # else Lightning rounds the mean count of its processes down
+        self.log(name, loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
-    def training_step(self, batch, _):
-        return self._loss(batch, "train_loss")
+    def training_step(self, batch, number):
+        return self._loss(batch, "train_loss") * self.trainer.train_dataloader.weight(number)
 
     def validation_step(self, batch, _):
         self._loss(batch, "val_loss")
