@@ -35,7 +35,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
-    def weight(self, number: int) -> float:
+    def _weight(self, number: int) -> float:
         """What the mean loss of this process's share of a batch must be multiplied by.
 
         The mean over the processes is then the mean over the galaxies, also where the shares are not equally large.

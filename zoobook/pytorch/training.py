@@ -224,7 +224,7 @@ class _Learner(lightning.LightningModule):
         return loss
 
     def training_step(self, batch, number):
-        return self._loss(batch, "train_loss") * self.trainer.train_dataloader.weight(number)
+        return self._loss(batch, "train_loss") * self.trainer.train_dataloader._weight(number)
 
     def validation_step(self, batch, _):
         self._loss(batch, "val_loss")
