@@ -113,12 +113,21 @@ def check_two_frameworks(found: dict) -> None:
     assert abs(found["gap"]) < 4 * found["gap_error"] + 0.15
 
 
+def check_scaling_up(found: dict) -> None:
+    costs = [found[name] for name in ("decode_a_file", "read_and_turn_an_image", "represent_a_galaxy")]
+    assert min(costs) > 0 and costs[1] < found["learn_from_a_galaxy_one_epoch"]  # the network is what takes time
+    assert found["steepest"] < 1.6  # ten times the galaxies, ten times the time and not more
+    assert found["table_mb"] > 150 > 1.5 * found["peak_mb"]  # a search holds but a piece of the table
+    assert found["images_tb"] == pytest.approx(8.7e6 * 424**2 * 3 / 1e12)
+
+
 CHECKS = {
     "data_notes": check_data_notes,
     "training_from_scratch": check_training_from_scratch,
     "representations": check_representations,
     "ring_finetuning": check_ring_finetuning,
     "two_frameworks": check_two_frameworks,
+    "scaling_up": check_scaling_up,
 }
 # In each framework; the chapters that use none run once.
 RUNS = [

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from zoobook.representations.tables import FeatureTable
 from zoobook.runs import own_folder
 
 _BLOCK = 4096  # rows in float64 at a time
+_NARROW = 256  # up to so many features, threads would wait for one another longer than they work
 _ROW_GROUP = 1 << 16  # rows: many small row groups make a table slow to open
 
 
@@ -80,11 +82,12 @@ def _moments(table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
     rows, width = len(table), len(table.columns)
     origin = next(table.features()).mean(0, dtype=float)  # sums about a near-by origin lose no digits
     total, products = np.zeros(width), np.zeros((width, width))
-    for features in table.features():
-        for start in range(0, len(features), _BLOCK):
-            shifted = features[start : start + _BLOCK] - origin
-            total += shifted.sum(0)
-            products += shifted.T @ shifted
+    with threadpool_limits(None if width > _NARROW else 1):
+        for features in table.features():
+            for start in range(0, len(features), _BLOCK):
+                shifted = features[start : start + _BLOCK] - origin
+                total += shifted.sum(0)
+                products += shifted.T @ shifted
     return origin + total / rows, (products - np.outer(total, total) / rows) / max(rows - 1, 1)
 
 
