@@ -38,6 +38,11 @@ def test_training_learns_and_keeps_its_best_epoch(half):
     assert again == pytest.approx(history["val_loss"].min(), rel=1e-4)
 
 
+def state(folder: Path) -> list[Path]:
+    """What a run keeps to resume from."""
+    return [file for file in (folder / "last.ckpt", folder / "last.safetensors") if file.exists()]
+
+
 def random_numbers(half):
     """Seed the framework's own random numbers; what is returned draws one."""
     if half.__name__.endswith("pytorch"):
@@ -94,11 +99,11 @@ half.train(ImageStore.open({str(store.path)!r}), catalog, TREE, out_dir={str(out
     for line in process.stdout:
         if re.match(r"epoch +1/3", line):
             break
-    while not list(out.glob("last.[cs]*")) and process.poll() is None:
+    while not state(out) and process.poll() is None:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert process.returncode == -signal.SIGKILL and list(out.glob("last.[cs]*"))
+    assert process.returncode == -signal.SIGKILL and state(out)
     done = len((out / "history.csv").read_text().splitlines()) - 1
     assert 1 <= done < 3
     result = half.train(store, catalog, TREE, out_dir=out, **quick())
@@ -121,7 +126,7 @@ def test_an_interruption_says_how_to_go_on(half, tmp_path, monkeypatch):
     monkeypatch.setattr(Progress, "step", interrupted)
     with pytest.raises(KeyboardInterrupt, match="same arguments"):
         half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
-    assert list((tmp_path / "run").glob("last.[cs]*"))
+    assert state(tmp_path / "run")
     result = half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
     assert same_weights(half, result.model, trained(half).model)
 
@@ -147,6 +152,33 @@ def test_images_larger_than_the_model_sees_and_colour(half, tmp_path):
     assert model.spec["image_size"] == 16 and model.spec["channels"] == 3
 
 
+def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
+    """Without dropout, which draws for each part, and batch normalisation, which looks at the part alone."""
+    store, catalog = survey()
+    build = half.models.build_model
+
+    def plain(*args, **options):
+        model = build(*args, **options, dropout=0)
+        if half.__name__.endswith("pytorch"):
+            for module in model.modules():
+                if "BatchNorm" in type(module).__name__:
+                    module.requires_grad_(False)
+        else:
+            for layer in model.encoder.layers:
+                layer.trainable = "BatchNorm" not in type(layer).__name__
+        return model
+
+    monkeypatch.setattr(half.training, "build_model", plain)
+    monkeypatch.setattr(half.training, "settle_statistics", lambda model, images: None)
+    whole, parts = (
+        half.train(store, catalog, TREE, out_dir=tmp_path / str(n), accumulate=n, **quick(batch_size=14, epochs=2))
+        for n in (1, 3)
+    )
+    columns = ["train_loss", "val_loss", "learning_rate"]
+    np.testing.assert_allclose(parts.history[columns], whole.history[columns], rtol=1e-3)
+    assert whole.history["val_loss"].iloc[1] < 0.95 * whole.history["val_loss"].iloc[0]
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
@@ -159,6 +191,7 @@ def test_images_larger_than_the_model_sees_and_colour(half, tmp_path):
         (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "fractional"),
         (lambda c: c, {"learning_rate": float("nan")}, "learning_rate"),
         (lambda c: c, {"epochs": 0}, "epochs"),
+        (lambda c: c, {"accumulate": 0}, "accumulate"),
         (lambda c: c, {"precision": "float8"}, "precision"),
         (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
         (lambda c: c, {"devices": "quantum"}, "devices"),

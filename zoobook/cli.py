@@ -52,6 +52,7 @@ _Devices = Annotated[str, typer.Option(help="auto, cpu, or how many GPUs.")]
 _Skip = Annotated[bool, typer.Option(help="Leave out galaxies with a bad image instead of stopping.")]
 _Epochs = Annotated[int, typer.Option(help="Passes over the galaxies, at most.")]
 _Batch = Annotated[int, typer.Option(help="Galaxies at a time.")]
+_Parts = Annotated[int, typer.Option(help="Parts in which a batch is computed, to need less memory.")]
 _Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
 _Patience = Annotated[int, typer.Option(help="Epochs without improvement after which to stop.")]
 _Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -78,6 +79,7 @@ def train(
     image_size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 224,
     epochs: _Epochs = 100,
     batch_size: _Batch = 128,
+    accumulate: _Parts = 1,
     learning_rate: _Rate = 1e-3,
     patience: _Patience = 10,
     precision: _Precision = "auto",
@@ -94,8 +96,8 @@ def train(
     catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, questions)
     result = twin.train(
         store, catalog, questions, architecture=architecture, channels=channels, epochs=epochs, batch_size=batch_size,
-        learning_rate=learning_rate, patience=patience, precision=precision, devices=_devices(devices),
-        num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
+        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
+        devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
 
@@ -109,6 +111,7 @@ def finetune(
     unfreeze: Annotated[str, typer.Option(help="What learns: head (the new head alone), top or all.")] = "head",
     epochs: _Epochs = 60,
     batch_size: _Batch = 32,
+    accumulate: _Parts = 1,
     learning_rate: _Rate = 1e-3,
     patience: _Patience = 15,
     precision: _Precision = "auto",
@@ -127,8 +130,8 @@ def finetune(
     )
     result = twin.finetune(
         trained, store, catalog, task, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
-        learning_rate=learning_rate, patience=patience, precision=precision, devices=_devices(devices),
-        num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
+        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
+        devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
 

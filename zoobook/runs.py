@@ -137,6 +137,8 @@ class RunFolder:
 
     def finish(self) -> None:
         """Note that the run came to its end: from now on it is only read."""
+        for left_over in self.path.glob("*.part"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
         self._write(finished=True)
 
     @property

@@ -28,7 +28,7 @@ def check_settings(settings: dict, devices: str | int) -> None:
     """Refuse settings that make no sense, before anything is written.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``patience``, ``learning_rate`` and ``precision``.
+        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate`` and ``precision``.
         devices: ``"auto"``, ``"cpu"``, or how many.
 
     Raises:
@@ -36,7 +36,7 @@ def check_settings(settings: dict, devices: str | int) -> None:
     """
     if devices not in ("auto", "cpu") and not (isinstance(devices, int) and devices >= 1):
         raise ValueError(f"devices must be 'auto', 'cpu' or how many to use, not {devices!r}")
-    for name in ("epochs", "batch_size", "patience"):
+    for name in ("epochs", "batch_size", "accumulate", "patience"):
         if not isinstance(settings[name], int) or settings[name] < 1:
             raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
     if not 0 < settings["learning_rate"] < math.inf:

@@ -23,32 +23,39 @@ class Batches:
         batch_size: galaxies per batch, over all processes together.
         targets: [N, ...], what to learn about each; nothing for prediction.
         seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
+        parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
+            many galaxies.
 
     Yields:
         tuple: uint8 images [B, H, W, 3]; float32 views [B, 2, 3]; targets [B, ...] where there are any.
     """
 
-    def __init__(self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None):
+    def __init__(
+        self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None, parts: int = 1
+    ):
         self.pixels, self.rows, self.batch_size, self.targets, self.seed = pixels, rows, batch_size, targets, seed
+        self._batches = -(-len(rows) // batch_size)
+        self.parts = min(parts, len(rows) // self._batches)
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return self._batches * self.parts
 
     def _weight(self, number: int) -> float:
-        """What the mean loss of this process's share of a batch must be multiplied by.
+        """What the mean loss of a yielded part must be multiplied by, in this process.
 
-        The mean over the processes is then the mean over the galaxies, also where the shares are not equally large.
+        The mean over processes and parts is then the mean over the galaxies of a batch, also where these are cut
+        unequally.
 
         Args:
-            number: of the batch in its epoch.
-
-        Returns:
-            float: 1 for a single process.
+            number: of the part in its epoch.
         """
         rank, processes = _rank()
-        size = len(self.rows) // len(self) + (number < len(self.rows) % len(self))  # as augment.batches cuts them
-        return len(range(rank, size, processes)) * processes / size if size >= processes else 1.0
+        batch, part = divmod(number, self.parts)
+        size = len(self.rows) // self._batches + (batch < len(self.rows) % self._batches)  # as augment.batches cuts
+        in_part = len(range(part, size, self.parts))
+        here = len(range(rank, in_part, processes)) if in_part >= processes else in_part / processes
+        return here * processes * self.parts / size
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         n = len(self.rows)
@@ -68,8 +75,9 @@ class Batches:
 
         with ThreadPoolExecutor(1) as reader:
             ahead = None
-            for batch in augment.batches(order, self.batch_size):
-                current, ahead = ahead, reader.submit(read, batch)
+            batches = augment.batches(order, self.batch_size)
+            for part in (batch[first :: self.parts] for batch in batches for first in range(self.parts)):
+                current, ahead = ahead, reader.submit(read, part)
                 if current is not None:
                     yield current.result()
             yield ahead.result()

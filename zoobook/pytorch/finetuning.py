@@ -25,6 +25,7 @@ def finetune(
     unfreeze: str = "head",
     epochs: int = 60,
     batch_size: int = 32,
+    accumulate: int = 1,
     learning_rate: float = 1e-3,
     patience: int = 15,
     precision: str = "auto",
@@ -48,6 +49,8 @@ def finetune(
             ``"all"`` the whole encoder; deeper stages learn more slowly. What is frozen keeps its batch statistics.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together.
+        accumulate: parts of a batch that are computed one after the other, where the memory does not suffice for a
+            whole one; their gradients are added up.
         learning_rate: highest learning rate, that of the head.
         patience: epochs without a lower validation loss after which to stop.
         precision: see :func:`~zoobook.pytorch.training.train`.
@@ -75,7 +78,7 @@ def finetune(
     }
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
-        learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
+        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         encoder=fingerprint(*to_arrays(model.encoder).values()),
     )  # fmt: skip
 

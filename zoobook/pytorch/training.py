@@ -37,6 +37,7 @@ def train(
     image_size: int | None = None,
     epochs: int = 100,
     batch_size: int = 128,
+    accumulate: int = 1,
     learning_rate: float = 1e-3,
     patience: int = 10,
     precision: str = "auto",
@@ -62,6 +63,8 @@ def train(
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together.
+        accumulate: parts of a batch that are computed one after the other, where the memory does not suffice for a
+            whole one; their gradients are added up.
         learning_rate: highest learning rate.
         patience: epochs without a lower validation loss after which to stop.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (mixed with float32), or ``"auto"``: what the
@@ -82,8 +85,8 @@ def train(
     image_size = image_size or store.size
     settings = dict(
         what="train", tree=tree.to_dict(), architecture=architecture, channels=channels, image_size=image_size,
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience, precision=precision,
-        seed=seed,
+        epochs=epochs, batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
+        precision=precision, seed=seed,
     )  # fmt: skip
     check_architecture(architecture)  # bad arguments are refused before anything is written
     check_options({"channels": channels, "dropout": 0, "image_size": image_size})
@@ -114,8 +117,8 @@ def fit(
             parameters without gradient are frozen.
         task: what to learn.
         store: the images.
-        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``patience``, ``precision``,
-            ``learning_rate`` and ``seed``.
+        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``accumulate``, ``patience``,
+            ``precision``, ``learning_rate`` and ``seed``.
         devices: see :func:`train`.
         num_nodes: see :func:`train`.
         out_dir: see :func:`train`.
@@ -140,7 +143,7 @@ def fit(
             model, shares = make()
             groups = _parameter_groups(model, settings["learning_rate"], shares)
             loaders = [
-                Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed),
+                Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed, settings["accumulate"]),
                 Batches(store.pixels, task.rows["val"], size, task.targets["val"]),
             ]
             progress = Progress(folder, settings["patience"])
@@ -151,6 +154,7 @@ def fit(
                         num_nodes=num_nodes,
                         precision=_precision(settings["precision"], devices),
                         max_epochs=settings["epochs"],
+                        accumulate_grad_batches=loaders[0].parts,
                         callbacks=[_Keeper(progress)],
                         logger=False,
                         enable_progress_bar=False,

@@ -21,27 +21,35 @@ class Batches:
         batch_size: galaxies per batch, over all processes together.
         targets: [N, ...], what to learn about each; nothing for prediction.
         seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
+        parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
+            many galaxies.
 
     Yields:
         tuple: uint8 images [B, H, W, 3]; float32 views [B, 2, 3]; targets [B, ...] where there are any.
     """
 
-    def __init__(self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None):
+    def __init__(
+        self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None, parts: int = 1
+    ):
         self.pixels, self.rows, self.batch_size, self.targets, self.seed = pixels, rows, batch_size, targets, seed
+        self._batches = -(-len(rows) // batch_size)
+        self.parts = min(parts, len(rows) // self._batches)
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return self._batches * self.parts
 
     @property
     def _sizes(self) -> list[int]:
-        """How many galaxies each batch has."""
-        return [len(batch) for batch in augment.batches(np.arange(len(self.rows)), self.batch_size)]
+        """How many galaxies the batch of each yielded part has."""
+        batches = augment.batches(np.arange(len(self.rows)), self.batch_size)
+        return [len(batch) for batch in batches for _ in range(self.parts)]
 
     def __iter__(self) -> Iterator[tuple[tf.Tensor, ...]]:
         def arrays():
             for batch, views in self._plan(self.epoch):
-                yield tuple(self._read(batch, views))
+                for part in range(self.parts):
+                    yield tuple(self._read(batch[part :: self.parts], views[part :: self.parts]))
 
         return iter(_dataset(arrays, self._signature()))
 
@@ -53,17 +61,20 @@ class Batches:
             of: how many devices there are in all.
 
         Returns:
-            Dataset: images, views, targets, and float32 [B] what each galaxy counts in the mean over its whole batch.
+            Dataset: images, views, targets, and float32 [B] what each galaxy counts in the mean over its whole batch,
+                which is the mean of the sums over the batch's parts.
         """
 
         def arrays():
             for batch, views in self._plan(self.epoch):
-                for replica in replicas:
-                    enough = len(batch) >= of
-                    part = slice(replica, None, of) if enough else slice(None)
-                    found = self._read(batch[part], views[part])
-                    count = len(batch) if enough else len(batch) * of
-                    yield (*found, np.full(len(found[0]), 1 / count, np.float32))
+                for first in range(self.parts):
+                    part, part_views = batch[first :: self.parts], views[first :: self.parts]
+                    enough = len(part) >= of
+                    for replica in replicas:
+                        mine = slice(replica, None, of) if enough else slice(None)
+                        found = self._read(part[mine], part_views[mine])
+                        count = len(batch) / self.parts * (1 if enough else of)
+                        yield (*found, np.full(len(found[0]), 1 / count, np.float32))
 
         return _dataset(arrays, (*self._signature(), tf.TensorSpec([None], tf.float32)))
 

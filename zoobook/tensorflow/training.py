@@ -37,6 +37,7 @@ def train(
     image_size: int | None = None,
     epochs: int = 100,
     batch_size: int = 128,
+    accumulate: int = 1,
     learning_rate: float = 1e-3,
     patience: int = 10,
     precision: str = "auto",
@@ -62,6 +63,8 @@ def train(
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together.
+        accumulate: parts of a batch that are computed one after the other, where the memory does not suffice for a
+            whole one; their gradients are added up.
         learning_rate: highest learning rate.
         patience: epochs without a lower validation loss after which to stop.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (mixed with float32), or ``"auto"``: what the
@@ -82,8 +85,8 @@ def train(
     image_size = image_size or store.size
     settings = dict(
         what="train", tree=tree.to_dict(), architecture=architecture, channels=channels, image_size=image_size,
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, patience=patience, precision=precision,
-        seed=seed,
+        epochs=epochs, batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
+        precision=precision, seed=seed,
     )  # fmt: skip
     check_architecture(architecture)  # bad arguments are refused before anything is written
     check_options({"channels": channels, "dropout": 0, "image_size": image_size})
@@ -114,8 +117,8 @@ def fit(
             layers that are not trainable are frozen.
         task: what to learn.
         store: the images.
-        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``patience``, ``precision``,
-            ``learning_rate`` and ``seed``.
+        settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``accumulate``, ``patience``,
+            ``precision``, ``learning_rate`` and ``seed``.
         devices: see :func:`train`.
         num_nodes: see :func:`train`.
         out_dir: see :func:`train`.
@@ -133,15 +136,16 @@ def fit(
     if not folder.finished:
         keep_memory()
         size, epochs = settings["batch_size"], settings["epochs"]
-        batches = Batches(store.pixels, task.rows["train"], size, task.targets["train"], settings["seed"])
+        seed, parts = settings["seed"], settings["accumulate"]
+        batches = Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed, parts)
         validation = Batches(store.pixels, task.rows["val"], size, task.targets["val"])
         progress = Progress(folder, settings["patience"])
         if not progress.done:
-            with strategy.scope(), _first_weights_from(settings["seed"]), _policy(settings["precision"], devices):
+            with strategy.scope(), _first_weights_from(seed), _policy(settings["precision"], devices):
                 model, shares = make()
                 learner = _Learner(model)
-                rates = _Rates(settings["learning_rate"], epochs * len(batches))
-                optimizer = _AdamW(rates, model.trainable_variables, shares)
+                rates = _Rates(settings["learning_rate"], epochs * len(batches) // batches.parts, batches.parts)
+                optimizer = _AdamW(rates, model.trainable_variables, shares, batches.parts)
                 if keras.config.dtype_policy().compute_dtype == "float16":
                     optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
                 optimizer.build(model.trainable_variables)
@@ -204,8 +208,9 @@ class _Learner(keras.layers.Layer):
 class _Rates(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of each step."""
 
-    def __init__(self, highest: float, steps: int):
-        self.rates = tf.constant(highest * learning_rate_factors(steps), tf.float32)
+    def __init__(self, highest: float, steps: int, parts: int):
+        factors = np.repeat(learning_rate_factors(steps), parts)  # Keras asks once for each part of a batch
+        self.rates = tf.constant(highest * factors, tf.float32)
 
     def __call__(self, step):
         return tf.gather(self.rates, step)
@@ -214,8 +219,10 @@ class _Rates(keras.optimizers.schedules.LearningRateSchedule):
 class _AdamW(keras.optimizers.Adam):
     """AdamW with a learning rate and a weight decay for each variable, as PyTorch's has them."""
 
-    def __init__(self, rates: _Rates, variables: list, shares: dict[str, float]):
-        super().__init__(rates, epsilon=1e-8, name="adamw")
+    def __init__(self, rates: _Rates, variables: list, shares: dict[str, float], parts: int):
+        super().__init__(
+            rates, epsilon=1e-8, name="adamw", gradient_accumulation_steps=parts if parts > 1 else None
+        )
         self.shares = tuple(shares.get(variable.path, 1.0) for variable in variables)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -247,7 +254,7 @@ def _run(
 
     learn_step, judge_step = step(learn), step(judge)
     chief = getattr(strategy.cluster_resolver, "task_id", 0) in (0, None)
-    done = int(optimizer.iterations.numpy()) // len(batches)
+    done = int(keras.ops.convert_to_numpy(optimizer.iterations)) * batches.parts // len(batches)
     progress.begin(done, settings["epochs"], len(batches), visible=chief)
     for epoch in range(done, settings["epochs"]):
         _reseed(model, settings["seed"], epoch)
