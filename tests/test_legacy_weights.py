@@ -59,7 +59,6 @@ def read(path, half, **options):
     some_nightly(
         *[(name, "float64", 224) for name in [*QUICK, "resnet50_torchvision_dr5_pytorch_color"]],
         ("efficientnet_dr5_pytorch_color", "float32", 225),
-        ("effnet_train_only_dr5_greyscale_tf", "float32", 225),
     ),
 )
 def test_they_answer_as_the_original_program_did(published, half, name, kind, size):
@@ -77,7 +76,7 @@ def test_they_answer_as_the_original_program_did(published, half, name, kind, si
 
 @pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.nightly), 225])
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.nightly) for name in NAMES]
+    "name", [pytest.param(name, marks=() if name in QUICK[1:] else pytest.mark.nightly) for name in NAMES]
 )
 def test_with_any_other_weights_both_frameworks_agree(published, halves, name, size):
     (facts, file), (_, first) = published(name, salt="another"), published(name)
