@@ -97,7 +97,7 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
     groups = [list(group) for group in tree.index_groups]
     cores = os.cpu_count()
     few = 2 if quick else 3
-    n_images, n_represented, n_steps = (128, 64, 64) if quick else (2048, 256, 128)
+    n_images, n_represented, n_steps = (128, 64, 64) if quick else (2048, 128, 64)
     n_table, wide, n_search, n_long = (8192, 256, 20_000, 100_000) if quick else (340_000, 1280, 340_000, 8_700_000)
 
     def pipeline():
@@ -157,7 +157,7 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
                        (ZOOBOOK, "with an index", "index_search", size), most_mb=600, rounds=2)
 
     def imports():
-        parts = "import torch, timm, pytorch_lightning"
+        parts = "import torch, timm, pytorch_lightning, pandas"
         ours = "import zoobook.pytorch as zb; zb.train, zb.predict, zb.finetune"
         return Measure("imports", "import of zoobook.pytorch, against that of its parts", 0, "",
                        ("imports", {"statement": ours}), (ZOOBOOK, "its parts", "imports", {"statement": parts}),
