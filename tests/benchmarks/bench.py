@@ -5,8 +5,9 @@
     python tests/benchmarks/bench.py --only loss search    some measures; the others keep their earlier results
 
 Both sides of a comparison take turns, round by round, on the same data, so that what else the machine does falls on
-both. A ratio is the median over the rounds, with the smallest and the largest. Results go to
-`tests/benchmarks/results/<date>-<device>.json`, with a figure beside them. With a GPU the same command uses it.
+both; absolute times need a machine that does nothing else (`load` tells). A ratio is the median over the rounds, with
+the smallest and the largest. Results go to `tests/benchmarks/results/<date>-<device>.json`, with a figure beside them.
+With a GPU the same command uses it.
 """
 from __future__ import annotations
 
@@ -72,6 +73,7 @@ class Measure:
         seconds = np.array([[answer["seconds"] for answer in answers] for answers in rounds])
         row = {"name": self.name, "title": self.title, "unit": self.unit, "items": self.items, "rounds": self.rounds,
                "seconds": float(np.median(seconds[:, 0])), "peak_mb": rounds[-1][0]["peak_mb"],
+               "load": os.getloadavg()[0],
                "floor": self.floor, "at_most": self.at_most, "most_mb": self.most_mb}  # fmt: skip
         held = [self.at_most is None or row["seconds"] < self.at_most,
                 self.most_mb is None or row["peak_mb"] < self.most_mb]
