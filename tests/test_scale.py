@@ -1,6 +1,9 @@
 """Long work survives being killed, does not grow in memory, and several processes do what one does."""
 import multiprocessing
 import os
+import re
+import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -194,3 +197,15 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
     first, second = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
     assert all(np.allclose(first[name], second[name], atol=2e-4) for name in first)
+
+
+def test_the_commands_of_the_book_fit_its_script():
+    pytest.importorskip("torch", reason="needs the `pytorch` extra")
+    book = Path(__file__).parents[1] / "book"
+    script = runpy.run_path(str(book / "cluster/train_survey.py"))  # without being the main program it does nothing
+    lines = (book / "cluster/train_survey.slurm").read_text() + (book / "scaling_up.md").read_text()
+    commands = re.findall(r"^(?:torchrun|srun) .*train_survey\.py (.*)$", lines, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        arguments = shlex.split(command.replace("$SLURM_JOB_NUM_NODES", "2"))
+        assert script["parser"].parse_args(arguments).catalog == "catalog.parquet"

@@ -5,8 +5,9 @@
     python tests/benchmarks/bench.py --only loss search    some measures; the others keep their earlier results
 
 Both sides of a comparison take turns, round by round, on the same data, so that what else the machine does falls on
-both. A ratio is the median over the rounds, with the smallest and the largest. Results go to
-`tests/benchmarks/results/<date>-<device>.json`, with a figure beside them. With a GPU the same command uses it.
+both; absolute times need a machine that does nothing else (`load` tells). A ratio is the median over the rounds, with
+the smallest and the largest. Results go to `tests/benchmarks/results/<date>-<device>.json`, with a figure beside them.
+With a GPU the same command uses it.
 """
 from __future__ import annotations
 
@@ -72,6 +73,7 @@ class Measure:
         seconds = np.array([[answer["seconds"] for answer in answers] for answers in rounds])
         row = {"name": self.name, "title": self.title, "unit": self.unit, "items": self.items, "rounds": self.rounds,
                "seconds": float(np.median(seconds[:, 0])), "peak_mb": rounds[-1][0]["peak_mb"],
+               "load": os.getloadavg()[0],
                "floor": self.floor, "at_most": self.at_most, "most_mb": self.most_mb}  # fmt: skip
         held = [self.at_most is None or row["seconds"] < self.at_most,
                 self.most_mb is None or row["peak_mb"] < self.most_mb]
@@ -97,7 +99,7 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
     groups = [list(group) for group in tree.index_groups]
     cores = os.cpu_count()
     few = 2 if quick else 3
-    n_images, n_represented, n_steps = (128, 64, 64) if quick else (2048, 256, 128)
+    n_images, n_represented, n_steps = (128, 64, 64) if quick else (2048, 128, 64)
     n_table, wide, n_search, n_long = (8192, 256, 20_000, 100_000) if quick else (340_000, 1280, 340_000, 8_700_000)
 
     def pipeline():
@@ -157,7 +159,7 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
                        (ZOOBOOK, "with an index", "index_search", size), most_mb=600, rounds=2)
 
     def imports():
-        parts = "import torch, timm, pytorch_lightning"
+        parts = "import torch, timm, pytorch_lightning, pandas"
         ours = "import zoobook.pytorch as zb; zb.train, zb.predict, zb.finetune"
         return Measure("imports", "import of zoobook.pytorch, against that of its parts", 0, "",
                        ("imports", {"statement": ours}), (ZOOBOOK, "its parts", "imports", {"statement": parts}),
