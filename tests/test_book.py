@@ -76,7 +76,7 @@ def check_training_from_scratch(found: dict) -> None:
     assert found["worst_difference"] < 1e-9  # the loss is SciPy's
     assert found["n_features"] == 1280
     assert found["best_val_loss"] < found["first_val_loss"]
-    assert found["captured_smooth_or_featured"] > 0.2 and found["captured_all"] > 0.1
+    assert found["captured_smooth_or_featured"] > 0.3 and found["captured_all"] > 0.2
     captured = [value for name, value in found.items() if name.startswith("captured_")]
     assert len(captured) == 11 and max(captured) < 1.02  # nobody beats the oracle but by luck
     assert 0.6 < found["coverage_90"] < 0.98
@@ -87,6 +87,7 @@ def check_representations(found: dict) -> None:
     assert found["explained"] > 0.85 and found["axes_95"] < 640
     assert found["near"] < 0.8 * found["far"]  # look-alikes get like votes
     assert found["odd_artefacts"] > found["all_artefacts"]
+    assert found["rating_sought"] > 1.2 * found["rating_odd"] and found["rating_sought"] > 2 * found["rating_all"]
     assert 0 < found["n_left_out"] < 0.2 * found["n_galaxies"]
     assert abs(found["strongest_value"]) > 0.3
     assert found["largest_group"] < 0.7 * found["n_galaxies"]
@@ -96,9 +97,9 @@ def check_representations(found: dict) -> None:
 def check_ring_finetuning(found: dict) -> None:
     auc = {name.removeprefix("auc_"): value for name, value in found.items() if name.startswith("auc_")}
     assert len(auc) == 6 and all(0 <= value <= 1 for value in auc.values())
-    assert found["n_labels"] > 100 and found["n_test"] > 30
-    assert auc["frozen_features"] > 0.62 and found["best_auc"] > 0.68
-    assert found["best_auc"] > auc["from_scratch"]  # what was learned before helps
+    assert found["n_labels"] > 500 and found["n_test"] > 700  # so that an AUC is uncertain by 0.02
+    assert auc["frozen_features"] > 0.66 and auc["all_unfrozen"] > 0.74
+    assert auc["all_unfrozen"] > auc["from_scratch"] + 0.02  # what was learned before helps
 
 
 def check_two_frameworks(found: dict) -> None:

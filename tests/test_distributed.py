@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from toys import survey
+from toys import TREE, quick, survey
 
 # Without what differs by design: dropout draws its own numbers on each device, and batch normalisation looks at the
 # images of its own device only.
@@ -79,3 +79,15 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     assert list(one["epoch"]) == list(two["epoch"]) == [0, 1]
     assert one["val_loss"].iloc[1] < 0.95 * one["val_loss"].iloc[0]
     np.testing.assert_allclose(two[["train_loss", "val_loss"]], one[["train_loss", "val_loss"]], rtol=1e-3)
+
+
+def test_machines_that_should_have_been_connected_earlier(tmp_path):
+    tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+    from zoobook.tensorflow import train
+
+    tf.constant(1.0) + 1  # TensorFlow is at work already
+    store, catalog = survey()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="top of your script"):
+        place = {"cluster": {"worker": [f"localhost:{port}" for port in free_ports(2)]}}
+        patch.setenv("TF_CONFIG", json.dumps(place | {"task": {"type": "worker", "index": 0}}))
+        train(store, catalog, TREE, out_dir=tmp_path, num_nodes=2, **quick())

@@ -118,8 +118,10 @@ def _seen_features(model: GalaxyModel):
 
 
 def _compiled(model: GalaxyModel):
-    """The same in one graph."""
-    return tf.function(_seen_features(model), reduce_retracing=True)
+    """The same in one graph, which stays with the model: to make it takes seconds."""
+    if not hasattr(model, "seen_features"):
+        model.seen_features = tf.function(_seen_features(model), reduce_retracing=True)
+    return model.seen_features
 
 
 def _features(replica: tuple, pixels, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -315,7 +315,14 @@ def _strategy(devices: str | int, num_nodes: int):
         resolvers = tf.distribute.cluster_resolver
         slurm = "SLURM_PROCID" in os.environ and "TF_CONFIG" not in os.environ
         resolver = resolvers.SlurmClusterResolver() if slurm else resolvers.TFConfigClusterResolver()
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"TensorFlow cannot connect {num_nodes} machines: {error}. It must do so before it computes anything, "
+                "so also before a model is loaded. Put tf.distribute.MultiWorkerMirroredStrategy("
+                f"tf.distribute.cluster_resolver.{type(resolver).__name__}()) at the top of your script."
+            ) from None
     places = device_names(devices)
     return tf.distribute.MirroredStrategy(places) if places[1:] else tf.distribute.OneDeviceStrategy(places[0])
 
