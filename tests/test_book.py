@@ -287,11 +287,13 @@ def test_plain_markdown_refuses_what_it_cannot_say(myst):
 def test_formulas_need_no_script(tmp_path):
     from sphinx.application import Sphinx
 
-    (tmp_path / "index.rst").write_text(":math:`x_1`\n\n.. math:: \\frac{a}{b}\n   :label: half\n\nSee :eq:`half`.\n")
+    text = ":math:`x_1`\n\n.. math:: \\frac{a}{b}\n   :label: half\n\nSee :eq:`half`.\n"
+    (tmp_path / "index.rst").write_text(text)
     settings = {"extensions": ["zoobook_mathml"], "html_math_renderer": "mathml"}
-    app = Sphinx(tmp_path, None, tmp_path / "html", tmp_path / "tmp", "html", settings, status=None, warningiserror=True)
+    out = tmp_path / "html"
+    app = Sphinx(tmp_path, None, out, tmp_path / "tmp", "html", settings, status=None, warningiserror=True)
     app.build()
-    page = (tmp_path / "html/index.html").read_text("utf8")
+    page = (out / "index.html").read_text("utf8")
     assert "<msub><mi>x</mi><mn>1</mn></msub>" in page and "<mfrac>" in page and "mathjax" not in page.lower()
     assert page.count("(1)") == 2 and 'href="#equation-half"' in page
 
