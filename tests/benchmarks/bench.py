@@ -118,8 +118,8 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
     def loss():
         many, one = np.full((1, len(tree.label_columns)), 1e7), np.full((1, len(tree.label_columns)), 50.0)
         exact = votes.nll(one, many, tree).ravel().tolist()
-        size = {"batch_size": 512, "repeats": 20}
-        return Measure("loss", "loss and its gradient, 512 galaxies × 34 answers", 20, "batches", ("loss", size),
+        size = {"batch_size": 512, "repeats": 300}
+        return Measure("loss", "loss and its gradient, 512 galaxies × 34 answers", 300, "batches", ("loss", size),
                        (ZOOBOT, "Zoobot", "loss", size | {"groups": groups, "exact": exact}), floor=4, rounds=2 * few)
 
     def data():

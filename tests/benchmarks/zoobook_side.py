@@ -79,7 +79,9 @@ def loss(batch_size: int, repeats: int):
 
     from zoobook import trees, votes
     from zoobook.pytorch import dirichlet_multinomial_nll
+    from zoobook.training import keep_memory
 
+    keep_memory()  # as train does
     tree = trees.load("decals_dr5")
     rng = np.random.default_rng(0)
     answers = len(tree.label_columns)
