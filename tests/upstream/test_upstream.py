@@ -17,6 +17,7 @@ from PIL import Image
 from server import Server
 
 from zoobook import catalogs, chapters, crossmatch, datasets, tables, trees
+from zoobook.datasets import rings
 from zoobook.datasets.download import DownloadError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -202,19 +203,29 @@ def test_images(server, tmp_path):
 PAGE = Path(__file__).parents[2] / "book" / "data_notes.md"
 
 
-def test_the_lines_of_the_chapter_run(server, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_the_lines_of_the_chapter_run(server, tmp_path, monkeypatch):
     """What chapter 1 tells its readers to type, against the copies; it cannot run them itself without the network."""
     for number in range(1, 5):
         images = zipped(COPIES_OF_IMAGES if number == 2 else {})
         server.files[f"gz_decals_volunteers_5/gz_decals_dr5_png_part{number}.zip?download=1"] = images
-    names = {"datasets": datasets, "crossmatch": crossmatch}
+    asset_ids = pd.read_csv(io.BytesIO(COPIES["gz2_images"]["gz2_filename_mapping.csv"]))["asset_id"]
+    server.files["gz2_images/images_gz2.zip?download=1"] = zipped({f"{i}.jpg": noise(i) for i in asset_ids})
+    monkeypatch.setattr(rings, "load", lambda root: pd.DataFrame())  # 470 images, which have tests of their own
+    copies.positions()[["ra", "dec"]].to_csv(tmp_path / "own.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    names = {"datasets": datasets, "crossmatch": crossmatch, "pd": pd}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
     assert len(names["votes"]) == copies.ROWS and names["auto"].shape[1] == 2
-    assert names["some"]["file_loc"].map(lambda file: Path(file).is_file()).all() and len(names["some"]) == 20
-    assert len(names["joined"]) == copies.ROWS and {"dr8_id", "photo_z", "bar-dr5_no"} <= set(names["joined"])
+    for some in ("some", "gz2_with_images", "toy"):
+        assert len(names[some]) >= 20 and names[some]["file_loc"].map(lambda file: Path(file).is_file()).all(), some
+    for joined in ("with_predictions", "with_features", "gz2_with_features", "measured", "own"):
+        assert len(names[joined]) == copies.ROWS, joined
+    assert {"dr8_id", "photo_z", "bar-dr5_no"} <= set(names["measured"])
+    assert names["own"]["smooth-or-featured_smooth_fraction"].notna().all()
 
 
 def test_chapters_run_on_real_galaxies(server, tmp_path, monkeypatch):
