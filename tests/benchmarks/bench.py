@@ -156,7 +156,7 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
     def long_search():
         size = {"table": table(folder, n_long, 40), "queries": 100}
         return Measure("long_search", f"100 searches in {n_long:,} × 40", 0, "", ("search", size),
-                       (ZOOBOOK, "with an index", "index_search", size), most_mb=600, rounds=2)
+                       (ZOOBOOK, "its own index", "index_search", size), most_mb=600, rounds=2)
 
     def imports():
         parts = "import torch, timm, pytorch_lightning, pandas"

@@ -12,7 +12,7 @@ from zoobook import augment
 
 
 class Batches:
-    """Goes through images in batches, reading the next one while the current one is in use.
+    """Goes through images in batches; on a GPU, the next one is read while the current one is in use.
 
     The images stay bytes until they are on the device: :func:`look` turns them into what the model sees. Among
     several processes each takes its share of every batch.
@@ -73,10 +73,14 @@ class Batches:
             tensors = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
             return tuple(t.pin_memory() for t in tensors) if torch.cuda.is_available() else tuple(tensors)
 
+        batches = augment.batches(order, self.batch_size)
+        parts = (batch[first :: self.parts] for batch in batches for first in range(self.parts))
+        if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+            yield from map(read, parts)  # all cores work on the current batch: to read ahead would only disturb them
+            return
         with ThreadPoolExecutor(1) as reader:
             ahead = None
-            batches = augment.batches(order, self.batch_size)
-            for part in (batch[first :: self.parts] for batch in batches for first in range(self.parts)):
+            for part in parts:
                 current, ahead = ahead, reader.submit(read, part)
                 if current is not None:
                     yield current.result()
