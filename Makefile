@@ -13,7 +13,7 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$(EXTRAS)]"
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --editable ".[$(EXTRAS)]"
 	touch $@
 
 book: setup
