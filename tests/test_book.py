@@ -281,7 +281,7 @@ def test_plain_markdown_refuses_what_it_cannot_say(myst):
         plain_markdown(myst, PAGE)
 
 
-# --- links -----------------------------------------------------------------------------------------------------
+# --- formulas and links ----------------------------------------------------------------------------------------
 
 
 def test_formulas_need_no_script(tmp_path):

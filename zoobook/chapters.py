@@ -17,8 +17,8 @@ from zoobook.runs import Result, fingerprint, own_folder
 from zoobook.training import keep_memory
 
 TREE = "decals_dr5"
-FEW_TO_LEARN_FROM = (0.35, 0.1, 0.55)  # of new labels there are a few hundred; the more to test with, the surer
 PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
+FEW_TO_LEARN_FROM = (0.35, 0.1, 0.55)  # of new labels there are a few hundred; the more to test with, the surer
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Run:
             catalog = datasets.load(PUBLISHED, ids=everybody["id_str"].iloc[some], images=True)
         else:
             catalog = catalogs.read(self.dataset, trees.load(TREE))
-        return self._split_with_images(catalog)
+        return self._with_images(catalogs.split(catalog))
 
     def rings(self) -> tuple[pd.DataFrame, ImageStore]:
         """The galaxies labelled as rings or not, split, and their images.
@@ -100,9 +100,9 @@ class Run:
                 "simulated", n_galaxies=self.scale.ring_galaxies, image_size=self.scale.image_size, seed=1
             )
             labelled = catalogs.ring_labels(votes, rule="advanced", balance=True)
-            return self._split_with_images(labelled, FEW_TO_LEARN_FROM)
+            return self._with_images(catalogs.split(labelled, FEW_TO_LEARN_FROM))
         root = os.environ.get("ZOOBOOK_RINGS_ROOT") if self.dataset == "rings" else self.dataset
-        return self._split_with_images(datasets.load("rings", root=root))
+        return self._with_images(catalogs.split(datasets.load("rings", root=root)))
 
     def training(self) -> dict:
         """The settings of chapter 2's training, as ``train`` takes them."""
@@ -136,10 +136,7 @@ class Run:
         key = fingerprint(zoobook.__version__, self.dataset, vars(self.scale), self.training())[:8]
         return own_folder(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
 
-    def _split_with_images(
-        self, catalog: pd.DataFrame, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    ) -> tuple[pd.DataFrame, ImageStore]:
-        catalog = catalogs.split(catalog, fractions)
+    def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
         name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
         store = ImageStore.build(catalog, datasets.home() / "stores" / name, size=self.scale.image_size)
         return catalog, store

@@ -62,7 +62,8 @@ def load(
     images = pictures.get("always", False) if images is None else images
     if images and not pictures:
         raise ValueError(f"of {name!r} no images are known: leave out `images`, or add a column `file_loc` yourself")
-    fields = list({field: 0 for _, field, _, _ in Formatter().parse(pictures["image"]) if field}) if images else []
+    parts = Formatter().parse(pictures["image"]) if images else []
+    fields = list(dict.fromkeys(field for _, field, _, _ in parts if field))
     columns = columns if columns is None else [*columns, *fields]
     files = local_files(name, root / name)
     fetch(files, root / name, name) if download else require(files, root / name, name)

@@ -25,8 +25,7 @@ if "tensorflow" not in _sys.modules:
     _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # few remarks
     _os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leave PyTorch some memory of a GPU they share
-    if _find_spec("tensorflow"):
-        _load_triton_first()
+    _load_triton_first()
 
 
 def __getattr__(name: str):
