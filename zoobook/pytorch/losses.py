@@ -67,31 +67,26 @@ def galaxy_losses(model, images: torch.Tensor, targets: torch.Tensor) -> torch.T
 
 
 class _DirichletMultinomial(torch.autograd.Function):
-    """The loss and its exact gradient, all questions in one pass."""
+    """The loss and its exact gradient, all answers and questions in one pass."""
 
     @staticmethod
     def forward(ctx, concentrations, votes, groups):
         ctx.like = concentrations
-        alpha, k = _exact(concentrations), _exact(votes)
-        member = _membership(groups, alpha.device)
-        with torch.autocast(alpha.device.type, enabled=False):
-            total_alpha, total_k = alpha @ member, k @ member
-            # Each difference below is of equal numbers where k = 0, hence exactly zero.
-            per_answer = torch.lgamma(k + alpha) - torch.lgamma(alpha) - torch.lgamma(k + 1)
-            per_question = torch.lgamma(total_k + total_alpha) - torch.lgamma(total_alpha) - torch.lgamma(total_k + 1)
-            nll = per_question - per_answer @ member
-        ctx.save_for_backward(alpha, k, total_alpha, total_k, member)
+        both = torch.stack((_exact(concentrations), _exact(votes)))
+        spread, gather = _sums(groups, both.device)
+        alpha, k = both @ spread  # of each answer, then of each question; autocast leaves float64 alone
+        arguments = torch.stack((alpha, k + alpha, k + 1))
+        before, after, orders = torch.lgamma(arguments)
+        nll = (after - before - orders) @ gather  # where k = 0, a difference of equal numbers: exactly zero
+        ctx.save_for_backward(arguments[:2], spread, gather)
         return nll.to(concentrations.device, _returned(concentrations))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, slope):
-        alpha, k, total_alpha, total_k, member = ctx.saved_tensors
-        slope = _exact(slope)
-        with torch.autocast(alpha.device.type, enabled=False):
-            per_question = torch.digamma(total_k + total_alpha) - torch.digamma(total_alpha)
-            per_answer = torch.digamma(k + alpha) - torch.digamma(alpha)
-            gradient = (slope * per_question) @ member.T - (slope @ member.T) * per_answer
+        arguments, spread, gather = ctx.saved_tensors
+        before, after = torch.digamma(arguments)
+        gradient = ((_exact(slope) @ gather.T) * (after - before)) @ spread.T
         return gradient.to(ctx.like.device, ctx.like.dtype), None, None
 
 
@@ -105,10 +100,10 @@ def _returned(values: torch.Tensor) -> torch.dtype:
 
 
 @lru_cache(maxsize=64)
-def _membership(groups: tuple, device: torch.device) -> torch.Tensor:
-    """[A, Q]: 1 where the answer belongs to the question. A product with it adds up the answers of each question."""
+def _sums(groups: tuple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """[A, A + Q]: beside the answers their sums, question by question; [A + Q, Q]: each question less its answers."""
     with torch.inference_mode(False):  # what is kept must serve training too, whoever asks first
-        member = torch.zeros(groups[-1][1], len(groups), dtype=torch.float64)
-        for question, (start, stop) in enumerate(groups):
-            member[start:stop, question] = 1
-        return member.to(device)
+        answers, questions = torch.eye(groups[-1][1], dtype=torch.float64), torch.eye(len(groups), dtype=torch.float64)
+        member = questions.repeat_interleave(torch.tensor([stop - start for start, stop in groups]), dim=0)
+        spread, gather = torch.cat((answers, member), dim=1), torch.cat((-member, questions))
+        return spread.to(device), gather.to(device)

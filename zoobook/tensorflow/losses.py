@@ -38,11 +38,7 @@ def dirichlet_multinomial_nll(concentrations: tf.Tensor, votes: tf.Tensor, tree:
             f"concentrations {shapes[0].as_list()} and votes {shapes[1].as_list()} must both have the shape "
             f"[galaxies, {answers}] for tree {tree.name!r}, one column an answer"
         )
-    member = np.zeros((answers, len(tree.questions)))  # a product with it adds up the answers of each question
-    for question, (start, stop) in enumerate(tree.index_groups):
-        member[start:stop, question] = 1
-    k = tf.cast(votes, tf.float64)
-    exact = _exact_nll(tf.cast(concentrations, tf.float64), k, tf.constant(member))
+    exact = _exact_nll(tf.cast(concentrations, tf.float64), tf.cast(votes, tf.float64), *map(tf.constant, _sums(tree)))
     return tf.cast(exact, tf.float64 if concentrations.dtype == tf.float64 else tf.float32)
 
 
@@ -70,17 +66,21 @@ def galaxy_losses(model, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _exact_nll(alpha: tf.Tensor, k: tf.Tensor, member: tf.Tensor):
-    """The loss in float64 and its exact gradient, all questions in one pass."""
-    total_alpha, total_k = alpha @ member, k @ member
-    # Each difference below is of equal numbers where k = 0, hence exactly zero.
-    per_answer = tf.math.lgamma(k + alpha) - tf.math.lgamma(alpha) - tf.math.lgamma(k + 1)
-    per_question = tf.math.lgamma(total_k + total_alpha) - tf.math.lgamma(total_alpha) - tf.math.lgamma(total_k + 1)
+def _exact_nll(concentrations: tf.Tensor, votes: tf.Tensor, spread: tf.Tensor, gather: tf.Tensor):
+    """The loss in float64 and its exact gradient, all answers and questions in one pass."""
+    alpha, k = concentrations @ spread, votes @ spread  # of each answer, then of each question
+    before, after, orders = tf.unstack(tf.math.lgamma(tf.stack((alpha, k + alpha, k + 1))))
+    nll = (after - before - orders) @ gather  # where k = 0, a difference of equal numbers: exactly zero
 
     def gradient(slope: tf.Tensor):
-        along_question = tf.math.digamma(total_k + total_alpha) - tf.math.digamma(total_alpha)
-        along_answer = tf.math.digamma(k + alpha) - tf.math.digamma(alpha)
-        back = tf.transpose(member)
-        return (slope * along_question) @ back - (slope @ back) * along_answer, None, None
+        before, after = tf.unstack(tf.math.digamma(tf.stack((alpha, k + alpha))))
+        return ((slope @ tf.transpose(gather)) * (after - before)) @ tf.transpose(spread), None, None, None
 
-    return per_question - per_answer @ member, gradient
+    return nll, gradient
+
+
+def _sums(tree: DecisionTree) -> tuple[np.ndarray, np.ndarray]:
+    """[A, A + Q]: beside the answers their sums, question by question; [A + Q, Q]: each question less its answers."""
+    answers, questions = np.eye(len(tree.label_columns)), np.eye(len(tree.questions))
+    member = questions.repeat([stop - start for start, stop in tree.index_groups], axis=0)
+    return np.concatenate((answers, member), axis=1), np.concatenate((-member, questions))
