@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from zoobook import simulation, trees, votes
+from zoobook.colour import colour
 from zoobook.simulation import galaxy, profiles, survey
 
 galsim = pytest.importorskip("galsim")
@@ -153,7 +154,7 @@ def test_grey_light_is_stretched_as_astropy_does():
     from astropy.visualization import make_lupton_rgb
 
     light = np.linspace(0.01, 250, 4096, dtype=np.float32).reshape(64, 64)
-    ours = simulation.colour(np.stack([light * s for s in (0.008, 0.014, 0.019)]))
+    ours = colour(np.stack([light * s for s in (0.008, 0.014, 0.019)]))
     assert np.ptp(ours, axis=2).max() <= 1  # grey stays grey
     # Parameters that make astropy's mapping arcsinh(I) / span; the survey adds its black point and a little contrast.
     black, span = np.arcsinh(-0.5), np.arcsinh(300.0) - np.arcsinh(-0.5)
@@ -167,9 +168,9 @@ def test_grey_light_is_stretched_as_astropy_does():
 
 def test_blue_light_is_blue_and_empty_sky_is_dark_grey():
     bands = np.zeros((3, 16, 16), np.float32)
-    assert simulation.colour(bands).max() < 20
+    assert colour(bands).max() < 20
     bands[0, 8, 8], bands[2, 4, 4] = 1.0, 1.0
-    picture = simulation.colour(bands)
+    picture = colour(bands)
     assert picture[8, 8].argmax() == 2 and picture[4, 4].argmax() == 0
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import warnings
 
 import numpy as np
 from PIL import Image
 
+from zoobook.colour import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 from zoobook.tables import FITS_NAME
 
 SMALLEST = 8  # pixels of the shorter side
 LARGEST = 100_000_000  # pixels in all
 MOST_BLANK = 0.75  # share of the pixels
-_TO_R = np.array([0.014 / 0.008, 1.0, 0.014 / 0.019])  # weights of g, r, z against r in the images of Galaxy Zoo DECaLS
 
 
 class BadImage(ValueError):
@@ -39,11 +40,11 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is.
 
     FITS: the first HDU with an image. Two axes make a grey image; three planes are taken as g, r, z in one flux unit
-    per pixel, as the Legacy Surveys deliver them. Sky and noise are the median and its absolute deviation in a frame
-    along the edges, a tenth of the side wide; NaN counts as sky. The planes are weighted as for Galaxy Zoo DECaLS
-    (Walmsley et al. 2022) and stretched by asinh, which keeps colours (Lupton et al. 2004), so that the sky lies near
-    16 of 255, its noise near 10, and 200 times the noise near 240, as in those images. The lowest row of a FITS image
-    is its first, so rows are turned round.
+    per pixel, as the Legacy Surveys deliver them. They become a picture as those of Galaxy Zoo DECaLS
+    (:func:`zoobook.colour.colour`), whatever their unit: sky and noise are the median and its absolute deviation in a
+    frame along the edges, a tenth of the side wide, and the planes are scaled so that their noise is on average that of
+    the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own). NaN
+    counts as sky. The lowest row of a FITS image is its first, so rows are turned round.
 
     Args:
         path: the file.
@@ -108,7 +109,6 @@ def _decode(data: bytes) -> np.ndarray:
 def _decode_fits(data: bytes) -> np.ndarray:
     """Decode and stretch a FITS image; see :func:`read_image`."""
     from astropy.io import fits
-    from astropy.visualization import make_lupton_rgb
 
     planes = None
     try:
@@ -120,7 +120,7 @@ def _decode_fits(data: bytes) -> np.ndarray:
             for hdu in hdus:
                 if hdu.is_image and len(hdu.shape) >= 2:
                     _check_shape(*hdu.shape[-2:])
-                    planes = np.asarray(hdu.data, dtype=np.float64)
+                    planes, pixel = np.asarray(hdu.data, dtype=np.float64), _pixel_arcsec(hdu.header)
                     break
     except _Unusable:
         raise
@@ -136,8 +136,6 @@ def _decode_fits(data: bytes) -> np.ndarray:
     blank = ~np.isfinite(planes)
     if blank.mean() > MOST_BLANK:
         raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite)")
-    if len(planes) == 3:
-        planes *= _TO_R[:, None, None]
     edge = min(planes.shape[1:]) // 10 + 1
     frame = np.ones(planes.shape[1:], dtype=bool)
     frame[edge:-edge, edge:-edge] = False
@@ -151,10 +149,28 @@ def _decode_fits(data: bytes) -> np.ndarray:
         plane[gaps] = 0
     if not planes.any():
         raise _Unusable("it is blank: all pixels have the same value")
-    noise = np.mean(deviations) or np.abs(planes).max() / 250  # without noise, the peak becomes nearly white
-    blue, green, red = planes if len(planes) == 3 else (planes[0],) * 3
-    rgb = make_lupton_rgb(red, green, blue, minimum=-1.6 * noise, stretch=26 * noise, Q=4.6)
-    return np.ascontiguousarray(rgb[::-1])
+    usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
+    noise = np.mean(deviations / (usual if len(planes) == 3 else usual[1]))
+    weights = SCALES[::-1, None, None]
+    if len(planes) == 1:
+        planes = planes * weights / weights[1]
+    if noise == 0:
+        noise = np.abs(planes / weights).max() / 250  # the peak becomes nearly white
+    return np.ascontiguousarray(colour((planes / noise).astype(np.float32))[::-1])
+
+
+def _pixel_arcsec(header) -> float:
+    """Side of a pixel by the header's sky coordinates; without any, that of the DECaLS camera."""
+    from astropy.wcs import WCS
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sides = 3600 * proj_plane_pixel_scales(WCS(header, naxis=2).celestial)
+    except Exception:  # what astropy raises for odd headers has no common class
+        return NATIVE_ARCSEC
+    return float(sides.mean()) if len(sides) == 2 and 0 < sides.mean() < np.inf else NATIVE_ARCSEC
 
 
 def _grey(grey: np.ndarray) -> np.ndarray:

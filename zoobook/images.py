@@ -28,7 +28,7 @@ from zoobook.decoding import SMALLEST, BadImage, read_image
 
 __all__ = ["BadImage", "ImageStore", "read_image"]
 
-_VERSION = 1  # of the store's layout and of everything that decides a pixel
+_VERSION = 2  # of the store's layout and of everything that decides a pixel
 _BATCH = 512  # images decoded between two looks at the results: bounds the memory
 _SHOWN = 5
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import fft, ndimage
 
+from zoobook.colour import NATIVE_ARCSEC, SKY_NOISE, colour
 from zoobook.simulation.artefacts import add_artefact, add_bright_stars
-from zoobook.simulation.colour import colour
 from zoobook.simulation.galaxy import fluxes, galaxy_light
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform
 from zoobook.simulation.truth import CLUTTER, NOISE, generator
 
-NATIVE_ARCSEC = 0.262  # pixel of the survey's camera; brightness is in nanomaggies per such a pixel
-SKY_NOISE = np.array((0.002, 0.0033, 0.0058), np.float32)  # typical noise of a native pixel [nanomaggies], g, r, z
 SKY_OFFSET = np.array((0.00025, 0.0004, 0.0006), np.float32)
 # The survey desaturated cutouts of 424 pixels and then shrank them, which leaves the bands' noise correlated.
 NOISE_IN_COMMON = 0.55

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
+NATIVE_ARCSEC = 0.262  # pixel of the survey's camera; brightness is in nanomaggies per such a pixel
+SKY_NOISE = np.array((0.002, 0.0033, 0.0058), np.float32)  # typical noise of a native pixel [nanomaggies], g, r, z
 # Divisors in nanomaggies per native pixel for z, r, g (shown as red, green, blue), and the stretched values drawn
 # as black and white. They are those of the GZ DECaLS pipeline (Walmsley et al. 2022, section 3.2).
 SCALES = np.array((0.019, 0.014, 0.008), np.float32)
