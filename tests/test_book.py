@@ -114,6 +114,23 @@ def check_two_frameworks(found: dict) -> None:
     assert abs(found["gap"]) < 4 * found["gap_error"] + 0.15
 
 
+def check_your_own_galaxies(found: dict) -> None:
+    assert found["n_quarantine"] == 3 + 5  # three faults, and five galaxies too large for their fields
+    captured = {name.removeprefix("captured_"): value for name, value in found.items() if name.startswith("captured_")}
+    good = captured.pop("to_size")
+    assert good > captured.pop("its_own_survey") - 0.1  # well-made pictures are as good as the survey's own
+    assert len(captured) == 4 and max(captured.values()) < good - 0.1  # and badly made ones are not
+    assert captured["to_size_stretched_linearly"] < 0
+    apart = {name.removeprefix("apart_"): value for name, value in found.items() if name.startswith("apart_")}
+    assert abs(apart.pop("its_own_survey") - 0.5) < 0.1
+    assert len(apart) == 4 and apart.pop("to_size") < min(apart.values()) - 0.05
+    assert 0.05 < found["error_fine_tuned_network"] < 0.75 * found["error_the_mean"]
+    assert 0.05 < found["error_radial_profiles"] < 0.75 * found["error_the_mean"]
+    for question in ("from_where", "bulge", "all"):
+        learned, constant = found[f"tea_{question}"]
+        assert learned < constant - 0.1
+
+
 def check_scaling_up(found: dict) -> None:
     costs = [found[name] for name in ("decode_a_file", "read_and_turn_an_image", "represent_a_galaxy")]
     assert min(costs) > 0 and costs[1] < found["learn_from_a_galaxy_one_epoch"]  # the network is what takes time
@@ -128,6 +145,7 @@ CHECKS = {
     "representations": check_representations,
     "ring_finetuning": check_ring_finetuning,
     "two_frameworks": check_two_frameworks,
+    "your_own_galaxies": check_your_own_galaxies,
     "scaling_up": check_scaling_up,
 }
 # In each framework; the chapters that use none run once.

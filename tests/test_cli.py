@@ -1,17 +1,20 @@
 """The command line: each command does what the function does, and says what is wrong without a traceback."""
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
-from toys import FOLDER, TREE, survey
+from toys import FOLDER, TREE, survey, trained
 from typer.testing import CliRunner
 
-from zoobook import cli, weights
+from zoobook import cli, trees, weights
 from zoobook.images import ImageStore
 
 ARGUMENTS = ["--epochs", "1", "--batch-size", "36", "--learning-rate", "0.003", "--devices", "cpu"]
@@ -61,9 +64,9 @@ def test_help_comes_at_once_and_imports_nothing_heavy():
 
 def test_train_predict_represent_and_finetune(half, table, tmp_path):
     framework = ["--framework", name_of(half)]
-    trained = run("train", table, "--out", tmp_path / "run", "--architecture", "test_efficientnet", "--image-size", 32,
+    printed = run("train", table, "--out", tmp_path / "run", "--architecture", "test_efficientnet", "--image-size", 32,
                   *ARGUMENTS, *framework)  # fmt: skip
-    assert str(tmp_path / "run" / "best.safetensors") in trained
+    assert str(tmp_path / "run" / "best.safetensors") in printed
     run("predict", tmp_path / "run", table, "--out", tmp_path / "answers", "--passes", 3, *framework)
     answers = pd.read_parquet(tmp_path / "answers")
     assert list(answers["id_str"]) == list(survey()[0].ids)
@@ -77,6 +80,25 @@ def test_train_predict_represent_and_finetune(half, table, tmp_path):
     np.testing.assert_array_equal(features.to_numpy(), wanted.to_numpy())
     run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", *ARGUMENTS, *framework)
     assert weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]["head"]["label"] == "large"
+
+
+def test_the_commands_of_the_book_run(half, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "book/your_own_galaxies.md").read_text("utf8")
+    commands = re.search(r"```console\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    assert [command.split()[1] for command in commands] == ["predict", "represent", "finetune", "finetune"]
+    monkeypatch.chdir(tmp_path)
+    Path("trained").symlink_to(trained(half).checkpoint.parent)
+    Path("over-tea.yaml").write_text(re.search(r'text = """\n(.*?)"""', page, re.DOTALL)[1])
+    said = trees.DecisionTree.from_yaml("over-tea.yaml").label_columns
+    catalog = survey()[1].drop(columns="subset").assign(bulge_to_total=survey()[1]["radius"], **dict.fromkeys(said, 3))
+    catalog.to_csv("galaxies.csv", index=False)
+    catalog.to_csv("labelled.csv", index=False)
+    for command in commands:
+        short = ARGUMENTS if "finetune" in command else []
+        run(*shlex.split(command)[1:], *short, "--framework", name_of(half))
+    assert len(pd.read_parquet("answers")) == len(pd.read_parquet("features")) == len(catalog)
+    heads = [weights.inspect(f"{out}/best.safetensors")["spec"]["head"]["kind"] for out in ("bulges", "tea")]
+    assert heads == ["number", "concentrations"]
 
 
 def test_weights_list_fetch_inspect_and_convert(half, tmp_path):

@@ -69,9 +69,10 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None):
 
         for slot, q in enumerate(sorted(members, key=wish)):
             across[q] = slot - (len(members) - 1) / 2
-    widest = max(sum(d == level for d in depth.values()) for level in depth.values())
-    # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.6 by 1.15 inches.
-    figure, axis = plt.subplots(figsize=(10.5, max(3.0, 1.15 * widest)))
+    left, right = -0.45, max(depth.values()) + 0.45
+    bottom, top = -max(across.values()) - 0.75, -min(across.values()) + 0.55
+    # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.7 by 1.07 inches.
+    figure, axis = plt.subplots(figsize=(2.7 * (right - left), 1.07 * (top - bottom)))
     for q, question in enumerate(questions):
         x, y = depth[q], -across[q]
         name = question.name.removesuffix(decision_tree.suffix)
@@ -95,8 +96,7 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None):
             ease = bend * bend * (3 - 2 * bend)
             axis.plot(start[0] + (stop[0] - start[0]) * bend, start[1] + (stop[1] - start[1]) * ease,
                       color=COLOURS[depth[parent] % 6], linewidth=1.1, alpha=0.7, zorder=1)
-    axis.set(xlim=(-0.45, max(depth.values()) + 0.45),
-             ylim=(-max(across.values()) - 0.75, -min(across.values()) + 0.55))
+    axis.set(xlim=(left, right), ylim=(bottom, top))
     axis.axis("off")
     figure.tight_layout(pad=0.2)
     return figure

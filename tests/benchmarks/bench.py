@@ -137,6 +137,12 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
                         size | {"workers": cores, "groups": groups, "columns": list(tree.label_columns)}),
                        floor=1, rounds=few)  # fmt: skip
 
+    def compiled():
+        size = {"folder": subset(images(folder, n_images), n_steps), "batch_size": 32, "constant": True}
+        return Measure("compiled", "training step, not compiled because that gains little", n_steps, "images",
+                       ("step", size), (ZOOBOOK, "torch.compile", "step", size | {"compiled": True}),
+                       floor=0.85, rounds=few)  # fmt: skip
+
     def represent():
         size = {"folder": subset(images(folder, n_images), n_represented), "batch_size": 64}
         return Measure("represent", "representations from image files, EfficientNet-B0", n_represented, "images",
@@ -176,8 +182,8 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
         return Measure("rendering", "simulated galaxies of 128 px, files written", size["galaxies"], "galaxies",
                        ("rendering", size), floor=150, rounds=2)  # fmt: skip
 
-    return {f.__name__: f for f in (pipeline, limit, loss, data, training, represent, pca, search, long_search, imports,
-                                    command, rendering)}  # fmt: skip
+    return {f.__name__: f for f in (pipeline, limit, loss, data, training, compiled, represent, pca, search,
+                                    long_search, imports, command, rendering)}  # fmt: skip
 
 
 def images(folder: Path, n: int) -> str:

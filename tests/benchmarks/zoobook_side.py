@@ -103,7 +103,7 @@ def loss(batch_size: int, repeats: int):
     return work
 
 
-def step(folder: str, batch_size: int, constant: bool):
+def step(folder: str, batch_size: int, constant: bool, compiled: bool = False):
     """Training steps of one epoch, with data, or always with the same batch that is there already."""
     import torch
 
@@ -120,6 +120,8 @@ def step(folder: str, batch_size: int, constant: bool):
     task = find_task(store, catalog.assign(subset=np.where(np.arange(len(catalog)) % 4, "train", "val")), tree)
     votes = np.resize(task.targets["train"], (len(store), len(tree.label_columns)))
     model = build_model(tree, "efficientnet_b0", 3, image_size=SIZE).to(device, memory_format=torch.channels_last)
+    if compiled:
+        model.raw = torch.compile(model.raw)
     optimizer = torch.optim.AdamW(model.parameters())
     batches = Batches(store.pixels, np.arange(len(store)), batch_size, votes, seed=0)
     some = [tensor.to(device) for tensor in next(iter(batches))]
