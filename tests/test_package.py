@@ -34,8 +34,8 @@ def test_unknown_names():
         chapters.begin("pytorch", "andromeda", "quick")
     with pytest.raises(ValueError, match="unknown scale 'huge': choose 'quick' or 'full'"):
         chapters.begin("pytorch", "simulated", "huge")
-    with pytest.raises(AttributeError, match="no attribute 'colour'"):
-        _ = zoobook.colour
+    with pytest.raises(AttributeError, match="no attribute 'telescope'"):
+        _ = zoobook.telescope
 
 
 def test_votes_are_needed_where_votes_are_needed():
