@@ -4,7 +4,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import warnings
 
 import numpy as np
 from PIL import Image
@@ -39,12 +38,13 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     JPEG, PNG and whatever else Pillow reads: grey is repeated in three channels, 16-bit values are scaled to 8 bits
     (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is.
 
-    FITS: the first HDU with an image. Two axes make a grey image; three planes are taken as g, r, z in one flux unit
-    per pixel, as the Legacy Surveys deliver them. They become a picture as those of Galaxy Zoo DECaLS
+    FITS: the first HDU with an image. Three planes are taken as g, r, z in one flux unit per pixel, as the Legacy
+    Surveys deliver them; two axes make a grey image, treated as r. They become a picture as those of Galaxy Zoo DECaLS
     (:func:`zoobook.colour.colour`), whatever their unit: sky and noise are the median and its absolute deviation in a
     frame along the edges, a tenth of the side wide, and the planes are scaled so that their noise is on average that of
-    the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own). NaN
-    counts as sky. The lowest row of a FITS image is its first, so rows are turned round.
+    the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own). Without
+    any noise, the brightest pixel becomes nearly white. NaN counts as sky. The lowest row of a FITS image is its first,
+    so rows are turned round.
 
     Args:
         path: the file.
@@ -150,27 +150,28 @@ def _decode_fits(data: bytes) -> np.ndarray:
     if not planes.any():
         raise _Unusable("it is blank: all pixels have the same value")
     usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
-    noise = np.mean(deviations / (usual if len(planes) == 3 else usual[1]))
-    weights = SCALES[::-1, None, None]
+    units = deviations / (usual if len(planes) == 3 else usual[1])  # of the file, per nanomaggie
+    units = units[units > 0]
+    scales = SCALES[::-1, None, None]
+    unit = units.mean() if len(units) else np.abs(planes / scales).max() / 250  # then the peak is nearly white
     if len(planes) == 1:
-        planes = planes * weights / weights[1]
-    if noise == 0:
-        noise = np.abs(planes / weights).max() / 250  # the peak becomes nearly white
-    return np.ascontiguousarray(colour((planes / noise).astype(np.float32))[::-1])
+        planes = planes * scales / scales[1]
+    light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)  # gaps may be marked by huge numbers
+    return np.ascontiguousarray(colour(light)[::-1])
 
 
 def _pixel_arcsec(header) -> float:
-    """Side of a pixel by the header's sky coordinates; without any, that of the DECaLS camera."""
-    from astropy.wcs import WCS
-    from astropy.wcs.utils import proj_plane_pixel_scales
+    """Side of a pixel by the header's sky coordinates; without sensible ones, that of the DECaLS camera."""
+    from astropy.wcs import WCSSUB_CELESTIAL, Wcsprm
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sides = 3600 * proj_plane_pixel_scales(WCS(header, naxis=2).celestial)
+    try:  # not `WCS`, whose warnings about odd headers cannot be silenced in one thread alone
+        sky = Wcsprm(header=header.tostring(endcard=False, padding=False).encode()).sub([WCSSUB_CELESTIAL])
+        sky.set()
+        sides = 3600 * np.linalg.norm(np.diag(sky.get_cdelt()) @ sky.get_pc(), axis=0)
     except Exception:  # what astropy raises for odd headers has no common class
         return NATIVE_ARCSEC
-    return float(sides.mean()) if len(sides) == 2 and 0 < sides.mean() < np.inf else NATIVE_ARCSEC
+    sensible = len(sides) == 2 and 1e-3 < sides.mean() < 60  # a header without scale means one degree
+    return float(sides.mean()) if sensible else NATIVE_ARCSEC
 
 
 def _grey(grey: np.ndarray) -> np.ndarray:
