@@ -139,7 +139,7 @@ def measures(folder: Path, quick: bool) -> dict[str, callable]:
 
     def compiled():
         size = {"folder": subset(images(folder, n_images), n_steps), "batch_size": 32, "constant": True}
-        return Measure("compiled", "training step, not compiled because that gains little", n_steps, "images",
+        return Measure("compiled", "training step, against a compiled one", n_steps, "images",
                        ("step", size), (ZOOBOOK, "torch.compile", "step", size | {"compiled": True}),
                        floor=0.85, rounds=few)  # fmt: skip
 
