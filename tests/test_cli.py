@@ -85,7 +85,7 @@ def test_train_predict_represent_and_finetune(half, table, tmp_path):
 def test_the_commands_of_the_book_run(half, tmp_path, monkeypatch):
     page = (Path(__file__).parents[1] / "book/your_own_galaxies.md").read_text("utf8")
     commands = re.search(r"```console\n(.*?)```", page, re.DOTALL)[1].splitlines()
-    assert [command.split()[1] for command in commands] == ["predict", "represent", "finetune", "finetune"]
+    assert [command.split()[1] for command in commands] == ["predict", "represent", "finetune", "predict", "finetune"]
     monkeypatch.chdir(tmp_path)
     Path("trained").symlink_to(trained(half).checkpoint.parent)
     Path("over-tea.yaml").write_text(re.search(r'text = """\n(.*?)"""', page, re.DOTALL)[1])
@@ -97,6 +97,7 @@ def test_the_commands_of_the_book_run(half, tmp_path, monkeypatch):
         short = ARGUMENTS if "finetune" in command else []
         run(*shlex.split(command)[1:], *short, "--framework", name_of(half))
     assert len(pd.read_parquet("answers")) == len(pd.read_parquet("features")) == len(catalog)
+    assert "bulge_to_total" in pd.read_parquet("bulge_answers")
     heads = [weights.inspect(f"{out}/best.safetensors")["spec"]["head"]["kind"] for out in ("bulges", "tea")]
     assert heads == ["number", "concentrations"]
 
