@@ -104,7 +104,7 @@ def loss(batch_size: int, repeats: int):
 
 
 def step(folder: str, batch_size: int, constant: bool, compiled: bool = False):
-    """Training steps of one epoch, with data, or always with the same batch that is there already."""
+    """Training steps of one epoch, with data, or always with the same batch that is there already; compiled or not."""
     import torch
 
     from zoobook import trees
