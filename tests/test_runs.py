@@ -25,6 +25,9 @@ def test_run_folder_remembers_and_refuses_other_settings(tmp_path):
         RunFolder(tmp_path / "run", {"seed": 1, "epochs": 3})
     run.finish()
     assert again.finished
+    (run.path / "history.csv").rename(tmp_path / "kept")  # as resume=False does first: killed then, nothing is left
+    assert not again.finished
+    (tmp_path / "kept").rename(run.path / "history.csv")
     fresh = RunFolder(tmp_path / "run", {"seed": 1, "epochs": 3}, resume=False)
     assert not fresh.finished and fresh.history.empty
 

@@ -162,9 +162,16 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
 
 
 TRAINING = """
-import runpy, sys
+import os, runpy, sys
 from functools import partial
 from zoobook.pytorch import models, training
+from zoobook.runs import RunFolder
+
+def finish(folder, finish=RunFolder.finish):
+    (folder.path / ("finished-by-" + os.environ.get("RANK", "0"))).touch()
+    finish(folder)
+
+RunFolder.finish = finish
 
 # Dropout and batch normalisation look at each process's share of a batch; without them the shares must add up.
 training.build_model = partial(models.build_model, dropout=0.0)
@@ -191,6 +198,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
     assert len(one) == 2
+    assert [file.name for file in (tmp_path / "two").glob("finished-by-*")] == ["finished-by-0"]
     np.testing.assert_allclose(two["train_loss"], one["train_loss"], rtol=1e-4)
     np.testing.assert_allclose(two["val_loss"], one["val_loss"], rtol=1e-4)
     from safetensors.numpy import load_file

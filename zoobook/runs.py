@@ -108,9 +108,8 @@ class RunFolder:
         self.settings = json.loads(json.dumps(settings))
         self._record = self.path / "run.json"
         if not resume:
-            for name in ("run.json", "history.csv"):
-                (self.path / name).unlink(missing_ok=True)
-        if self._record.exists():
+            (self.path / "history.csv").unlink(missing_ok=True)
+        if resume and self._record.exists():
             earlier = json.loads(self._record.read_text())["settings"]
             other = [
                 f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
@@ -133,10 +132,10 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
-        return json.loads(self._record.read_text())["finished"]
+        return self.resuming and json.loads(self._record.read_text())["finished"]
 
     def finish(self) -> None:
-        """Note that the run came to its end: from now on it is only read."""
+        """Note that the run came to its end: from now on it is only read. Of several processes, one may say so."""
         for left_over in self.path.glob("*.part"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
         self._write(finished=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from zoobook import labels, weights
@@ -164,8 +165,9 @@ def fit(
                         default_root_dir=folder.path,
                     )
                     _run(trainer, _Learner(model, groups, seed), loaders, last, progress)
-        folder.finish()
-        last.unlink(missing_ok=True)
+        if rank_zero_only.rank == 0:  # of several processes, one writes
+            folder.finish()
+            last.unlink(missing_ok=True)
     return Result(weights.load(best, "pytorch"), folder.history, best)
 
 

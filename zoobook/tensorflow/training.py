@@ -160,8 +160,9 @@ def fit(
                 raise progress.interrupted() from None
             finally:
                 progress.close()
-        folder.finish()
-        last.unlink(missing_ok=True)
+        if _is_first(strategy):
+            folder.finish()
+            last.unlink(missing_ok=True)
     return Result(weights.load(best, "tensorflow"), folder.history, best)
 
 
@@ -253,9 +254,9 @@ def _run(
         return tf.function(one, autograph=False)
 
     learn_step, judge_step = step(learn), step(judge)
-    chief = getattr(strategy.cluster_resolver, "task_id", 0) in (0, None)
+    first = _is_first(strategy)
     done = int(keras.ops.convert_to_numpy(optimizer.iterations)) * batches.parts // len(batches)
-    progress.begin(done, settings["epochs"], len(batches), visible=chief)
+    progress.begin(done, settings["epochs"], len(batches), visible=first)
     for epoch in range(done, settings["epochs"]):
         _reseed(model, settings["seed"], epoch)
         batches.epoch, losses = epoch, []
@@ -269,13 +270,20 @@ def _run(
             float(np.average(losses, weights=batches._sizes)),
             float(np.average(val_losses, weights=validation._sizes)),
             float(optimizer.learning_rate),
-            (lambda path: weights.save(model, path, epoch=str(epoch))) if chief else None,  # noqa: B023
+            (lambda path: weights.save(model, path, epoch=str(epoch))) if first else None,  # noqa: B023
         )
         # The state goes last: if this is cut short, the epoch is repeated, with the same result.
-        if chief:
+        if first:
             write_whole(last, to_bytes({f"{i:05d}": value for i, value in enumerate(_state(model, optimizer))}))
         if progress.done:
             break
+    # Together again: the others must not read what the first is still writing.
+    strategy.reduce("SUM", strategy.run(tf.function(lambda: tf.constant(1))), axis=None)
+
+
+def _is_first(strategy) -> bool:
+    """Whether this process is the one that writes."""
+    return getattr(strategy.cluster_resolver, "task_id", 0) in (0, None)
 
 
 def _state(model: GalaxyModel, optimizer) -> list[np.ndarray]:
