@@ -1,4 +1,4 @@
-"""Several processes of TensorFlow that train together do what one process does with the same batches."""
+"""Several devices or processes of TensorFlow that train together do what one does with the same batches."""
 import json
 import os
 import socket
@@ -38,6 +38,10 @@ def slowly(*args, save=weights.save, **options):
 
 training.build_model, training.settle_statistics = without_chance, lambda model, images: None
 weights.save = slowly  # only the first process writes; the other must wait for it
+if {devices} > 1:
+    tf, half = training.tf, training.tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [half] * {devices})
+    training.device_names = lambda devices: [f"CPU:{{number}}" for number in range({devices})]
 result = training.train(ImageStore.open({store!r}), pd.read_parquet({catalog!r}), TREE, out_dir={out!r},
                         num_nodes={count}, **quick(epochs=2, batch_size=14))
 print(sum(float(abs(array).sum()) for array in result.model.get_weights()))
@@ -54,14 +58,14 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def train_together(count: int, folder: Path) -> pd.DataFrame:
-    """The history of a training by so many processes, which all come back with the same model."""
+def train_together(count: int, devices: int, folder: Path) -> pd.DataFrame:
+    """The history of a training by so many processes, each with so many devices, that all return the same model."""
     store, catalog = survey()
     folder.mkdir()
     catalog.to_parquet(folder / "catalog.parquet")
     script = SCRIPT.format(
         tests=str(Path(__file__).parent), store=str(store.path), catalog=str(folder / "catalog.parquet"),
-        out=str(folder / "run"), count=count,
+        out=str(folder / "run"), count=count, devices=devices,
     )  # fmt: skip
     cluster, processes = {"worker": [f"localhost:{port}" for port in free_ports(count)]}, []
     for number in range(count):
@@ -83,11 +87,13 @@ def train_together(count: int, folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "run" / "history.csv")
 
 
-def test_two_processes_learn_what_one_learns(tmp_path):
-    one, two = (train_together(count, tmp_path / str(count)) for count in (1, 2))
-    assert list(one["epoch"]) == list(two["epoch"]) == [0, 1]
-    assert one["val_loss"].iloc[1] < 0.95 * one["val_loss"].iloc[0]
-    np.testing.assert_allclose(two[["train_loss", "val_loss"]], one[["train_loss", "val_loss"]], rtol=1e-3)
+def test_two_learn_what_one_learns(tmp_path):
+    one = train_together(1, 1, tmp_path / "one")
+    assert list(one["epoch"]) == [0, 1] and one["val_loss"].iloc[1] < 0.95 * one["val_loss"].iloc[0]
+    for processes, devices in ((2, 1), (1, 2)):
+        two = train_together(processes, devices, tmp_path / f"{processes}-{devices}")
+        assert list(two["epoch"]) == [0, 1]
+        np.testing.assert_allclose(two[["train_loss", "val_loss"]], one[["train_loss", "val_loss"]], rtol=1e-3)
 
 
 def test_machines_that_should_have_been_connected_earlier(tmp_path):

@@ -52,6 +52,29 @@ def test_the_same_weights_and_real_images_give_the_same_features(
     assert abs(one[0] - one[1]).max() > 0.05 and 1 < largest < 100  # they tell images apart
 
 
+def test_learning_from_a_batch_does_the_same_in_both(halves):
+    """What a batch moves the running statistics to, and the gradient that comes back through all normalisations."""
+    pytorch, tensorflow = halves
+    torch, tf = pytorch.training.torch, tensorflow.training.tf
+    images = np.random.default_rng(0).random((6, 1, 40, 40), np.float32)
+    towards = np.random.default_rng(1).standard_normal((6, BOTH["test_efficientnet"].features), np.float32)
+    one = pytorch.build_model(architecture="test_efficientnet", image_size=40)
+    other = tensorflow.models.from_arrays(one.spec, pytorch.models.to_arrays(one))
+    one.train()
+    (one(torch.from_numpy(images)) * torch.from_numpy(towards)).sum().backward()
+    kernel = other.encoder.get_layer("conv_stem").kernel
+    with tf.GradientTape() as tape:
+        moved = tf.reduce_sum(other(tf.constant(np.moveaxis(images, 1, 3)), training=True) * towards)
+    expected = one.encoder.conv_stem.weight.grad.numpy()
+    found = np.transpose(tape.gradient(moved, kernel.value), (3, 2, 0, 1))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * abs(expected).max())
+    expected, found = pytorch.models.to_arrays(one), tensorflow.models.to_arrays(other)
+    statistics = [name for name in expected if "running" in name and "num_batches" not in name]
+    assert len(statistics) > 4
+    for name in statistics:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [ARCHITECTURES[:2], pytest.param(*ARCHITECTURES[2:], marks=pytest.mark.nightly)]
 )

@@ -53,12 +53,12 @@ class Batches:
 
         return iter(_dataset(arrays, self._signature()))
 
-    def _shares(self, replicas: range, of: int) -> tf.data.Dataset:
-        """An epoch as a stream, cut up for devices that work together.
+    def _share(self, replica: int, of: int) -> tf.data.Dataset:
+        """What one of several devices that work together sees of an epoch.
 
         Args:
-            replicas: the numbers of the devices that this stream is for, in turn.
-            of: how many devices there are in all.
+            replica: the number of the device.
+            of: how many devices there are.
 
         Returns:
             Dataset: images, views, targets, and float32 [B] what each galaxy counts in the mean over its whole batch,
@@ -70,11 +70,10 @@ class Batches:
                 for first in range(self.parts):
                     part, part_views = batch[first :: self.parts], views[first :: self.parts]
                     enough = len(part) >= of
-                    for replica in replicas:
-                        mine = slice(replica, None, of) if enough else slice(None)
-                        found = self._read(part[mine], part_views[mine])
-                        count = len(batch) / self.parts * (1 if enough else of)
-                        yield (*found, np.full(len(found[0]), 1 / count, np.float32))
+                    mine = slice(replica, None, of) if enough else slice(None)
+                    found = self._read(part[mine], part_views[mine])
+                    count = len(batch) / self.parts * (1 if enough else of)
+                    yield (*found, np.full(len(found[0]), 1 / count, np.float32))
 
         return _dataset(arrays, (*self._signature(), tf.TensorSpec([None], tf.float32)))
 
@@ -167,4 +166,6 @@ def _pixel_maps(views: tf.Tensor, stored: int, wanted: int) -> tf.Tensor:
 
 
 def _dataset(arrays, signature: tuple[tf.TensorSpec, ...]) -> tf.data.Dataset:
-    return tf.data.Dataset.from_generator(arrays, output_signature=signature).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing to tune here, and each iterator would wait seconds for its tuner to end
+    return tf.data.Dataset.from_generator(arrays, output_signature=signature).prefetch(2).with_options(options)

@@ -250,8 +250,12 @@ def _run(
         return tf.reduce_sum(tf.cast(learner(images, views, targets, training=False), tf.float32) * shares)
 
     def step(work):  # the mean over a batch: each device adds its share
-        one = lambda data: strategy.reduce("SUM", strategy.run(work, next(data)), axis=None)  # noqa: E731
-        return tf.function(one, autograph=False)
+        def share(streams):
+            number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+            return work(*next(streams[number % len(streams)]))
+
+        whole = lambda *streams: strategy.reduce("SUM", strategy.run(share, [streams]), axis=None)  # noqa: E731
+        return tf.function(whole, autograph=False)
 
     learn_step, judge_step = step(learn), step(judge)
     first = _is_first(strategy)
@@ -260,12 +264,12 @@ def _run(
     for epoch in range(done, settings["epochs"]):
         _reseed(model, settings["seed"], epoch)
         batches.epoch, losses = epoch, []
-        data = iter(_distributed(strategy, batches))
+        streams = _streams(strategy, batches)
         for number in range(len(batches)):
-            losses.append(learn_step(data))
+            losses.append(learn_step(*streams))
             progress.step(number, lambda: losses[-1])  # noqa: B023
-        data = iter(_distributed(strategy, validation))
-        val_losses = [judge_step(data) for _ in range(len(validation))]
+        streams = _streams(strategy, validation)
+        val_losses = [judge_step(*streams) for _ in range(len(validation))]
         progress.end_epoch(
             float(np.average(losses, weights=batches._sizes)),
             float(np.average(val_losses, weights=validation._sizes)),
@@ -306,15 +310,11 @@ def _reseed(model: GalaxyModel, seed: int, epoch: int) -> None:
             state.assign(np.array([draw[0], 0], state.dtype))
 
 
-def _distributed(strategy, batches: Batches):
-    """One epoch's batches, each cut up for the devices that work together."""
-
-    def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        each = context.num_replicas_in_sync // context.num_input_pipelines
-        first = context.input_pipeline_id * each
-        return batches._shares(range(first, first + each), context.num_replicas_in_sync)
-
-    return strategy.distribute_datasets_from_function(mine)
+def _streams(strategy, batches: Batches) -> list:
+    """One epoch's batches, cut up for devices that work together: an iterator for each device of this process."""
+    here = len(strategy.extended.worker_devices)
+    first = here * (getattr(strategy.cluster_resolver, "task_id", 0) or 0)
+    return [iter(batches._share(first + number, strategy.num_replicas_in_sync)) for number in range(here)]
 
 
 def _strategy(devices: str | int, num_nodes: int):
