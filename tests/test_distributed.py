@@ -67,9 +67,10 @@ def train_together(count: int, devices: int, folder: Path) -> pd.DataFrame:
         tests=str(Path(__file__).parent), store=str(store.path), catalog=str(folder / "catalog.parquet"),
         out=str(folder / "run"), count=count, devices=devices,
     )  # fmt: skip
-    cluster, processes = {"worker": [f"localhost:{port}" for port in free_ports(count)]}, []
-    for number in range(count):
-        place = {"cluster": cluster, "task": {"type": "worker", "index": number}}
+    kinds, processes = ["chief", "worker"][:count], []
+    cluster = {kind: [f"localhost:{port}"] for kind, port in zip(kinds, free_ports(count), strict=True)}
+    for kind in kinds:
+        place = {"cluster": cluster, "task": {"type": kind, "index": 0}}
         told = {"TF_CONFIG": json.dumps(place)} if count > 1 else {}
         processes.append(
             subprocess.Popen(

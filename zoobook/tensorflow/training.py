@@ -160,7 +160,7 @@ def fit(
                 raise progress.interrupted() from None
             finally:
                 progress.close()
-        if _is_first(strategy):
+        if 0 in _replicas(strategy):
             folder.finish()
             last.unlink(missing_ok=True)
     return Result(weights.load(best, "tensorflow"), folder.history, best)
@@ -237,7 +237,8 @@ def _run(
     learner: _Learner, optimizer, strategy, batches: Batches, validation: Batches, progress: Progress, settings, last
 ) -> None:
     """Epoch after epoch, until there are enough."""
-    model, variables = learner.model, learner.model.trainable_variables
+    model, variables, replicas = learner.model, learner.model.trainable_variables, _replicas(strategy)
+    first = 0 in replicas
 
     def learn(images, views, targets, shares):
         with tf.GradientTape() as tape:
@@ -249,27 +250,29 @@ def _run(
     def judge(images, views, targets, shares):
         return tf.reduce_sum(tf.cast(learner(images, views, targets, training=False), tf.float32) * shares)
 
-    def step(work):  # the mean over a batch: each device adds its share
-        def share(streams):
-            number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-            return work(*next(streams[number % len(streams)]))
+    def streams(of: Batches) -> list:  # one epoch, cut up: an iterator for each device
+        return [iter(of._share(replica, strategy.num_replicas_in_sync)) for replica in replicas]
 
-        whole = lambda *streams: strategy.reduce("SUM", strategy.run(share, [streams]), axis=None)  # noqa: E731
+    def step(work):  # the mean over a batch: each device adds its share
+        def share(data):
+            replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+            return work(*next(data[replicas.index(replica)]))
+
+        whole = lambda *data: strategy.reduce("SUM", strategy.run(share, [data]), axis=None)  # noqa: E731
         return tf.function(whole, autograph=False)
 
     learn_step, judge_step = step(learn), step(judge)
-    first = _is_first(strategy)
     done = int(keras.ops.convert_to_numpy(optimizer.iterations)) * batches.parts // len(batches)
     progress.begin(done, settings["epochs"], len(batches), visible=first)
     for epoch in range(done, settings["epochs"]):
         _reseed(model, settings["seed"], epoch)
         batches.epoch, losses = epoch, []
-        streams = _streams(strategy, batches)
+        data = streams(batches)
         for number in range(len(batches)):
-            losses.append(learn_step(*streams))
+            losses.append(learn_step(*data))
             progress.step(number, lambda: losses[-1])  # noqa: B023
-        streams = _streams(strategy, validation)
-        val_losses = [judge_step(*streams) for _ in range(len(validation))]
+        data = streams(validation)
+        val_losses = [judge_step(*data) for _ in range(len(validation))]
         progress.end_epoch(
             float(np.average(losses, weights=batches._sizes)),
             float(np.average(val_losses, weights=validation._sizes)),
@@ -285,9 +288,10 @@ def _run(
     strategy.reduce("SUM", strategy.run(tf.function(lambda: tf.constant(1))), axis=None)
 
 
-def _is_first(strategy) -> bool:
-    """Whether this process is the one that writes."""
-    return getattr(strategy.cluster_resolver, "task_id", 0) in (0, None)
+def _replicas(strategy) -> list[int]:
+    """The devices of this process, as they are numbered among all that work together; who has the first, writes."""
+    number = strategy.run(lambda: tf.distribute.get_replica_context().replica_id_in_sync_group)
+    return [int(one) for one in strategy.experimental_local_results(number)]
 
 
 def _state(model: GalaxyModel, optimizer) -> list[np.ndarray]:
@@ -308,13 +312,6 @@ def _reseed(model: GalaxyModel, seed: int, epoch: int) -> None:
             state = layer.seed_generator.state
             draw = np.random.SeedSequence([seed, epoch, 2, number]).generate_state(1) >> 1
             state.assign(np.array([draw[0], 0], state.dtype))
-
-
-def _streams(strategy, batches: Batches) -> list:
-    """One epoch's batches, cut up for devices that work together: an iterator for each device of this process."""
-    here = len(strategy.extended.worker_devices)
-    first = here * (getattr(strategy.cluster_resolver, "task_id", 0) or 0)
-    return [iter(batches._share(first + number, strategy.num_replicas_in_sync)) for number in range(here)]
 
 
 def _strategy(devices: str | int, num_nodes: int):
