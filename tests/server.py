@@ -133,10 +133,15 @@ class Server:
             request.close_connection = True
 
 
+# What a shell starts in the background ignores an interruption, and so do its children.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def processes(script, *arguments, count=1):
     """Other processes that run a script. It must print "ready" and read a line; they go on together."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], **pipes) for _ in range(count)]
+    command = [sys.executable, "-c", HEED + script, *map(str, arguments)]
+    started = [subprocess.Popen(command, **pipes) for _ in range(count)]
     for process in started:
         assert process.stdout.readline() == "ready\n"
     for process in started:
