@@ -293,7 +293,7 @@ def _encoder(spec: dict) -> keras.Model:
 
 class _FusedBatchNorm(layers.BatchNormalization):
     """Batch normalisation of images in TensorFlow's one kernel for it, which Keras does not use: a step takes 0.8 of
-    the time. As in PyTorch, the running variance is that of the population."""
+    the time. As in PyTorch, the running variance is the unbiased estimate, divided by N - 1."""
 
     def call(self, inputs, training=None, mask=None):
         if inputs.dtype == tf.float64:  # there is no kernel
