@@ -78,6 +78,8 @@ def test_train_predict_represent_and_finetune(half, table, tmp_path):
     model = weights.load(tmp_path / "run" / "best.safetensors", name_of(half))
     wanted = half.represent(model, ImageStore.open(store), devices="cpu")
     np.testing.assert_array_equal(features.to_numpy(), wanted.to_numpy())
+    run("train", table, "--model", tmp_path / "run", "--out", tmp_path / "more", *ARGUMENTS, *framework)
+    assert weights.inspect(tmp_path / "more" / "best.safetensors")["spec"] == model.spec
     run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", *ARGUMENTS, *framework)
     assert weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]["head"]["label"] == "large"
 

@@ -74,9 +74,16 @@ def train(
     galaxies: _Source,
     out: _Out,
     tree: Annotated[str, typer.Option(help="The decision tree voted on: a name, or a YAML file.")] = "decals_dr5",
-    architecture: Annotated[str, typer.Option(help="Name of the encoder.")] = "efficientnet_b0",
-    channels: Annotated[int, typer.Option(help="1: grey, 3: colour.")] = 1,
-    image_size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 224,
+    model: Annotated[
+        str | None, typer.Option(help="A trained model to go on from: as for predict. Without it, from scratch.")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Name of the encoder; else the model's, or efficientnet_b0.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="1: grey, 3: colour; else the model's, or 1.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images, in pixels; else the model's, or 224.")
+    ] = None,
     epochs: _Epochs = 100,
     batch_size: _Batch = 128,
     accumulate: _Parts = 1,
@@ -90,14 +97,15 @@ def train(
     skip_bad_images: _Skip = False,
     framework: _Framework = None,
 ) -> None:
-    """Train a network from scratch to predict votes."""
-    twin = _twin(framework)
+    """Train a network to predict votes: from scratch, or going on from a trained one."""
+    twin, trained = _twin(framework), _load(model, framework) if model else None
     questions = _tree(tree)
+    image_size = image_size or (trained.spec["image_size"] if trained else 224)
     catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, questions)
     result = twin.train(
-        store, catalog, questions, architecture=architecture, channels=channels, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
-        devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
+        store, catalog, questions, model=trained, architecture=architecture, channels=channels, epochs=epochs,
+        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
+        precision=precision, devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
 
