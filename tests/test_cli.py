@@ -127,9 +127,20 @@ def test_weights_list_fetch_inspect_and_convert(half, tmp_path):
     assert weights.load(tmp_path / "converted.safetensors", name_of(half)).spec["channels"] == 3
 
 
+def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
+    name, framework = weights.shipped()["name"][0], ["--framework", name_of(half)]
+    assert name in run("weights", "list") and "BSD-3-Clause" in run("weights", "inspect", name)
+    for command in ("predict", "represent"):
+        run(command, name, table, "--out", tmp_path / command, "--devices", "cpu", *framework)
+        assert list(pd.read_parquet(tmp_path / command)["id_str"]) == list(survey()[0].ids)
+    run("finetune", name, table, "--label", "large", "--out", tmp_path / "large", *ARGUMENTS, *framework)
+    assert (tmp_path / "large" / "best.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict", "simulated_efficientnet", "none.csv", "--out", "x"], "Did you mean 'simulated_efficientnet_b0'?"),
         (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
         (["train", "none.csv", "--out", "x"], "there is no table at"),
         (["train", "images.arrow", "--out", "x"], "an image store, without labels"),

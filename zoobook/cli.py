@@ -42,7 +42,8 @@ app.add_typer(cli_data.app, name="data")
 
 _Source = Annotated[str, typer.Argument(help="A table of galaxies with id_str and file_loc, or a data set by name.")]
 _Model = Annotated[
-    str, typer.Argument(help="A weight file, the folder of a training, a published name, or hf_hub:… on Hugging Face.")
+    str,
+    typer.Argument(help="A weight file, the folder of a training, a name of `zoobook weights list`, or hf_hub:…"),
 ]
 _Out = Annotated[Path, typer.Option(help="Folder for the result; the same command completes it after an interruption.")]
 _Framework = Annotated[
@@ -183,8 +184,12 @@ def represent(
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """The weights that Zoobot published in 2022."""
-    table = zoobook.weights.published()
+    """The weights that come with zoobook, and those that Zoobot published in 2022."""
+    shipped, table = zoobook.weights.shipped(), zoobook.weights.published()
+    _print_table([list(shipped.columns[:5]), *shipped[shipped.columns[:5]].values.tolist()])
+    for row in shipped.itertuples():
+        typer.echo(f"{row.name}, trained on: {row.trained_on}; licence: {row.licence}")
+    typer.echo("\nPublished by Zoobot, for `zoobook weights fetch`:")
     short = ["name", "architecture", "channels", "written_by", "on_disk"]
     _print_table([short, *table[short].values.tolist()])
     for column in ("trained_on", "licence", "location", "citation"):
@@ -194,7 +199,7 @@ def weights_list() -> None:
 
 @weights_app.command("fetch")
 def weights_fetch(
-    name: Annotated[str, typer.Argument(help="One of the names that `zoobook weights list` shows.")],
+    name: Annotated[str, typer.Argument(help="A published name that `zoobook weights list` shows.")],
     root: Annotated[Path | None, typer.Option(help="The folder of the data, instead of $ZOOBOOK_HOME.")] = None,
 ) -> None:
     """Get published weights, in the layout in which they were published."""
@@ -218,7 +223,7 @@ def weights_inspect(
     architecture: _Architecture = None,
 ) -> None:
     """What a weight file holds."""
-    if file.endswith(".safetensors"):
+    if file.endswith(".safetensors") or zoobook.weights.find_shipped(file):
         about = zoobook.weights.inspect(file)
     else:
         spec, tensors = zoobook.weights.legacy.read(_published(file), architecture)
@@ -247,7 +252,7 @@ def _twin(framework: str | None):
 def _load(model: str, framework: str | None):
     twin = _twin(framework).__name__.split(".")[1]
     best = Path(model).expanduser() / "best.safetensors"
-    if best.is_file() or model.endswith(".safetensors"):
+    if best.is_file() or model.endswith(".safetensors") or zoobook.weights.find_shipped(model):
         return zoobook.weights.load(best if best.is_file() else model, twin)
     return zoobook.weights.read_legacy(_published(model), twin)
 
