@@ -170,6 +170,6 @@ def test_bad_images_may_be_left_out(table, tmp_path):
     rows = catalog.head(2).assign(file_loc=[str(tmp_path / "whole.png"), str(tmp_path / "broken.png")])
     rows.to_csv(tmp_path / "two.csv", index=False)
     with pytest.raises(ValueError, match="broken.png"):
-        cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=False)
-    kept, store = cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=True)
+        cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=False, max_blank=0.75)
+    kept, store = cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=True, max_blank=0.75)
     assert list(kept["id_str"]) == list(store.ids) == [rows["id_str"][0]]

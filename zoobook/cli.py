@@ -51,6 +51,7 @@ _Framework = Annotated[
 ]
 _Devices = Annotated[str, typer.Option(help="auto, cpu, or how many GPUs.")]
 _Skip = Annotated[bool, typer.Option(help="Leave out galaxies with a bad image instead of stopping.")]
+_MaxBlank = Annotated[float, typer.Option(help="Share of an image that may be blank before it counts as bad.")]
 _Epochs = Annotated[int, typer.Option(help="Passes over the galaxies, at most.")]
 _Batch = Annotated[int, typer.Option(help="Galaxies at a time.")]
 _Parts = Annotated[int, typer.Option(help="Parts in which a batch is computed, to need less memory.")]
@@ -96,13 +97,14 @@ def train(
     seed: _Seed = 0,
     resume: _Resume = True,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Train a network to predict votes: from scratch, or going on from a trained one."""
     twin, trained = _twin(framework), _load(model, framework) if model else None
     questions = _tree(tree)
     image_size = image_size or (trained.spec["image_size"] if trained else 224)
-    catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, questions)
+    catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, max_blank, questions)
     result = twin.train(
         store, catalog, questions, model=trained, architecture=architecture, channels=channels, epochs=epochs,
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
@@ -129,13 +131,14 @@ def finetune(
     seed: _Seed = 0,
     resume: _Resume = True,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Give a trained encoder a new head and train it on a new question."""
     twin, trained = _twin(framework), _load(model, framework)
     task = _tree(label.removeprefix("tree:")) if label.startswith("tree:") else label
     catalog, store = _split_galaxies(
-        galaxies, trained.spec["image_size"], skip_bad_images, None if isinstance(task, str) else task
+        galaxies, trained.spec["image_size"], skip_bad_images, max_blank, None if isinstance(task, str) else task
     )
     result = twin.finetune(
         trained, store, catalog, task, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
@@ -155,11 +158,12 @@ def predict(
     batch_size: _Batch = 256,
     seed: _Seed = 0,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Let a model answer for every galaxy."""
     trained = _load(model, framework)
-    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images)
+    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images, max_blank)
     options = {"devices": _devices(devices), "batch_size": batch_size}
     table = _twin(framework).predict(trained, store, out=out, passes=passes, seed=seed, **options)
     typer.echo(f"the answers are in {table}")
@@ -173,11 +177,12 @@ def represent(
     devices: _Devices = "auto",
     batch_size: _Batch = 256,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Describe every galaxy by the features that a model's encoder finds in its image."""
     trained = _load(model, framework)
-    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images)
+    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images, max_blank)
     table = _twin(framework).represent(trained, store, out=out, devices=_devices(devices), batch_size=batch_size)
     typer.echo(f"the features are in {table}")
 
@@ -262,7 +267,7 @@ def _published(source: str) -> str | Path:
     return zoobook.weights.fetch(source) if source in set(zoobook.weights.published()["name"]) else source
 
 
-def _galaxies(source: str, image_size: int, skip_bad_images: bool, tree=None):
+def _galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: float, tree=None):
     """The catalogue, and its images as the model sees them; of an image store, which needs no catalogue, that alone."""
     if source.endswith(".arrow"):
         return None, zoobook.images.ImageStore.open(source)
@@ -275,14 +280,14 @@ def _galaxies(source: str, image_size: int, skip_bad_images: bool, tree=None):
     key = zoobook.runs.fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
     path = zoobook.datasets.home() / "stores" / f"{key}-{image_size}.arrow"
     bad = "quarantine" if skip_bad_images else "error"
-    store = zoobook.images.ImageStore.build(catalog, path, image_size, bad)
+    store = zoobook.images.ImageStore.build(catalog, path, image_size, bad, max_blank)
     return catalog[catalog["id_str"].isin(store.ids)], store
 
 
-def _split_galaxies(source: str, image_size: int, skip_bad_images: bool, tree):
+def _split_galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: float, tree):
     if source.endswith(".arrow"):
         raise ValueError(f"{source} is an image store, without labels to learn from; give the table of the galaxies")
-    catalog, store = _galaxies(source, image_size, skip_bad_images, tree)
+    catalog, store = _galaxies(source, image_size, skip_bad_images, max_blank, tree)
     return (catalog if "subset" in catalog else zoobook.catalogs.split(catalog)), store
 
 
