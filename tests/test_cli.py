@@ -78,6 +78,8 @@ def test_train_predict_represent_and_finetune(half, table, tmp_path):
     model = weights.load(tmp_path / "run" / "best.safetensors", name_of(half))
     wanted = half.represent(model, ImageStore.open(store), devices="cpu")
     np.testing.assert_array_equal(features.to_numpy(), wanted.to_numpy())
+    run("train", table, "--model", tmp_path / "run", "--out", tmp_path / "more", *ARGUMENTS, *framework)
+    assert weights.inspect(tmp_path / "more" / "best.safetensors")["spec"] == model.spec
     run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", *ARGUMENTS, *framework)
     assert weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]["head"]["label"] == "large"
 
@@ -125,9 +127,20 @@ def test_weights_list_fetch_inspect_and_convert(half, tmp_path):
     assert weights.load(tmp_path / "converted.safetensors", name_of(half)).spec["channels"] == 3
 
 
+def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
+    name, framework = weights.shipped()["name"][0], ["--framework", name_of(half)]
+    assert name in run("weights", "list") and "BSD-3-Clause" in run("weights", "inspect", name)
+    for command in ("predict", "represent"):
+        run(command, name, table, "--out", tmp_path / command, "--devices", "cpu", *framework)
+        assert list(pd.read_parquet(tmp_path / command)["id_str"]) == list(survey()[0].ids)
+    run("finetune", name, table, "--label", "large", "--out", tmp_path / "large", *ARGUMENTS, *framework)
+    assert (tmp_path / "large" / "best.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict", "simulated_efficientnet", "none.csv", "--out", "x"], "Did you mean 'simulated_efficientnet_b0'?"),
         (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
         (["train", "none.csv", "--out", "x"], "there is no table at"),
         (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
@@ -157,6 +170,6 @@ def test_bad_images_may_be_left_out(table, tmp_path):
     rows = catalog.head(2).assign(file_loc=[str(tmp_path / "whole.png"), str(tmp_path / "broken.png")])
     rows.to_csv(tmp_path / "two.csv", index=False)
     with pytest.raises(ValueError, match="broken.png"):
-        cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=False)
-    kept, store = cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=True)
+        cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=False, max_blank=0.75)
+    kept, store = cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=True, max_blank=0.75)
     assert list(kept["id_str"]) == list(store.ids) == [rows["id_str"][0]]

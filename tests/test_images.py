@@ -59,7 +59,7 @@ def galaxies(folder, count=12, side=40):
 def decoded(monkeypatch):
     """The files that are decoded, in order."""
     files = []
-    monkeypatch.setattr(images, "read_image", lambda path: files.append(path) or read_image(path))
+    monkeypatch.setattr(images, "read_image", lambda path, *more: files.append(path) or read_image(path, *more))
     return files
 
 
@@ -352,11 +352,11 @@ def test_quarantine(tmp_path, decoded):
 KILLED = """
 import os, pandas as pd, zoobook.images as images
 read, count = images.read_image, []
-def slow(path):
+def slow(path, *more):
     count.append(path)
     if len(count) > 30:
         os.kill(os.getpid(), 9)
-    return read(path)
+    return read(path, *more)
 images.read_image = slow
 images._BATCH = 4
 images.ImageStore.build(pd.read_csv("catalog.csv"), "a.arrow", size=40)
@@ -426,11 +426,29 @@ def test_what_is_no_store(tmp_path):
     assert len(ImageStore.build(catalog, other, size=40)) == 12  # a broken store is made again
 
 
+def test_how_much_of_an_image_may_be_blank_is_ones_own_choice(tmp_path):
+    """Another limit judges every image anew, whatever the limit before."""
+    catalog, _ = galaxies(tmp_path / "in", count=3)
+    flux = galaxy().astype(np.float32)
+    half = flux.shape[-1] // 2
+    flux[..., half:] = np.nan  # half of it, as at the edge of a survey
+    fits.writeto(tmp_path / "half.fits", flux)
+    catalog.loc[1, "file_loc"] = str(tmp_path / "half.fits")
+    catalog.loc[2, "file_loc"] = str(save(np.full((60, 60, 3), 9, np.uint8), tmp_path / "constant.png"))
+    left_out = {0.4: ["g1", "g2"], 0.75: ["g2"], 1: [], 0.3: ["g1", "g2"]}
+    for max_blank, ids in left_out.items():
+        store = ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine", max_blank=max_blank)
+        assert store.quarantine["id_str"].tolist() == ids
+        assert store.ids.tolist() == [name for name in ("g0", "g1", "g2") if name not in ids]
+    assert "max_blank=0.3" in store.quarantine["cause"][0] and "max_blank=0.3" in store.quarantine["cause"][1]
+
+
 def test_arguments_are_checked(tmp_path):
     catalog, _ = galaxies(tmp_path / "in", count=2)
     for frame, options, message in [
         (catalog, {"size": 4}, "size must be a whole number of pixels, 8 or more, not 4"),
         (catalog, {"size": 40, "bad": "skip"}, "bad must be 'error' or 'quarantine', not 'skip'"),
+        (catalog, {"size": 40, "max_blank": 75}, "max_blank must be a share from 0 to 1, not 75"),
         (catalog.drop(columns="file_loc"), {"size": 40}, "no column `file_loc`"),
         (catalog.iloc[:0], {"size": 40}, "the catalogue is empty"),
         (catalog.assign(id_str="a"), {"size": 40}, "'a' in rows 0, 1"),

@@ -1,10 +1,13 @@
 """The package as a whole: light to import, and neutral where it says so."""
 import inspect
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
+from PIL import Image
+from toys import survey
 
 import zoobook
 from zoobook import chapters
@@ -53,6 +56,17 @@ def public(module) -> dict[str, object]:
                 if method[0] != "_" or method == "__init__":
                     found[f"{name}.{method}"] = function
     return {name: value for name, value in found.items() if name.split(".")[-1] not in ("forward", "call", "spec")}
+
+
+def test_a_chapter_leaves_out_what_has_no_usable_image_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
+    store, catalog = survey()
+    Image.new("RGB", (32, 32)).save(tmp_path / "blank.png")
+    catalog = catalog.copy()
+    catalog.loc[7, "file_loc"] = str(tmp_path / "blank.png")
+    found, images = chapters.begin("pytorch", "simulated", "quick")._with_images(catalog)
+    assert found["id_str"].tolist() == images.ids.tolist() == [name for name in store.ids if name != "toy_7"]
+    assert re.search(r"left out: 1 of 96 galaxies.*blank\.png: 100% of it is blank", capsys.readouterr().out)
 
 
 def test_both_halves_have_the_same_names_and_signatures(halves):

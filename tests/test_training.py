@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from toys import TREE, quick, survey, trained
 
-from zoobook import votes
-from zoobook.training import Progress
+from zoobook import labels, trees, votes
+from zoobook.training import Progress, voting_spec
 
 
 def same_weights(half, one, other):
@@ -150,6 +150,50 @@ def test_images_larger_than_the_model_sees_and_colour(half, tmp_path):
     options = quick(image_size=16, channels=3, epochs=1)
     model = half.train(store, catalog, TREE, out_dir=tmp_path, **options).model
     assert model.spec["image_size"] == 16 and model.spec["channels"] == 3
+
+
+def test_going_on_begins_where_the_model_arrived(half, tmp_path):
+    """With hardly any learning, the same tree has the same loss, and images of another size are no obstacle."""
+    store, catalog = survey()
+    arrived = trained(half).history["val_loss"].min()
+    options = dict(epochs=1, batch_size=36, learning_rate=1e-9, devices="cpu")
+    result = half.train(store, catalog, TREE, model=trained(half).model, out_dir=tmp_path / "same", **options)
+    assert result.model.spec == trained(half).model.spec
+    assert result.history["train_loss"][0] < 0.8 * trained(half).history["train_loss"][0]
+    assert result.history["val_loss"][0] < 1.5 * arrived  # the batch statistics of so small a network leap
+    other = half.train(
+        store, catalog, TREE, model=trained(half).model, image_size=24, out_dir=tmp_path / "other", **options
+    )
+    assert other.model.spec == trained(half).model.spec | {"image_size": 24}
+    with pytest.raises(ValueError, match="model was"):
+        half.train(store, catalog, TREE, model=other.model, out_dir=tmp_path / "same", **options)
+
+
+def test_going_on_takes_over_what_the_trees_share(half):
+    """Encoder, batch statistics, and the head of questions with the same answers; the rest starts from the constant."""
+    store, catalog = survey()
+    given = half.models.to_arrays(trained(half).model)
+    questions = [{"name": "size", "answers": ["big", "small"]}, {"name": "disk-edge-on", "answers": ["no", "yes"]}]
+    tree = trees.DecisionTree.from_dict({"name": "own", "questions": questions})
+    counts = {"size_big": 9 * catalog["large"], "size_small": 3, "disk-edge-on_no": 4, "disk-edge-on_yes": 4}
+    task = labels.find_task(store, catalog.assign(**counts), tree)
+    model = half.training.go_on(trained(half).model, voting_spec(trained(half).model.spec, tree), task)
+    begun = half.models.to_arrays(model)
+    assert all(np.array_equal(begun[name], given[name]) for name in given if name.startswith("encoder."))
+    old = [TREE.label_columns.index(f"disk-edge-on-dr5_{answer}") for answer in ("no", "yes")]
+    for name in ("head.output.weight", "head.output.bias"):
+        assert np.array_equal(begun[name][2:], given[name][old])
+    constant = votes.fit_constant(task.targets["train"], tree)[:2]
+    np.testing.assert_allclose(1 + 100 / (1 + np.exp(-begun["head.output.bias"][:2])), constant, rtol=1e-4)
+    assert abs(begun["head.output.weight"][:2]).max() < 0.1 * model.num_features**-0.5 + 1e-6
+
+
+def test_going_on_refuses_another_encoder_by_name(half, tmp_path):
+    store, catalog = survey()
+    for name, value in (("architecture", "resnet50"), ("channels", 3)):
+        with pytest.raises(ValueError, match=f"{name} is {value!r}, but the given model has"):
+            half.train(store, catalog, TREE, model=trained(half).model, out_dir=tmp_path / "run", **{name: value})
+    assert not (tmp_path / "run").exists()
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):

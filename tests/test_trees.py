@@ -51,6 +51,20 @@ def test_round_trip_and_order(name):
             assert all(place[child] > place[parent.name] for child in tree.followers[answer.column])
 
 
+def test_what_two_trees_have_in_common():
+    """Whatever the campaign calls its columns, and in whichever order; not where the answers are others."""
+    dr5, dr8 = trees.load("decals_dr5"), trees.load("decals_dr8")
+    here, there = dr5.shared_with(dr8)
+    short = [[column.replace(tree.suffix, "") for column in tree.label_columns] for tree in (dr5, dr8)]
+    assert [short[0][i] for i in here] == [short[1][i] for i in there]
+    assert "smooth-or-featured_smooth" in {short[0][i] for i in here}
+    assert dr5.shared_with(dr5) == (list(range(34)), list(range(34)))
+    own = {"name": "own", "questions": [{"name": "bar", "answers": ["yes", "no"]},
+                                        {"name": "disk-edge-on", "answers": ["no", "yes"]}]}
+    here, there = DecisionTree.from_dict(own).shared_with(dr5)
+    assert here == [2, 3] and [dr5.label_columns[i] for i in there] == ["disk-edge-on-dr5_no", "disk-edge-on-dr5_yes"]
+
+
 def test_own_tree_from_yaml(tmp_path):
     path = tmp_path / "rings.yaml"
     path.write_text("questions:\n- name: ring\n  answers: [yes, no]\n"

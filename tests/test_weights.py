@@ -1,9 +1,14 @@
 """Weight files: whole, described, the same for both frameworks, and refused where they are not."""
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 import threading
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +105,81 @@ def test_a_file_for_another_kind_of_encoder_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="batch_norm_epsilon 0.5, but this zoobook builds resnet50 with 1e-05"):
         weights.read(file)
+
+
+def test_half_precision_is_half_the_file_and_nearly_the_same_model(half, tmp_path):
+    model = model_of(half, HEADS["votes"], "efficientnet_b0")
+    exact, short = weights.save(model, tmp_path / "a.safetensors"), weights.save(model, tmp_path / "b", half=True)
+    assert 0.45 < short.stat().st_size / exact.stat().st_size < 0.55
+    before, after = weights.read(exact)[1], weights.read(short)[1]
+    for name, value in before.items():
+        assert after[name].dtype == np.float32
+        wanted = value.astype(np.float16).astype(np.float32) if value.ndim > 1 else value
+        np.testing.assert_array_equal(after[name], wanted)
+    framework, images = half.__name__.split(".")[1], images_for(half, IMAGES)
+    np.testing.assert_allclose(*(array(weights.load(file, framework)(images)) for file in (exact, short)), rtol=0.02)
+
+
+def test_half_precision_refuses_what_it_cannot_hold(tmp_path):
+    spec = {"architecture": "resnet50", "channels": 1, "image_size": 32, "dropout": 0, "head": None, "tree": None}
+    for value in (1e5, np.nan):
+        tensors = {"encoder.fc.weight": np.full((2, 2), value, np.float32)}
+        with pytest.raises(ValueError, match="encoder.fc.weight.*range of half precision"):
+            weights.write(tmp_path / "a.safetensors", spec, tensors, half=True)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- What comes with zoobook ----
+
+
+def test_shipped_weights_have_the_same_features_in_both_frameworks(halves):
+    assert len(weights.shipped()) >= 1
+    for row in weights.shipped().itertuples():
+        assert row.licence == "BSD-3-Clause" and row.trained_on
+        images = np.random.default_rng(1).random((4, row.image_size, row.image_size, row.channels), np.float32)
+        features = []
+        for half in halves:
+            model = weights.load(row.name, half.__name__.split(".")[1])
+            assert model.spec["architecture"] == row.architecture and model.tree.name == row.tree
+            assert {array.dtype for array in half.models.to_arrays(model).values()} == {np.dtype("float32")}
+            features.append(array(model.features(images_for(half, images))))
+        assert abs(features[0] - features[1]).max() < 2e-5 * abs(features[0]).max()
+        assert np.ptp(features[0], axis=0).max() > 0
+
+
+def test_a_shipped_file_that_was_changed_is_refused(tmp_path, monkeypatch):
+    name = weights.shipped()["name"][0]
+    content = bytearray((registry.SHIPPED / f"{name}.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / f"{name}.safetensors").write_bytes(content)
+    monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    with pytest.raises(ValueError, match="its hash differs.*reinstall"):
+        weights.load(name, "pytorch")
+    (tmp_path / f"{name}.safetensors").unlink()
+    with pytest.raises(ValueError, match="missing"):
+        weights.read(name)
+
+
+def test_a_mistyped_name_says_which_there_are(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for read in (weights.read, weights.inspect, weights.legacy.read):
+        with pytest.raises(FileNotFoundError, match="Did you mean 'simulated_.*come: simulated_.*efficientnet_dr5_py"):
+            read("simulated_eficientnet_b0")
+
+
+def test_shipped_weights_are_in_the_wheel_and_small(tmp_path):
+    pytest.importorskip("setuptools", "77", reason="needs a setuptools that reads the licence in pyproject.toml")
+    root = Path(weights.__file__).parents[2]
+    shutil.copytree(root / "zoobook", tmp_path / "zoobook", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    build = "from setuptools import build_meta; build_meta.build_wheel('built')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True)
+    wheel = zipfile.ZipFile(next((tmp_path / "built").glob("*.whl")))
+    for name in weights.shipped()["name"]:
+        file = f"zoobook/weights/shipped/{name}.safetensors"
+        assert wheel.read(file) == (root / file).read_bytes()
+    assert sum(file.stat().st_size for file in registry.SHIPPED.iterdir()) <= 10e6
 
 
 # ---- The registry ----

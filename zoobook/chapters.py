@@ -138,7 +138,14 @@ class Run:
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
         name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
-        store = ImageStore.build(catalog, datasets.home() / "stores" / name, size=self.scale.image_size)
+        path = datasets.home() / "stores" / name
+        store = ImageStore.build(catalog, path, size=self.scale.image_size, bad="quarantine")
+        if len(store.quarantine):  # among many thousand images one may be blank, which is no reason to stop
+            first = store.quarantine.iloc[0]
+            print(f"left out: {len(store.quarantine):,} of {len(catalog):,} galaxies, whose images cannot be used, "
+                  f"such as {first['file_loc']}: {first['cause']}. All are listed in {path.name}.quarantine.parquet, "
+                  f"in {path.parent}.")
+            catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
         return catalog, store
 
 

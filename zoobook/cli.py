@@ -42,7 +42,8 @@ app.add_typer(cli_data.app, name="data")
 
 _Source = Annotated[str, typer.Argument(help="A table of galaxies with id_str and file_loc, or a data set by name.")]
 _Model = Annotated[
-    str, typer.Argument(help="A weight file, the folder of a training, a published name, or hf_hub:… on Hugging Face.")
+    str,
+    typer.Argument(help="A weight file, the folder of a training, a name of `zoobook weights list`, or hf_hub:…"),
 ]
 _Out = Annotated[Path, typer.Option(help="Folder for the result; the same command completes it after an interruption.")]
 _Framework = Annotated[
@@ -50,6 +51,7 @@ _Framework = Annotated[
 ]
 _Devices = Annotated[str, typer.Option(help="auto, cpu, or how many GPUs.")]
 _Skip = Annotated[bool, typer.Option(help="Leave out galaxies with a bad image instead of stopping.")]
+_MaxBlank = Annotated[float, typer.Option(help="Share of an image that may be blank before it counts as bad.")]
 _Epochs = Annotated[int, typer.Option(help="Passes over the galaxies, at most.")]
 _Batch = Annotated[int, typer.Option(help="Galaxies at a time.")]
 _Parts = Annotated[int, typer.Option(help="Parts in which a batch is computed, to need less memory.")]
@@ -74,9 +76,16 @@ def train(
     galaxies: _Source,
     out: _Out,
     tree: Annotated[str, typer.Option(help="The decision tree voted on: a name, or a YAML file.")] = "decals_dr5",
-    architecture: Annotated[str, typer.Option(help="Name of the encoder.")] = "efficientnet_b0",
-    channels: Annotated[int, typer.Option(help="1: grey, 3: colour.")] = 1,
-    image_size: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 224,
+    model: Annotated[
+        str | None, typer.Option(help="A trained model to go on from: as for predict. Without it, from scratch.")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Name of the encoder; else the model's, or efficientnet_b0.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="1: grey, 3: colour; else the model's, or 1.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images, in pixels; else the model's, or 224.")
+    ] = None,
     epochs: _Epochs = 100,
     batch_size: _Batch = 128,
     accumulate: _Parts = 1,
@@ -88,16 +97,18 @@ def train(
     seed: _Seed = 0,
     resume: _Resume = True,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
-    """Train a network from scratch to predict votes."""
-    twin = _twin(framework)
+    """Train a network to predict votes: from scratch, or going on from a trained one."""
+    twin, trained = _twin(framework), _load(model, framework) if model else None
     questions = _tree(tree)
-    catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, questions)
+    image_size = image_size or (trained.spec["image_size"] if trained else 224)
+    catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, max_blank, questions)
     result = twin.train(
-        store, catalog, questions, architecture=architecture, channels=channels, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
-        devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
+        store, catalog, questions, model=trained, architecture=architecture, channels=channels, epochs=epochs,
+        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
+        precision=precision, devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
 
@@ -120,13 +131,14 @@ def finetune(
     seed: _Seed = 0,
     resume: _Resume = True,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Give a trained encoder a new head and train it on a new question."""
     twin, trained = _twin(framework), _load(model, framework)
     task = _tree(label.removeprefix("tree:")) if label.startswith("tree:") else label
     catalog, store = _split_galaxies(
-        galaxies, trained.spec["image_size"], skip_bad_images, None if isinstance(task, str) else task
+        galaxies, trained.spec["image_size"], skip_bad_images, max_blank, None if isinstance(task, str) else task
     )
     result = twin.finetune(
         trained, store, catalog, task, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
@@ -146,11 +158,12 @@ def predict(
     batch_size: _Batch = 256,
     seed: _Seed = 0,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Let a model answer for every galaxy."""
     trained = _load(model, framework)
-    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images)
+    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images, max_blank)
     options = {"devices": _devices(devices), "batch_size": batch_size}
     table = _twin(framework).predict(trained, store, out=out, passes=passes, seed=seed, **options)
     typer.echo(f"the answers are in {table}")
@@ -164,19 +177,24 @@ def represent(
     devices: _Devices = "auto",
     batch_size: _Batch = 256,
     skip_bad_images: _Skip = False,
+    max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Describe every galaxy by the features that a model's encoder finds in its image."""
     trained = _load(model, framework)
-    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images)
+    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images, max_blank)
     table = _twin(framework).represent(trained, store, out=out, devices=_devices(devices), batch_size=batch_size)
     typer.echo(f"the features are in {table}")
 
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """The weights that Zoobot published in 2022."""
-    table = zoobook.weights.published()
+    """The weights that come with zoobook, and those that Zoobot published in 2022."""
+    shipped, table = zoobook.weights.shipped(), zoobook.weights.published()
+    _print_table([list(shipped.columns[:5]), *shipped[shipped.columns[:5]].values.tolist()])
+    for row in shipped.itertuples():
+        typer.echo(f"{row.name}, trained on: {row.trained_on}; licence: {row.licence}")
+    typer.echo("\nPublished by Zoobot, for `zoobook weights fetch`:")
     short = ["name", "architecture", "channels", "written_by", "on_disk"]
     _print_table([short, *table[short].values.tolist()])
     for column in ("trained_on", "licence", "location", "citation"):
@@ -186,7 +204,7 @@ def weights_list() -> None:
 
 @weights_app.command("fetch")
 def weights_fetch(
-    name: Annotated[str, typer.Argument(help="One of the names that `zoobook weights list` shows.")],
+    name: Annotated[str, typer.Argument(help="A published name that `zoobook weights list` shows.")],
     root: Annotated[Path | None, typer.Option(help="The folder of the data, instead of $ZOOBOOK_HOME.")] = None,
 ) -> None:
     """Get published weights, in the layout in which they were published."""
@@ -210,7 +228,7 @@ def weights_inspect(
     architecture: _Architecture = None,
 ) -> None:
     """What a weight file holds."""
-    if file.endswith(".safetensors"):
+    if file.endswith(".safetensors") or zoobook.weights.find_shipped(file):
         about = zoobook.weights.inspect(file)
     else:
         spec, tensors = zoobook.weights.legacy.read(_published(file), architecture)
@@ -239,7 +257,7 @@ def _twin(framework: str | None):
 def _load(model: str, framework: str | None):
     twin = _twin(framework).__name__.split(".")[1]
     best = Path(model).expanduser() / "best.safetensors"
-    if best.is_file() or model.endswith(".safetensors"):
+    if best.is_file() or model.endswith(".safetensors") or zoobook.weights.find_shipped(model):
         return zoobook.weights.load(best if best.is_file() else model, twin)
     return zoobook.weights.read_legacy(_published(model), twin)
 
@@ -249,7 +267,7 @@ def _published(source: str) -> str | Path:
     return zoobook.weights.fetch(source) if source in set(zoobook.weights.published()["name"]) else source
 
 
-def _galaxies(source: str, image_size: int, skip_bad_images: bool, tree=None):
+def _galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: float, tree=None):
     """The catalogue, and its images as the model sees them; of an image store, which needs no catalogue, that alone."""
     if source.endswith(".arrow"):
         return None, zoobook.images.ImageStore.open(source)
@@ -262,14 +280,14 @@ def _galaxies(source: str, image_size: int, skip_bad_images: bool, tree=None):
     key = zoobook.runs.fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
     path = zoobook.datasets.home() / "stores" / f"{key}-{image_size}.arrow"
     bad = "quarantine" if skip_bad_images else "error"
-    store = zoobook.images.ImageStore.build(catalog, path, image_size, bad)
+    store = zoobook.images.ImageStore.build(catalog, path, image_size, bad, max_blank)
     return catalog[catalog["id_str"].isin(store.ids)], store
 
 
-def _split_galaxies(source: str, image_size: int, skip_bad_images: bool, tree):
+def _split_galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: float, tree):
     if source.endswith(".arrow"):
         raise ValueError(f"{source} is an image store, without labels to learn from; give the table of the galaxies")
-    catalog, store = _galaxies(source, image_size, skip_bad_images, tree)
+    catalog, store = _galaxies(source, image_size, skip_bad_images, max_blank, tree)
     return (catalog if "subset" in catalog else zoobook.catalogs.split(catalog)), store
 
 

@@ -13,7 +13,7 @@ from zoobook.tables import FITS_NAME
 
 SMALLEST = 8  # pixels of the shorter side
 LARGEST = 100_000_000  # pixels in all
-MOST_BLANK = 0.75  # share of the pixels
+MOST_BLANK = 0.75  # share of the pixels, unless one says otherwise
 
 
 class BadImage(ValueError):
@@ -32,7 +32,7 @@ class _Unusable(Exception):
     """Why some bytes make no image; becomes a BadImage with the name of the file."""
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.ndarray:
     """Decode one image file.
 
     JPEG, PNG and whatever else Pillow reads: grey is repeated in three channels, 16-bit values are scaled to 8 bits
@@ -48,14 +48,15 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Args:
         path: the file.
+        max_blank: share of the image that may be NaN, or in rows or columns of one single value.
 
     Returns:
         ndarray: [H, W, 3] uint8, red first.
 
     Raises:
         BadImage: the file is missing, empty, truncated or no image; its shorter side is under 8 pixels, or it has more
-            than 100 million; it is CMYK; it is blank: more than three quarters of it NaN, or in rows or columns of one
-            single value.
+            than 100 million; it is CMYK; more of it is blank than ``max_blank``; it is FITS and a whole plane is NaN,
+            or all pixels have the same value.
     """
     path = os.fspath(path)
     try:
@@ -64,10 +65,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         if not data:
             raise _Unusable("the file is empty (0 bytes)")
         fits = FITS_NAME.search(path) or data.startswith(b"SIMPLE  =")
-        image = _decode_fits(data) if fits else _decode(data)
+        image = _decode_fits(data, max_blank) if fits else _decode(data)
         blank = _blank_share(image)
-        if blank > MOST_BLANK:
-            raise _Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value)")
+        if blank > max_blank:
+            raise _Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
         return image
     except FileNotFoundError:
         cause = "the file is missing"
@@ -106,7 +107,7 @@ def _decode(data: bytes) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _decode_fits(data: bytes) -> np.ndarray:
+def _decode_fits(data: bytes, max_blank: float) -> np.ndarray:
     """Decode and stretch a FITS image; see :func:`read_image`."""
     from astropy.io import fits
 
@@ -134,8 +135,8 @@ def _decode_fits(data: bytes) -> np.ndarray:
     if planes.ndim != 3 or len(planes) not in (1, 3):
         raise _Unusable(f"its image has the shape {planes.shape}; one plane, or three (g, r, z), can be shown")
     blank = ~np.isfinite(planes)
-    if blank.mean() > MOST_BLANK:
-        raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite)")
+    if blank.mean() > max_blank:
+        raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
     edge = min(planes.shape[1:]) // 10 + 1
     frame = np.ones(planes.shape[1:], dtype=bool)
     frame[edge:-edge, edge:-edge] = False

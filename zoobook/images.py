@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from zoobook import runs
 from zoobook.catalogs import check_ids
-from zoobook.decoding import SMALLEST, BadImage, read_image
+from zoobook.decoding import MOST_BLANK, SMALLEST, BadImage, read_image
 
 __all__ = ["BadImage", "ImageStore", "read_image"]
 
@@ -49,7 +49,14 @@ class ImageStore:
         self._index: pd.Index | None = None
 
     @classmethod
-    def build(cls, catalog: pd.DataFrame, path: str | os.PathLike, size: int, bad: str = "error") -> ImageStore:
+    def build(
+        cls,
+        catalog: pd.DataFrame,
+        path: str | os.PathLike,
+        size: int,
+        bad: str = "error",
+        max_blank: float = MOST_BLANK,
+    ) -> ImageStore:
         """Decode every image of a catalogue into a store, unless that has been done.
 
         Images are cut to their central square and resized to ``size`` (antialiased). Decoding is parallel and may be
@@ -63,6 +70,8 @@ class ImageStore:
             size: side of the stored images in pixels.
             bad: a bad file is an error (``"error"``; raised once all files have been tried, and naming them), or is
                 left out and listed in :attr:`quarantine` (``"quarantine"``).
+            max_blank: share of an image, from 0 to 1, that may be blank (NaN, or in rows or columns of one single
+                value, as beyond the edge of a survey) before it counts as bad.
 
         Returns:
             ImageStore: the open store, rows in catalogue order.
@@ -76,6 +85,8 @@ class ImageStore:
             raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
         if int(size) != size or size < SMALLEST:
             raise ValueError(f"size must be a whole number of pixels, {SMALLEST} or more, not {size!r}")
+        if not 0 <= max_blank <= 1:
+            raise ValueError(f"max_blank must be a share from 0 to 1, not {max_blank!r}")
         if "file_loc" not in catalog.columns:
             raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
         if len(catalog) == 0:
@@ -84,7 +95,7 @@ class ImageStore:
         files = [os.path.abspath(file) for file in catalog["file_loc"].astype(str)]
         path = Path(path).expanduser().absolute()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size), files)), dtype=np.uint64)
+            rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
             key = runs.fingerprint(ids.tolist(), files, rowkeys, int(size), _VERSION)
             store = cls._finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
             if store is None:
@@ -92,7 +103,7 @@ class ImageStore:
                 with FileLock(path.with_name(f".{path.name}.lock")):
                     store = cls._finished(path, key)  # another process may just have made it
                     if store is None:
-                        store = cls._make(path, key, ids, files, rowkeys, int(size), bad, pool)
+                        store = cls._make(path, key, ids, files, rowkeys, int(size), bad, max_blank, pool)
         if bad == "error" and len(store.quarantine):
             left_out = store.quarantine
             raise _bad_files(left_out["file_loc"].tolist(), left_out["cause"].tolist(), len(ids), path)
@@ -169,10 +180,10 @@ class ImageStore:
         return ImageStore.open, (str(self.path),)  # a worker process maps the file itself
 
     @classmethod
-    def _make(cls, path, key, ids, files, rowkeys, size, bad, pool) -> ImageStore:
+    def _make(cls, path, key, ids, files, rowkeys, size, bad, max_blank, pool) -> ImageStore:
         """Decode what is not decoded yet and write the store; called under its lock."""
         decoded = _Partial(path, len(ids), size)
-        causes = decoded.fill(files, rowkeys, pool)
+        causes = decoded.fill(files, rowkeys, max_blank, pool)
         rows, why = list(causes), list(causes.values())
         if causes and (bad == "error" or len(causes) == len(ids)):
             raise _bad_files([files[row] for row in rows], why, len(ids), path)
@@ -219,7 +230,9 @@ class _Partial:
             self.pixels.touch()
             runs.write_whole(self.keys, np.array([size] + [0] * count, np.uint64).tobytes())
 
-    def fill(self, files: list[str], rowkeys: np.ndarray, pool: ThreadPoolExecutor) -> dict[int, str]:
+    def fill(
+        self, files: list[str], rowkeys: np.ndarray, max_blank: float, pool: ThreadPoolExecutor
+    ) -> dict[int, str]:
         """Decode what is not yet done; returns what is wrong with each bad row."""
         done = np.fromfile(self.keys, np.uint64)[1:] == rowkeys
         todo = np.flatnonzero(~done)
@@ -231,7 +244,8 @@ class _Partial:
         ):
             for start in range(0, len(todo), _BATCH):
                 batch = todo[start : start + _BATCH]
-                for row, (image, cause) in zip(batch, pool.map(lambda r: _try(files[r], size), batch), strict=True):
+                tried = pool.map(lambda row: _try(files[row], size, max_blank), batch)
+                for row, (image, cause) in zip(batch, tried, strict=True):
                     bar.update()
                     if image is None:
                         causes[int(row)] = cause
@@ -301,9 +315,9 @@ def _write(path: Path, ids: np.ndarray, pixels: np.ndarray, left_out: pd.DataFra
         ) from None
 
 
-def _try(file: str, size: int) -> tuple[np.ndarray | None, str]:
+def _try(file: str, size: int, max_blank: float) -> tuple[np.ndarray | None, str]:
     try:
-        return _resize(read_image(file), size), ""
+        return _resize(read_image(file, max_blank), size), ""
     except BadImage as error:
         return None, error.cause
 
@@ -317,12 +331,12 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)) if side != size else np.asarray(square)
 
 
-def _rowkey(file: str, size: int) -> int:
+def _rowkey(file: str, size: int, max_blank: float) -> int:
     try:
         stat = os.stat(file)
-        state = (file, stat.st_size, stat.st_mtime_ns, size, _VERSION)
+        state = (file, stat.st_size, stat.st_mtime_ns, size, max_blank, _VERSION)
     except OSError:
-        state = (file, None, None, size, _VERSION)
+        state = (file, None, None, size, max_blank, _VERSION)
     return int.from_bytes(hashlib.blake2b(repr(state).encode(), digest_size=8).digest(), "little") | 1  # 0: not done
 
 

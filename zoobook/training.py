@@ -13,9 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from zoobook.runs import RunFolder
+from zoobook.trees import DecisionTree
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 WEIGHT_DECAY = 0.01  # of matrices and kernels; biases and scales have none
+DEFAULTS = {"architecture": "efficientnet_b0", "channels": 1, "dropout": 0.2}
 
 # Fine-tuning
 HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense layers, with dropout
@@ -43,6 +45,70 @@ def check_settings(settings: dict, devices: str | int) -> None:
         raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
+
+
+def check_start(spec: dict | None, **asked) -> dict:
+    """What a network is made of that may go on from a trained one.
+
+    Args:
+        spec: of the trained model; ``None`` where there is none.
+        **asked: ``architecture`` and ``channels``; ``None`` where they are left open.
+
+    Returns:
+        dict: both: the trained model's, or what was asked for, or :data:`DEFAULTS`.
+
+    Raises:
+        ValueError: the trained model has another one than was asked for; the message names it.
+    """
+    for name, value in asked.items():
+        if spec is not None and value not in (None, spec[name]):
+            raise ValueError(
+                f"{name} is {value!r}, but the given model has {spec[name]!r}, and its weights fit nothing else. "
+                f"Leave {name} out, or train without model."
+            )
+    return {name: (spec or DEFAULTS)[name] if value is None else value for name, value in asked.items()}
+
+
+def voting_spec(spec: dict, tree: DecisionTree) -> dict:
+    """What a network is made of that goes on from a trained one and predicts votes: its encoder, and a linear head.
+
+    Args:
+        spec: of the trained model.
+        tree: the decision tree that was voted on.
+
+    Returns:
+        dict: a model's ``spec``. The dropout is the trained model's where it had such a head, or none.
+    """
+    usual = (spec["head"] or {}).get("hidden")  # a head with hidden layers has the strong dropout of few labels
+    return {
+        **spec,
+        "tree": tree.to_dict(),
+        "head": {"kind": "concentrations", "hidden": []},
+        "dropout": DEFAULTS["dropout"] if usual else spec["dropout"],
+    }
+
+
+def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
+    """The weights with which a network begins that goes on from a trained one.
+
+    Args:
+        spec: of the trained model.
+        arrays: its weights by name.
+        new_spec: of the network to be trained.
+        new_arrays: its first weights by name; what they say stays where the trained model says nothing.
+
+    Returns:
+        dict: the weights by name: the trained encoder with its batch statistics and, where both models have a linear
+            head for votes, the trained answers to each question that both their trees have with the same answers.
+    """
+    begun = new_arrays | {name: array for name, array in arrays.items() if name.startswith("encoder.")}
+    linear = {"kind": "concentrations", "hidden": []}
+    if all(one["head"] is not None and one["head"].items() >= linear.items() for one in (spec, new_spec)):
+        new, old = DecisionTree.from_dict(new_spec["tree"]).shared_with(DecisionTree.from_dict(spec["tree"]))
+        for name in ("head.output.weight", "head.output.bias"):
+            begun[name] = new_arrays[name].copy()
+            begun[name][new] = arrays[name][old]
+    return begun
 
 
 def learning_rate_factors(steps: int) -> np.ndarray:

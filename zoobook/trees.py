@@ -133,6 +133,26 @@ class DecisionTree:
                 return question
         raise ValueError(_unknown(f"tree {self.name!r} has no question", name, [q.name for q in self.questions]))
 
+    def shared_with(self, other: DecisionTree) -> tuple[list[int], list[int]]:
+        """Where two trees ask the same: questions of one name, whatever the campaign, that offer the same answers.
+
+        Args:
+            other: the other tree.
+
+        Returns:
+            tuple: positions of these answers among the label columns of this tree, and of the other.
+        """
+        here, there = (
+            {
+                q.name.removesuffix(tree.suffix): {a.name: tree.label_columns.index(a.column) for a in q.answers}
+                for q in tree.questions
+            }
+            for tree in (self, other)
+        )
+        same = [name for name, answers in here.items() if answers.keys() == there.get(name, {}).keys()]
+        pairs = [(here[name][answer], there[name][answer]) for name in same for answer in here[name]]
+        return [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
+
     @staticmethod
     def total_column(question: str) -> str:
         """Name of the column that holds how many volunteers answered a question (``{question}_total-votes``)."""

@@ -1,19 +1,16 @@
 """Fine-tuning: a trained encoder learns something new from few galaxies."""
 from __future__ import annotations
 
-import copy
-
 import pandas as pd
 import torch
 from timm.models import group_parameters
 
 from zoobook import labels
 from zoobook.pytorch.models import GalaxyModel, to_arrays
-from zoobook.pytorch.training import fit
+from zoobook.pytorch.training import fit, go_on
 from zoobook.runs import Result, fingerprint
-from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE
+from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE, voting_spec
 from zoobook.trees import DecisionTree
-from zoobook.votes import fit_constant
 
 
 def finetune(
@@ -70,23 +67,18 @@ def finetune(
     if unfreeze not in ("head", "top", "all"):
         raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
     task = labels.find_task(store, catalog, label)
-    spec = {
-        **model.spec,
-        "tree": task.tree.to_dict() if task.tree else None,
-        "head": {**task.head, "hidden": HIDDEN},
-        "dropout": DROPOUT,
-    }
+    if task.tree:
+        spec = voting_spec(model.spec, task.tree)
+    else:
+        spec = {**model.spec, "tree": None, "head": {**task.head, "hidden": HIDDEN}, "dropout": DROPOUT}
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
-        encoder=fingerprint(*to_arrays(model.encoder).values()),
+        model=fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
-        new = GalaxyModel(spec)
-        new.encoder = copy.deepcopy(model.encoder).to("cpu")
-        if task.tree:
-            new.head.start_from(fit_constant(task.targets["train"], task.tree))
+        new = go_on(model, spec, task)
         return new, _thaw(new, unfreeze)
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)

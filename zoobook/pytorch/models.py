@@ -184,10 +184,23 @@ def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
     """
     with torch.random.fork_rng(devices=[]):  # its first, random weights are not wanted
         model = GalaxyModel(spec)
-    expected = {name: list(array.shape) for name, array in to_arrays(model).items()}
-    check_tensors(spec["architecture"], expected, arrays)
-    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
+    set_arrays(model, arrays)
     return model.eval()
+
+
+def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
+    """Give a model weights.
+
+    Args:
+        model: the model.
+        arrays: its weights, as :func:`to_arrays` gives them.
+
+    Raises:
+        ValueError: tensors are missing, superfluous or of the wrong shape.
+    """
+    expected = {name: list(array.shape) for name, array in to_arrays(model).items()}
+    check_tensors(model.spec["architecture"], expected, arrays)
+    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
 
 
 def check_architecture(name: str) -> None:

@@ -9,10 +9,9 @@ import pandas as pd
 from zoobook import labels
 from zoobook.runs import Result, fingerprint
 from zoobook.tensorflow.models import GalaxyModel, to_arrays
-from zoobook.tensorflow.training import fit
-from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE
+from zoobook.tensorflow.training import fit, go_on
+from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE, voting_spec
 from zoobook.trees import DecisionTree
-from zoobook.votes import fit_constant
 
 
 def finetune(
@@ -69,30 +68,21 @@ def finetune(
     if unfreeze not in ("head", "top", "all"):
         raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
     task = labels.find_task(store, catalog, label)
-    spec = {
-        **model.spec,
-        "tree": task.tree.to_dict() if task.tree else None,
-        "head": {**task.head, "hidden": HIDDEN},
-        "dropout": DROPOUT,
-    }
+    if task.tree:
+        spec = voting_spec(model.spec, task.tree)
+    else:
+        spec = {**model.spec, "tree": None, "head": {**task.head, "hidden": HIDDEN}, "dropout": DROPOUT}
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
-        encoder=fingerprint(*_encoder_arrays(model)),
+        model=fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
-        new = GalaxyModel(spec)
-        new.encoder.set_weights(model.encoder.get_weights())
-        if task.tree:
-            new.head.start_from(fit_constant(task.targets["train"], task.tree))
+        new = go_on(model, spec, task)
         return new, _thaw(new, unfreeze)
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
-
-
-def _encoder_arrays(model: GalaxyModel) -> list:
-    return [array for name, array in to_arrays(model).items() if name.startswith("encoder.")]
 
 
 def _size(layer) -> int:

@@ -208,11 +208,24 @@ def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
     """
     with _first_weights_from(0):  # they are not wanted
         model = GalaxyModel(spec)
+    set_arrays(model, arrays)
+    return model
+
+
+def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
+    """Give a model weights.
+
+    Args:
+        model: the model.
+        arrays: its weights, as :func:`to_arrays` gives them.
+
+    Raises:
+        ValueError: tensors are missing, superfluous or of the wrong shape.
+    """
     expected = {name: list(array.shape) for name, array in to_arrays(model).items()}
-    check_tensors(spec["architecture"], expected, arrays)
+    check_tensors(model.spec["architecture"], expected, arrays)
     for name, layer, variable in _variables(model):
         variable.assign(_from_torch(layer, arrays[name]))
-    return model
 
 
 def check_architecture(name: str) -> None:

@@ -15,12 +15,28 @@ from safetensors.numpy import save as to_bytes
 
 from zoobook import labels, weights
 from zoobook.architectures import check_options
-from zoobook.runs import Result, RunFolder, write_whole
+from zoobook.runs import Result, RunFolder, fingerprint, write_whole
 from zoobook.tensorflow.data import Batches, look
 from zoobook.tensorflow.losses import galaxy_losses
-from zoobook.tensorflow.models import GalaxyModel, _first_weights_from, build_model, check_architecture
+from zoobook.tensorflow.models import (
+    GalaxyModel,
+    _first_weights_from,
+    build_model,
+    check_architecture,
+    set_arrays,
+    to_arrays,
+)
 from zoobook.tensorflow.prediction import device_names
-from zoobook.training import WEIGHT_DECAY, Progress, check_settings, keep_memory, learning_rate_factors
+from zoobook.training import (
+    WEIGHT_DECAY,
+    Progress,
+    check_settings,
+    check_start,
+    keep_memory,
+    learning_rate_factors,
+    take_over,
+    voting_spec,
+)
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
 
@@ -32,8 +48,9 @@ def train(
     catalog: pd.DataFrame,
     tree: DecisionTree,
     *,
-    architecture: str = "efficientnet_b0",
-    channels: int = 1,
+    model: GalaxyModel | None = None,
+    architecture: str | None = None,
+    channels: int | None = None,
     image_size: int | None = None,
     epochs: int = 100,
     batch_size: int = 128,
@@ -47,7 +64,7 @@ def train(
     out_dir,
     resume: bool = True,
 ) -> Result:
-    """Train a network from scratch to predict votes.
+    """Train a network to predict votes: from scratch, or going on from a trained one.
 
     AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.augment`). The model
     of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
@@ -58,8 +75,10 @@ def train(
         store: the :class:`~zoobook.images.ImageStore` with the images.
         catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the votes.
         tree: the decision tree that was voted on.
-        architecture: a name of :data:`zoobook.architectures.BOTH`.
-        channels: 1 for grey images, 3 for colour.
+        model: a trained model to go on from; it is left as it is. Its encoder is taken over with its batch statistics,
+            and its head for each question that its tree and ``tree`` have with the same answers.
+        architecture: a name of :data:`zoobook.architectures.BOTH`; ``None``: that of ``model``, or EfficientNet-B0.
+        channels: 1 for grey images, 3 for colour; ``None``: those of ``model``, or 1.
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together.
@@ -82,22 +101,43 @@ def train(
         ValueError: arguments, catalogue or votes are bad, ``out_dir`` holds another run, or the loss is not a number.
         OSError: ``out_dir`` cannot be written to.
     """
-    image_size = image_size or store.size
+    built = check_start(model and model.spec, architecture=architecture, channels=channels)
+    built["image_size"] = image_size or store.size
     settings = dict(
-        what="train", tree=tree.to_dict(), architecture=architecture, channels=channels, image_size=image_size,
-        epochs=epochs, batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
-        precision=precision, seed=seed,
+        what="train", tree=tree.to_dict(), **built, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
+        learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
+        model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    check_architecture(architecture)  # bad arguments are refused before anything is written
-    check_options({"channels": channels, "dropout": 0, "image_size": image_size})
+    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
+    check_options({**built, "dropout": 0})
     task = labels.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
-        model = build_model(tree, architecture, channels, image_size=image_size)
-        model.head.start_from(fit_constant(task.targets["train"], tree))
-        return model, {}
+        if model is not None:
+            return go_on(model, {**voting_spec(model.spec, tree), **built}, task), {}
+        new = build_model(tree, **built)
+        new.head.start_from(fit_constant(task.targets["train"], tree))
+        return new, {}
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
+    """A model to be trained that begins where another has arrived.
+
+    Args:
+        model: the trained model; it is left as it is.
+        spec: what the new model is made of, with the same encoder.
+        task: what it shall learn.
+
+    Returns:
+        GalaxyModel: the new model, see :func:`zoobook.training.take_over`.
+    """
+    new = GalaxyModel(spec)
+    if task.tree:
+        new.head.start_from(fit_constant(task.targets["train"], task.tree))
+    set_arrays(new, take_over(model.spec, to_arrays(model), spec, to_arrays(new)))
+    return new
 
 
 def fit(

@@ -4,6 +4,8 @@ A file holds ``encoder.*`` (names and layouts of timm's PyTorch models) and, if 
 metadata holds the model's ``spec`` (architecture, channels, image size, dropout, decision tree and head), what else
 another program must know to get the same features (:func:`zoobook.architectures.describe`), and where it comes from.
 
+Some files come with zoobook: :func:`shipped` lists them, and their names serve wherever a path does.
+
 Zoobot's own weights, which come in several other layouts, are listed by :func:`published`, fetched by :func:`fetch` and
 read by :func:`read_legacy`.
 """
@@ -13,21 +15,24 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from zoobook import architectures
 from zoobook.weights.legacy import read_legacy
-from zoobook.weights.registry import fetch, published
+from zoobook.weights.registry import fetch, find_shipped, known_names, published, shipped
 
-__all__ = ["fetch", "inspect", "load", "published", "read", "read_legacy", "save", "write"]
+__all__ = ["fetch", "inspect", "load", "published", "read", "read_legacy", "save", "shipped", "write"]
 
 FORMAT = "1"
 
 
-def save(model, path: str | Path, **provenance: str) -> Path:
+def save(model, path: str | Path, *, half: bool = False, **provenance: str) -> Path:
     """Write a model's weights and description.
 
     Args:
         model: a model of ``zoobook.pytorch`` or ``zoobook.tensorflow``.
         path: the file, by custom ``….safetensors``.
+        half: see :func:`write`.
         **provenance: anything worth remembering, such as ``data="GZ DECaLS"``.
 
     Returns:
@@ -40,16 +45,18 @@ def save(model, path: str | Path, **provenance: str) -> Path:
 
     framework = type(model).__module__.split(".")[1]
     tensors = zoobook.load_framework(framework).models.to_arrays(model)
-    return write(path, model.spec, tensors, framework=framework, **provenance)
+    return write(path, model.spec, tensors, half=half, framework=framework, **provenance)
 
 
-def write(path: str | Path, spec: dict, tensors: dict, **provenance: str) -> Path:
+def write(path: str | Path, spec: dict, tensors: dict, *, half: bool = False, **provenance: str) -> Path:
     """Write a model's weights and description without any framework.
 
     Args:
         path: the file.
         spec: what the model is made of, as ``model.spec``.
         tensors: its weights as NumPy arrays, by name.
+        half: write matrices and kernels in half precision, in half the space; whoever reads the file gets float32. The
+            few other numbers, biases and batch statistics, stay exact.
         **provenance: as for :func:`save`.
 
     Returns:
@@ -57,12 +64,15 @@ def write(path: str | Path, spec: dict, tensors: dict, **provenance: str) -> Pat
 
     Raises:
         OSError: it cannot be written.
+        ValueError: a weight is beyond the range of half precision.
     """
     from safetensors.numpy import save as to_bytes
 
     import zoobook
     from zoobook.runs import own_folder, write_whole
 
+    if half:
+        tensors = {name: _halved(name, array) if array.ndim > 1 else array for name, array in tensors.items()}
     path = Path(path).expanduser().absolute()
     own_folder(path.parent)
     metadata = {
@@ -79,7 +89,7 @@ def load(path: str | Path, framework: str):
     """Build the model that a weight file describes.
 
     Args:
-        path: a file written by :func:`save`.
+        path: a file written by :func:`save`, or the name of one that comes with zoobook, see :func:`shipped`.
         framework: ``"pytorch"`` or ``"tensorflow"``.
 
     Returns:
@@ -102,7 +112,7 @@ def read(path: str | Path) -> tuple[dict, dict]:
     """What a weight file holds, without any framework.
 
     Args:
-        path: a file written by :func:`save`.
+        path: a file written by :func:`save`, or the name of one that comes with zoobook, see :func:`shipped`.
 
     Returns:
         tuple: the model's spec, and its tensors as NumPy arrays by name.
@@ -127,7 +137,7 @@ def inspect(path: str | Path) -> dict:
     """What a weight file says of itself.
 
     Args:
-        path: a file written by :func:`save`.
+        path: a file written by :func:`save`, or the name of one that comes with zoobook, see :func:`shipped`.
 
     Returns:
         dict: ``spec``, ``encoder`` (see :func:`zoobook.architectures.describe`), ``provenance`` and ``tensors``: the
@@ -152,13 +162,26 @@ def _open(path: str | Path) -> tuple[dict, dict, dict]:
 
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no weight file at {path}")
+        known = find_shipped(path)
+        if known is None:
+            raise FileNotFoundError(f"no weight file at {path}{known_names(path)}")
+        path = str(known)
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: _single(file.get_tensor(name)) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from None
     if metadata.get("format") != f"zoobook {FORMAT}":
         raise ValueError(f"{path} is a safetensors file, but not one written by zoobook.weights.save")
     return metadata, json.loads(metadata["spec"]), tensors
+
+
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    if not np.abs(array).max(initial=0) <= np.finfo(np.float16).max:
+        raise ValueError(f"{name} has weights beyond the range of half precision: write it with half=False")
+    return array.astype(np.float16)
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array

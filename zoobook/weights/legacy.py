@@ -104,7 +104,9 @@ def _find(path: str) -> tuple[str, Path]:
     if place.is_file():
         return ("tensorflow", place.with_suffix("")) if place.suffix == ".index" else ("pytorch", place)
     if not place.is_dir():
-        raise FileNotFoundError(f"there are no weights at {place}")
+        from zoobook.weights.registry import known_names  # which imports this module
+
+        raise FileNotFoundError(f"there are no weights at {place}{known_names(path)}")
     if any((place / name).is_file() for name in _TIMM_FILES):
         return "encoder", place
     inside = [file for file in sorted(place.iterdir()) if file.suffix in (".index", ".ckpt")]

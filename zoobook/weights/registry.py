@@ -1,8 +1,10 @@
-"""The weights that Zoobot published in 2022 for GZ DECaLS: what they are, and getting them."""
+"""Weights known by a name: those that come with zoobook, and those that Zoobot published in 2022 for GZ DECaLS."""
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +13,65 @@ import yaml
 
 from zoobook.datasets import download, home
 from zoobook.weights import legacy
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def shipped() -> pd.DataFrame:
+    """The weights that come with zoobook; :func:`zoobook.weights.load` takes their names.
+
+    Returns:
+        DataFrame: one row each: ``name``, ``architecture``, ``channels``, ``image_size``, ``tree``, ``trained_on``,
+        ``licence``.
+    """
+    from zoobook.weights import inspect
+
+    rows = []
+    for name, entry in _registry()["shipped"].items():
+        spec = inspect(name)["spec"]
+        built = {key: spec[key] for key in ("architecture", "channels", "image_size")}
+        tree = (spec["tree"] or {}).get("name")
+        rows.append({"name": name, **built, "tree": tree, **{key: entry[key] for key in ("trained_on", "licence")}})
+    return pd.DataFrame(rows)
+
+
+def find_shipped(name: str) -> Path | None:
+    """The file of weights that come with zoobook.
+
+    Args:
+        name: such as ``"simulated_efficientnet_b0"``.
+
+    Returns:
+        Path: the file, checked against its hash; ``None`` where no weights of that name come with zoobook.
+
+    Raises:
+        ValueError: the file is not the one that zoobook came with.
+    """
+    entry = _registry()["shipped"].get(name)
+    if entry is None:
+        return None
+    file = SHIPPED / f"{name}.safetensors"
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
+        raise ValueError(f"{file} is not the file that came with zoobook (missing, or its hash differs): reinstall it")
+    return file
+
+
+def known_names(path: str) -> str:
+    """What to add to the message that there is nothing at a path: it may have been meant as a name.
+
+    Args:
+        path: what was asked for.
+
+    Returns:
+        str: the name that was perhaps meant, and all that there are; nothing where ``path`` looks like no name.
+    """
+    if os.path.basename(path) != path or path.endswith((".safetensors", ".ckpt", ".index")):
+        return ""
+    registry = _registry()
+    close = difflib.get_close_matches(path, [*registry["shipped"], *registry["weights"]], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    shipped, published = (", ".join(registry[key]) for key in ("shipped", "weights"))
+    return f", and no weights of that name.{hint} With zoobook come: {shipped}; Zoobot published: {published}."
 
 
 def published() -> pd.DataFrame:
@@ -86,8 +147,13 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
 
 def entries() -> dict[str, dict]:
     """What is known of each of the published weights (``registry.yaml``)."""
-    content = yaml.safe_load(files("zoobook.weights").joinpath("registry.yaml").read_text("utf8"))
+    content = _registry()
     return {name: {**content["all"], **entry} for name, entry in content["weights"].items()}
+
+
+@cache
+def _registry() -> dict:
+    return yaml.safe_load(files("zoobook.weights").joinpath("registry.yaml").read_text("utf8"))
 
 
 def _there(folder: Path) -> bool:
