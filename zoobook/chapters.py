@@ -138,7 +138,8 @@ class Run:
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
         name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
-        store = ImageStore.build(catalog, datasets.home() / "stores" / name, size=self.scale.image_size)
+        path, framing = datasets.home() / "stores" / name, datasets.framing(self.dataset)
+        store = ImageStore.build(catalog, path, size=self.scale.image_size, framing=framing)
         return catalog, store
 
 
