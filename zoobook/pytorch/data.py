@@ -155,18 +155,19 @@ def _through_other_telescopes(seen: torch.Tensor, how: torch.Tensor) -> torch.Te
     here, there = place[:, None], place
     steps = torch.stack([here - there, here + there + 1, 2 * size - 1 - here - there])
     kernel = torch.exp(-0.5 * (steps / (sigma * size / 64).clamp(min=0.05)) ** 2)
-    kernel = (kernel * (steps.abs() <= augment.blur_reach(size))).sum(1, keepdim=True)
+    kernel = kernel.sum(1, keepdim=True)
     kernel = kernel / kernel.sum(-1, keepdim=True)
     with torch.autocast(seen.device.type, enabled=False):
         seen = kernel @ seen @ kernel.mT
-    flat = seen.permute(0, 2, 3, 1).reshape(n, -1)
-    sky = flat.sort(1).values[:, augment.sky_rank(flat.shape[1], augment.SKY)].reshape(n, 1, 1, 1)
+    some = seen.flatten(2)[:, :, :: augment.sky_step(size)].reshape(n, -1).sort(1).values
+    sky = some[:, augment.sky_rank(some.shape[1], augment.SKY)].reshape(n, 1, 1, 1)
     seen = (seen - taken * sky).clamp(min=0) ** gamma * brightness
     if channels == 3:
         seen = seen * how[:, 2, :, None, None]
-    pool = _noise_pool(flat.shape[1], seen.device)
-    begin = (start.reshape(n) * (len(pool) - flat.shape[1])).long()
-    noise = pool.unfold(0, flat.shape[1], 1)[begin].reshape(n, size, size, channels).permute(0, 3, 1, 2)
+    values = channels * size * size
+    pool = _noise_pool(values, seen.device)
+    begin = (start.reshape(n) * (len(pool) - values)).long()
+    noise = pool.unfold(0, values, 1)[begin].reshape(n, size, size, channels).permute(0, 3, 1, 2)
     return (seen + deviation * noise).clamp(0, 1)
 
 
