@@ -30,7 +30,8 @@ def check_settings(settings: dict, devices: str | int) -> None:
     """Refuse settings that make no sense, before anything is written.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate`` and ``precision``.
+        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision`` and
+            ``photometric``.
         devices: ``"auto"``, ``"cpu"``, or how many.
 
     Raises:
@@ -43,6 +44,8 @@ def check_settings(settings: dict, devices: str | int) -> None:
             raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
     if not 0 < settings["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
+    if not isinstance(settings["photometric"], bool):
+        raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
 

@@ -1,6 +1,6 @@
 """Make the encoder that comes with zoobook: simulate a survey, train on it in stages, measure what was learned.
 
-    python book/encoder/make_encoder.py FOLDER                      hours; the same command goes on after an interruption
+    python book/encoder/make_encoder.py FOLDER                      takes hours; the same command goes on
     python book/encoder/make_encoder.py FOLDER --settings mine.yaml
 
 FOLDER then holds `encoder.safetensors` (half precision, for both frameworks) and `training.json` (what was learned, at
@@ -38,7 +38,7 @@ def train(folder: Path, settings: dict, framework: str) -> tuple[object, pd.Data
     """Go through the stages, each from where the one before has arrived.
 
     Returns:
-        tuple: the last model, all epochs with the number and the pixels of their stage, and how many galaxies taught it.
+        tuple: the last model, all epochs with their stage and its pixels, and how many galaxies taught it.
     """
     catalog, store = survey(folder, settings["survey"])
     catalog = catalogs.split(catalog, settings["fractions"])
@@ -54,7 +54,7 @@ def train(folder: Path, settings: dict, framework: str) -> tuple[object, pd.Data
 
 
 def measure(folder: Path, model, settings: dict, framework: str) -> pd.DataFrame:
-    """What a model has learned of the DR5 tree, on galaxies of another seed, see :func:`zoobook.evaluation.evaluate`."""
+    """What a model has learned of the DR5 tree, on galaxies of another seed."""
     catalog, store = survey(folder, settings["test"])
     predictions = zoobook.load_framework(framework).predict(model, store)
     return evaluation.evaluate(predictions, catalog, trees.load("decals_dr5"))

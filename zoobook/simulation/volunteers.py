@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-
 from scipy.special import gamma, gammaincinv
 
 from zoobook import trees, votes

@@ -21,6 +21,7 @@ def finetune(
     label: str | DecisionTree,
     *,
     unfreeze: str = "head",
+    photometric: bool = False,
     epochs: int = 60,
     batch_size: int = 32,
     accumulate: int = 1,
@@ -39,12 +40,13 @@ def finetune(
     a decision tree. Runs are kept, resumed and repeated as in :func:`~zoobook.tensorflow.training.train`.
 
     Args:
-        model: a trained model, with or without a head; it is left as it is.
+        model: a trained model, with or without a head; it is left as it is. Its field of view stays.
         store: the :class:`~zoobook.images.ImageStore` with the images.
         catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
             ``"all"`` the whole encoder; deeper stages learn more slowly. What is frozen keeps its batch statistics.
+        photometric: see :func:`~zoobook.tensorflow.training.train`.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together.
         accumulate: parts of a batch that are computed one after the other, where the memory does not suffice for a
@@ -73,9 +75,9 @@ def finetune(
     else:
         spec = {**model.spec, "tree": None, "head": {**task.head, "hidden": HIDDEN}, "dropout": DROPOUT}
     settings = dict(
-        what="finetune", spec=spec, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
-        model=fingerprint(model.spec, *to_arrays(model).values()),
+        what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
+        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
+        precision=precision, seed=seed, model=fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
