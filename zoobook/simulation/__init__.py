@@ -7,11 +7,12 @@ disk as a catalogue.
 """
 from zoobook.simulation.lessons import add_lessons, lesson_tree
 from zoobook.simulation.scene import noise_free, render
-from zoobook.simulation.survey import make_survey
+from zoobook.simulation.survey import VERSION, make_survey
 from zoobook.simulation.truth import draw_truth
 from zoobook.simulation.volunteers import concentrations, rare_probabilities, visibility, vote
 
 __all__ = [
+    "VERSION",
     "add_lessons",
     "concentrations",
     "draw_truth",
