@@ -121,7 +121,9 @@ def finetune(
     label: Annotated[str, typer.Option(help="The column to learn, or tree:NAME for votes on a decision tree.")],
     unfreeze: Annotated[str, typer.Option(help="What learns: head (the new head alone), top or all.")] = "head",
     epochs: _Epochs = 60,
-    batch_size: _Batch = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Galaxies at a time; by default 128 for votes, else 32.")
+    ] = None,
     accumulate: _Parts = 1,
     learning_rate: _Rate = 1e-3,
     patience: _Patience = 15,
