@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import FOLDER, survey, trained
+from toys import FOLDER, TREE, survey, trained
 
 from zoobook import trees
 
@@ -53,6 +53,18 @@ def test_votes_on_another_tree(half):
     assert list(table)[1:3] == ["size_big_concentration", "size_big_fraction"]
     large = catalog["large"] == 1
     assert table["size_big_fraction"][large].mean() > table["size_big_fraction"][~large].mean() + 0.2
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "all"])
+def test_votes_on_the_same_tree_make_a_good_model_better(half, unfreeze):
+    """It begins where training arrived: a small fresh head with strong dropout took a good model far back."""
+    store, catalog = survey()
+    model, arrived = trained(half).model, trained(half).history
+    out_dir = Path(FOLDER.name) / f"{half.__name__}_further_{unfreeze}"
+    result = half.finetune(model, store, catalog, TREE, unfreeze=unfreeze, out_dir=out_dir, **QUICK)
+    assert result.model.spec == model.spec
+    assert result.history["train_loss"][0] < arrived["train_loss"].iloc[-1]
+    assert result.history["val_loss"].min() < arrived["val_loss"].min()
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "top", "all"])

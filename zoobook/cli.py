@@ -139,7 +139,9 @@ def finetune(
     unfreeze: Annotated[str, typer.Option(help="What learns: head (the new head alone), top or all.")] = "head",
     photometric: _Photometric = False,
     epochs: _Epochs = 60,
-    batch_size: _Batch = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Galaxies at a time; by default 128 for votes, else 32.")
+    ] = None,
     accumulate: _Parts = 1,
     learning_rate: _Rate = 1e-3,
     patience: _Patience = 15,

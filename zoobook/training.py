@@ -24,6 +24,7 @@ HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense 
 DROPOUT = 0.5
 TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
 STAGE_DECAY = 0.7  # each stage further from the head learns this much more slowly
+BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, other labels with few
 
 
 def check_settings(settings: dict, devices: str | int) -> None:
