@@ -144,11 +144,11 @@ def _draw_light(g: dict, dice: _Dice) -> None:
         bulge, sersic, bulge_r50 = 1.0, dice.uniform(2.0, 6.0), r50
         bulge_q = dice.uniform(0.22, 0.42) if dice.chance(0.07) else min(1.0, 0.45 + 0.6 * rng.beta(2.2, 1.5))
     else:
-        usual = {"lenticular": 0.33, "irregular": 0.01}.get(kind, 0.36 * math.exp(-0.32 * max(stage, 0.0)))
+        usual = {"lenticular": 0.36, "irregular": 0.01}.get(kind, 0.36 * math.exp(-0.32 * max(stage, 0.0)))
         bulge = min(usual * math.exp(0.5 * rng.normal()), 0.7)
         sersic = dice.clipped(1.2 + 3.0 * bulge, 0.6, 0.8, 5.0)
         bulge_r50 = r50 * dice.log_normal(0.3 * bulge**0.5, 0.25, 0.05, 0.6)
-        bulge_q = dice.clipped(0.88, 0.1, 0.6, 1.0)
+        bulge_q = dice.clipped(0.92, 0.08, 0.6, 1.0)
     if kind == "edge-on":
         shape = "none" if bulge < 0.08 else ("boxy" if dice.chance(0.3) else "rounded")
         bulge = {"none": 0.15 * bulge, "boxy": max(bulge, 0.2)}.get(shape, max(bulge, 0.12))
@@ -201,15 +201,15 @@ def _draw_bar(g: dict, dice: _Dice) -> None:
     early = g["stage"] < 3.5  # bars of early types are longer and flatter (Elmegreen & Elmegreen 1985)
     length = scale * (dice.uniform(1.0, 1.8) if strong else dice.uniform(0.5, 1.1)) * (1.0 if early else 0.85)
     length = max(length, 1.8 * g["bulge_r50_arcsec"])
-    g["bar_fraction"] = (dice.uniform(0.08, 0.2) if strong else dice.uniform(0.02, 0.07)) if barred else 0.0
+    g["bar_fraction"] = (dice.uniform(0.07, 0.17) if strong else dice.uniform(0.015, 0.06)) if barred else 0.0
     g["bar_length_arcsec"] = length if barred else 0.0
     g["bar_over_disk"] = g["bar_length_arcsec"] / (3.2 * scale)
-    g["bar_q"] = dice.uniform(0.2, 0.35) if strong else dice.uniform(0.28, 0.5)
+    g["bar_q"] = dice.uniform(0.25, 0.42) if strong else dice.uniform(0.35, 0.55)
     g["bar_angle_deg"] = dice.uniform(0.0, 180.0)
     g["bar_flatness"] = dice.uniform(2.5, 6.0) if early else dice.uniform(1.5, 3.0)
     g["bar_boxiness"] = dice.uniform(2.0, 3.2)
     g["bar_ansae"] = dice.uniform(0.2, 0.8) if barred and early and dice.chance(0.3) else 0.0
-    g["bar_gap"] = dice.uniform(0.1, 0.7) if strong else dice.uniform(0.0, 0.3)
+    g["bar_gap"] = dice.uniform(0.1, 0.55) if strong else dice.uniform(0.0, 0.3)
     lens = dice.chance({"lenticular": 0.6, "spiral": 0.35 if early else 0.0}.get(kind, 0.0))
     g["lens_contrast"] = dice.log_normal(0.6, 0.5, 0.15, 2.0) if lens else 0.0
     g["lens_radius_arcsec"] = (length * dice.uniform(1.0, 1.15) if barred else scale * dice.uniform(0.9, 2.2)) * lens
@@ -250,7 +250,7 @@ def _draw_ring(g: dict, dice: _Dice) -> None:
 def _draw_disturbance(g: dict, dice: _Dice) -> None:
     """Companions, tails, warps, and unrelated galaxies in front."""
     r50 = g["r50_arcsec"]
-    stage = MERGER_STAGES[dice.rng.choice(4, p=(0.85, 0.07, 0.04, 0.04))]
+    stage = MERGER_STAGES[dice.rng.choice(4, p=(0.87, 0.06, 0.03, 0.04))]
     none = (0.0, 0.0)
     distance = {"none": none, "minor": (1.6, 3.2), "major": (1.6, 3.4), "merger": (0.7, 2.2)}[stage]
     ratio = {"none": none, "minor": (0.05, 0.25), "major": (0.2, 0.6), "merger": (0.35, 1.0)}[stage]

@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-
 from scipy.special import gamma, gammaincinv
 
 from zoobook import trees, votes
@@ -34,7 +33,7 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
         c / (c + c0) * 1 / (1 + (0.7 FWHM / s)^2) * n / (n + 6) * clip((cos i - 0.12) / 0.4, 0, 1)
 
     with FWHM that of the PSF, n the brightness of the disk at 1.8 scale lengths, averaged over a seeing disk, over its
-    noise, and i the inclination. The half-way contrasts c0 are 0.35 for arms, 0.4 for rings, 0.6 for bars and 0.25 (in
+    noise, and i the inclination. The half-way contrasts c0 are 0.35 for arms, 0.4 for rings, 0.45 for bars and 0.25 (in
     ln brightness) for patches. The contrast of a bar is its brightness over that of disk, lens and bulge at 0.6 of its
     length. Sizes are the distance between arms, 2.2 ring widths, half the bar's length as projected, half a scale
     length. Bulges, warps and patchiness drown rings, and what opens is no ring: c is 1 - 1.5 opening times smaller.
@@ -69,7 +68,7 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
                       2.2 * t["ring_width_arcsec"])
         * (1 - 0.9 * t["bulge_fraction"]) ** 0.5 * np.clip(1.3 - 2.5 * t["asymmetry"], 0, 1)
         * (1 - 0.4 * t["ring_patchiness"]),
-        "bar": shows(_bar_contrast(t), 0.6, 0.5 * t["bar_length_arcsec"] * np.hypot(
+        "bar": shows(_bar_contrast(t), 0.45, 0.5 * t["bar_length_arcsec"] * np.hypot(
             np.cos(np.deg2rad(t["bar_angle_deg"])), np.sin(np.deg2rad(t["bar_angle_deg"])) * cos_i)),
         "patches": shows(np.maximum(t["flocculence"] - 0.05, 0) + t["knot_fraction"], 0.25, 0.5 * scale),
     }
@@ -147,7 +146,7 @@ def _shares(truth: pd.DataFrame, seen: pd.DataFrame) -> dict[str, tuple[dict[str
 
     evidence = 1 - ((1 - 0.95 * v["arms"]) * (1 - 0.9 * v["ring"]) * (1 - 0.65 * v["bar"]) * (1 - 0.95 * v["edge_on"])
                     * (1 - 0.75 * v["patches"]) * (1 - 0.45 * v["disturbance"]) * (1 - 0.4 * inclined))
-    featured = 0.02 + 0.95 * step(evidence, 0.53, 0.11)
+    featured = 0.02 + 0.95 * step(evidence, 0.5, 0.1)
     artifact = 0.005 + 0.93 * np.sqrt(v["artifact"])
     first = {"smooth": (1 - featured) * (1 - artifact), "featured-or-disk": featured * (1 - artifact),
              "artifact": artifact}
