@@ -185,7 +185,8 @@ def test_late_types_are_blue_and_nearly_bulgeless(truth):
     for column, sign in (("g_r", -1), ("bulge_fraction", -1), ("arm_pitch_deg", 1), ("knot_fraction", 1)):
         assert sign * spirals["true_stage"].corr(spirals[f"true_{column}"], method="spearman") > 0.3
     bars = truth["true_bar_fraction"] > 0
-    assert truth.loc[bars, "true_bar_over_disk"].between(0.05, 1).all() and not truth.loc[~bars, "true_bar_over_disk"].any()
+    length = truth["true_bar_over_disk"]
+    assert length[bars].between(0.05, 1).all() and not length[~bars].any()
 
 
 def test_the_scene_is_the_same_at_every_image_size(truth):
