@@ -224,8 +224,8 @@ def test_the_field_of_view_and_other_telescopes(half, tmp_path, monkeypatch):
 
 def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, monkeypatch):
     store, catalog = survey()
-    monkeypatch.setattr(half.training, "_run", None)
     shutil.copytree(trained(half).checkpoint.parent, tmp_path / "run")
+    monkeypatch.setattr(half.training, "_run", None)
     file = tmp_path / "run" / "run.json"
     record = json.loads(file.read_text())
     for name in ("field_of_view", "framing", "photometric"):
