@@ -452,3 +452,25 @@ def test_light_of_the_bands_follows_the_colours():
     assert -2.5 * np.log10(g / r) == pytest.approx(0.7, abs=1e-5)
     assert 22.5 - 2.5 * np.log10(r) == pytest.approx(16.0, abs=1e-5)
     assert 2.5 * np.log10(z / r) == pytest.approx(0.6, abs=1e-5)
+
+
+def test_lessons_are_what_is_known(truth, voted):
+    catalog = pd.concat([truth, voted], axis=1)
+    tree, taught = simulation.lesson_tree(), simulation.add_lessons(catalog)
+    assert tree.label_columns[:34] == TREE.label_columns and (taught[tree.label_columns] >= 0).all(axis=None)
+    assert taught[catalog.columns].equals(catalog)
+    asked = taught["rare-features-dr5_total-votes"]
+    assert (taught["ring-dr5_yes"] == taught["rare-features-dr5_ring"]).all()
+    assert (taught["ring-dr5_yes"] + taught["ring-dr5_no"] == asked).all()
+    late, early = taught["hubble-stage-dr5_late"], taught["hubble-stage-dr5_early"]
+    clear = taught["true_artifact_severity"] < 0.5
+    assert ((late + early) == np.where(clear, 20, 0)).all()
+    stage = 15 * late[clear] / 20 - 5
+    assert (abs(stage - taught["true_stage"][clear]) <= 15 / 40 + 1e-9).all()
+    edge_on = clear & (taught["true_type"] == "edge-on")
+    assert (taught.loc[edge_on, "inclination-dr5_edge-on"] == 20).all() and edge_on.sum() > 100
+    elliptical = taught["true_type"] == "elliptical"
+    of_disks = ["inclination-dr5_face-on", "inclination-dr5_edge-on", "bar-length-dr5_long", "bar-length-dr5_absent"]
+    assert (taught.loc[elliptical, of_disks] == 0).all(None)
+    barred = clear & (taught["true_bar_length_arcsec"] > 0) & (taught["true_type"] != "edge-on")
+    assert (taught.loc[barred, "bar-length-dr5_long"] > 0).mean() > 0.9
