@@ -1,9 +1,11 @@
 """Fine-tuning to every kind of label, in both frameworks."""
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import FOLDER, survey, trained
+from toys import FOLDER, TREE, survey, trained
 
 from zoobook import trees
 
@@ -53,6 +55,18 @@ def test_votes_on_another_tree(half):
     assert list(table)[1:3] == ["size_big_concentration", "size_big_fraction"]
     large = catalog["large"] == 1
     assert table["size_big_fraction"][large].mean() > table["size_big_fraction"][~large].mean() + 0.2
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "all"])
+def test_votes_on_the_same_tree_make_a_good_model_better(half, unfreeze):
+    """It begins where training arrived: a small fresh head with strong dropout took a good model far back."""
+    store, catalog = survey()
+    model, arrived = trained(half).model, trained(half).history
+    out_dir = Path(FOLDER.name) / f"{half.__name__}_further_{unfreeze}"
+    result = half.finetune(model, store, catalog, TREE, unfreeze=unfreeze, out_dir=out_dir, **QUICK)
+    assert result.model.spec == model.spec
+    assert result.history["train_loss"][0] < arrived["train_loss"].iloc[-1]
+    assert result.history["val_loss"].min() < arrived["val_loss"].min()
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "top", "all"])
@@ -107,6 +121,20 @@ def test_both_frameworks_let_the_same_weights_learn_at_the_same_rates(halves, ar
         torchs, tensorflows = shares.values()
         assert len(set(map(frozenset, learning.values()))) == 1
         assert {name: torchs[name] for name in tensorflows} == pytest.approx(tensorflows)
+
+
+def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    first = tuned(half, "large")
+    shutil.copytree(first.checkpoint.parent, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    settings = record["settings"]
+    del settings["framing"], settings["photometric"], settings["spec"]["field_of_view"]
+    file.write_text(json.dumps(record))
+    monkeypatch.setattr(half.training, "_run", None)
+    again = half.finetune(trained(half).model, store, catalog, "large", out_dir=tmp_path / "run", **QUICK)
+    assert again.history.equals(first.history)
 
 
 def test_it_repeats_and_a_finished_run_is_only_read(half, tmp_path):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from zoobook.augment import FIELD_OF_VIEW, check_radii
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -200,6 +202,15 @@ class _Shapes(dict):
                 width = 4 * inner
 
 
+def whole_spec(spec: dict) -> dict:
+    """A model's description with what earlier versions did not write: ``field_of_view``, which was Zoobot's then.
+
+    Args:
+        spec: see ``zoobook.pytorch.models.GalaxyModel``.
+    """
+    return {"field_of_view": FIELD_OF_VIEW, **spec}
+
+
 def check_options(spec: dict) -> None:
     """Refuse what no encoder can be built with.
 
@@ -207,9 +218,10 @@ def check_options(spec: dict) -> None:
         spec: a model's description, see ``zoobook.pytorch.models.GalaxyModel``.
 
     Raises:
-        ValueError: ``channels``, ``dropout`` or ``image_size`` is out of range.
+        ValueError: ``channels``, ``dropout``, ``image_size`` or ``field_of_view`` is out of range.
     """
     size = spec["image_size"]
+    check_radii("field_of_view", spec["field_of_view"])
     if spec["channels"] not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {spec['channels']!r}")
     if not 0 <= spec["dropout"] < 1:

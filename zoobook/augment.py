@@ -4,18 +4,84 @@ A view is one affine map, [2, 3], from the pixels that the model sees to the sto
 -1 to 1 (left to right, top to bottom, 0 in the centre). So a flip, any rotation, a zoom and a shift cost one
 resampling. Everything random is drawn here, from the seed and the epoch alone: both frameworks see the very same
 galaxies in the same order, and a run that was interrupted goes on as if it had not been.
+
+Images follow the size of the galaxy: an image set states its framing, the side of its images in units of the galaxy's
+half-light radius R50, and a model its field of view, the side of what it sees in the same unit. The view joins both.
 """
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from numbers import Real
 
 import numpy as np
 
-ZOOM = (0.80, 0.93)  # side of a training view as a share of the stored side: about Zoobot's 70-80 % of the area
-CENTRE = 0.865  # the same at evaluation: the mean of the above
-SHIFT = 0.03  # largest displacement of a training view, as a share of the stored side
+DECALS_FRAMING = 17.0  # [R50] side of a GZ DECaLS stamp: 424 pixels of 0.04 R50 (Walmsley et al. 2022, MNRAS 509, 3966)
+CENTRE = 0.865  # side of Zoobot's view of such a stamp at evaluation, as a share: about 75 % of its area
+FIELD_OF_VIEW = CENTRE * DECALS_FRAMING  # [R50] the same, for any image: that of models which do not say otherwise
+
+# Training views. Sides are in units of the view's side at evaluation.
+ZOOM = (0.80 / CENTRE, 0.93 / CENTRE)
+SHIFT = 0.03 / CENTRE  # largest displacement
+
+# Training views of other telescopes too ("photometric"). A network that has seen one survey, or a simulated one, takes
+# its seeing, depth and stretch for granted; varied so far, they cover what SDSS and DECaLS differ in. In this order:
+WIDE_ZOOM = (0.80, 1.24)  # in place of ZOOM: sizes are measured differently from survey to survey
+BLURRED = 0.7  # share of the views with other seeing
+BLUR = (0.3, 1.4)  # its sigma, in pixels of a view of 64; half of them are below 0.6
+SKY = 0.2  # this quantile of a view is taken for its sky, and a random share of it, 0 to 1, is taken off
+GAMMA = (0.65, 1.45)  # exponent of the stretch
+BRIGHTNESS = (0.7, 1.3)
+GAIN = 0.1  # by so much at most each colour is brighter or darker than the others
+NOISE = 0.045  # largest sigma, on a scale from 0 to 1; half of them are below a quarter of it
+
+
+def check_radii(name: str, value) -> float:
+    """Refuse what is no length in units of R50.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Returns:
+        float: the same, as Python's own number.
+
+    Raises:
+        ValueError: it is no positive, finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number, in units of the galaxy's R50, not {value!r}")
+    return float(value)
+
+
+def share_seen(spec: dict, store) -> float:
+    """Which share of the side of its images a model sees at evaluation; above 1, it sees more than there is.
+
+    Args:
+        spec: the model's description, with its ``field_of_view``.
+        store: the :class:`~zoobook.images.ImageStore`, with its ``framing``.
+    """
+    return spec["field_of_view"] / store.framing
+
+
+def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
+    """How large to store images for a model: as many pixels for its view as where both sides are Zoobot's.
+
+    Args:
+        image_size: side of the model's view, in pixels.
+        field_of_view: side of the model's view [R50].
+        framing: side of the images [R50].
+
+    Returns:
+        int: side of the stored images, in pixels; 16 at least.
+
+    Raises:
+        ValueError: a length is no positive number.
+    """
+    share = check_radii("field_of_view", field_of_view) / check_radii("framing", framing)
+    return max(16, round(image_size * CENTRE / share))
 
 
 def order(n: int, seed: int, epoch: int) -> np.ndarray:
@@ -49,7 +115,7 @@ def batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [np.sort(part) for part in np.array_split(order, max(1, -(-len(order) // batch_size)))]
 
 
-def views(n: int, seed: int, epoch: int) -> np.ndarray:
+def views(n: int, seed: int, epoch: int, share: float = CENTRE, photometric: bool = False) -> np.ndarray:
     """A random view of each galaxy for one epoch: flip, rotation by any angle, zoom, small shift.
 
     Galaxies have no preferred direction on the sky, so each of these leaves the votes as they are.
@@ -58,91 +124,203 @@ def views(n: int, seed: int, epoch: int) -> np.ndarray:
         n: how many galaxies.
         seed: seed of the run.
         epoch: which epoch, from 0.
+        share: side of the view at evaluation as a share of the stored side, see :func:`share_seen`.
+        photometric: as if through other telescopes too.
 
     Returns:
-        ndarray: float32 [N, 2, 3].
+        ndarray: float32 [N, 2, 3], the maps; ``photometric``: [N, 5, 3], where three rows follow: sigma of the blur
+            in pixels of a view of 64, share of the sky that is taken off, exponent of the stretch; brightness, sigma
+            of the noise, where in :func:`noise_pool` it begins, from 0 to 1; the gains of three colours.
     """
     rng = np.random.default_rng([seed, epoch, 1])
     angle = rng.uniform(0, 2 * np.pi, n)
-    side = rng.uniform(*ZOOM, n)
+    side = share * rng.uniform(*(WIDE_ZOOM if photometric else ZOOM), n)
     flip = rng.choice([-1.0, 1.0], n)
-    shift = rng.uniform(-2 * SHIFT, 2 * SHIFT, (n, 2))  # coordinates run from -1 to 1: twice the share of the side
-    maps = np.empty((n, 2, 3), np.float32)
+    shift = 2 * share * rng.uniform(-SHIFT, SHIFT, (n, 2))  # coordinates run from -1 to 1: twice the share of the side
+    maps = np.empty((n, 5 if photometric else 2, 3), np.float32)
     maps[:, 0, 0], maps[:, 0, 1] = side * np.cos(angle) * flip, -side * np.sin(angle)
     maps[:, 1, 0], maps[:, 1, 1] = side * np.sin(angle) * flip, side * np.cos(angle)
-    maps[:, :, 2] = shift
+    maps[:, :2, 2] = shift
+    if photometric:
+        rng = np.random.default_rng([seed, epoch, 3])  # 2 seeds the dropout
+        draws = rng.random((n, 7))
+        blur = BLUR[0] + (BLUR[1] - BLUR[0]) * draws[:, 1] ** 2
+        maps[:, 2, 0] = np.where(draws[:, 0] < BLURRED, blur, 0)
+        maps[:, 2, 1] = draws[:, 2]
+        maps[:, 2, 2] = GAMMA[0] + (GAMMA[1] - GAMMA[0]) * draws[:, 3]
+        maps[:, 3, 0] = BRIGHTNESS[0] + (BRIGHTNESS[1] - BRIGHTNESS[0]) * draws[:, 4]
+        maps[:, 3, 1] = NOISE * draws[:, 5] ** 2
+        maps[:, 3, 2] = draws[:, 6]
+        maps[:, 4] = rng.uniform(1 - GAIN, 1 + GAIN, (n, 3))
     return maps
 
 
-def centre_views(n: int) -> np.ndarray:
+def centre_views(n: int, share: float = CENTRE) -> np.ndarray:
     """The view at evaluation: upright and central, as wide as the mean training view.
 
     Args:
         n: how many galaxies.
+        share: side of the view as a share of the stored side, see :func:`share_seen`.
 
     Returns:
         ndarray: float32 [N, 2, 3].
     """
-    return np.tile(np.float32([[CENTRE, 0, 0], [0, CENTRE, 0]]), (n, 1, 1))
+    return np.tile(np.float32([[share, 0, 0], [0, share, 0]]), (n, 1, 1))
 
 
-def shrinking(stored: int, wanted: int) -> int:
-    """By which whole factor to average pixels before a view is resampled, so that fine detail does not alias.
+def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int, int]:
+    """How to average pixels before a view is resampled, so that fine detail does not alias.
 
     Args:
         stored: side of the stored images, in pixels.
         wanted: side of the view, in pixels.
+        share: side of the view as a share of the stored side.
 
     Returns:
-        int: 1 where the view needs fewer than two stored pixels for each of its own.
+        tuple: side of the blocks to average: 1 where the view needs fewer than two stored pixels for each of its own;
+            how many blocks there are along a side; and before them, how many pixels that fill no block.
     """
-    return max(1, int(stored * CENTRE / wanted))
+    factor = min(max(1, int(stored * share / wanted + 1e-6)), stored)
+    return factor, stored // factor, stored % factor // 2
 
 
-def look(images: np.ndarray, views: np.ndarray, channels: int, image_size: int) -> np.ndarray:
+def look(images: np.ndarray, views: np.ndarray, channels: int, image_size: int, share: float = CENTRE) -> np.ndarray:
     """What a model on a CPU sees of stored images: on all cores, one image at a time so that it stays in the cache.
 
-    It is what the ``look`` of either framework computes on a GPU, several times faster than either does on a CPU.
+    It is what the ``look`` of either framework computes on a GPU, several times faster than either does on a CPU. Of
+    each image only what the view shows is touched. Beyond the image there is sky, see :func:`sky_rank`.
 
     Args:
         images: uint8 [N, H, W, 3].
-        views: float32 [N, 2, 3].
+        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`views`.
         channels: 1 for grey (the plain mean of the colours), 3 for colour.
         image_size: side of the result, in pixels.
+        share: side of the view at evaluation as a share of the stored side.
 
     Returns:
         ndarray: float32 [N, image_size, image_size, channels], from 0 to 1.
     """
     import cv2
 
-    factor = shrinking(images.shape[1], image_size)
-    side = images.shape[1] // factor
-    margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
+    factor, side, margin = shrinking(images.shape[1], image_size, share)
     weights = np.full((1, 3), 1 / 3, np.float32)
-    maps = _between_pixels(views, side, image_size)
+    maps = _between_pixels(views, images.shape[1], factor, margin, image_size)
+    first, last, beyond = _seen_pixels(maps, side, image_size)
     seen = np.empty((len(images), image_size, image_size, channels), np.float32)
+    noise = noise_pool(seen[0].size) if views.shape[1] > 2 and len(views) else None
 
     def one(i: int) -> None:
-        image = images[i, margin : margin + side * factor, margin : margin + side * factor].astype(np.float32)
+        (left, top), (right, bottom) = margin + first[i] * factor, margin + last[i] * factor
+        image = images[i, top:bottom, left:right].astype(np.float32)
         if channels == 1:
             image = cv2.transform(image, weights)
         if factor > 1:
-            image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REFLECT}
+            image = cv2.resize(image, tuple(map(int, last[i] - first[i])), interpolation=cv2.INTER_AREA)
+        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT}
+        if beyond[i]:
+            sky = _sky(images[i]).astype(float)
+            how["borderValue"] = (sky if channels == 3 else sky.mean(keepdims=True)).tolist()
         warped = cv2.warpAffine(image, maps[i], (image_size, image_size), **how)
         np.multiply(warped.reshape(seen.shape[1:]), np.float32(1 / 255), out=seen[i])
+        if noise is not None:
+            seen[i] = _through_another_telescope(seen[i], views[i, 2:], noise)
 
     list(_workers().map(one, range(len(images))))
     return seen
 
 
-def _between_pixels(views: np.ndarray, stored: int, wanted: int) -> np.ndarray:
+def sky_rank(count: int, quantile: float = 0.5) -> int:
+    """Which of so many sorted pixels is the sky.
+
+    What lies beyond an image is filled with the median of its outermost pixels, colour by colour: a mirror image
+    would show the galaxy again. Within a view, the sky is the quantile :data:`SKY` of all its values.
+
+    Args:
+        count: how many pixels.
+        quantile: from 0 to 1.
+
+    Returns:
+        int: its place, from 0.
+    """
+    return int(quantile * (count - 1))
+
+
+def sky_step(image_size: int) -> int:
+    """Which pixels of a view, row by row, tell its sky: each so-manieth. Some four thousand suffice.
+
+    Args:
+        image_size: side of the view, in pixels.
+    """
+    return max(1, image_size**2 // 4096)
+
+
+@cache
+def noise_pool(size: int) -> np.ndarray:
+    """Normal numbers from which the noise of all views is cut: to draw new ones for each takes ten times as long.
+
+    Args:
+        size: how many a view needs.
+
+    Returns:
+        ndarray: float32, from the standard normal distribution; a million, or more for large views.
+    """
+    return np.random.default_rng(0).standard_normal(max(1 << 20, 2 * size), np.float32)
+
+
+def _through_another_telescope(seen: np.ndarray, how: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """A view [S, S, C] with other seeing, sky, stretch, brightness and noise, see :func:`views`."""
+    import cv2
+
+    (sigma, taken, gamma), (brightness, deviation, start), gains = how.astype(np.float32)
+    size, channels = seen.shape[1:]
+    if sigma > 0:
+        sigma = float(sigma) * size / 64
+        reach = math.ceil(4 * sigma)
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).astype(np.float32)
+        seen = cv2.sepFilter2D(seen, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT).reshape(seen.shape)
+    some = np.sort(seen.reshape(-1, channels)[:: sky_step(size)], axis=None)  # a partition is slow where many are equal
+    sky = some[sky_rank(some.size, SKY)]
+    bright = cv2.pow(np.maximum(seen - taken * sky, 0), float(gamma)).reshape(seen.shape)
+    bright *= brightness * gains if channels == 3 else brightness
+    begin = int(start * np.float32(noise.size - seen.size))
+    bright += deviation * noise[begin : begin + seen.size].reshape(seen.shape)
+    return np.clip(bright, 0, 1, out=bright)
+
+
+def _sky(image: np.ndarray) -> np.ndarray:
+    """The median of the outermost pixels [H, W, 3] -> [3]."""
+    edge = np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
+    return np.sort(edge, axis=0)[sky_rank(len(edge))]
+
+
+def _between_pixels(views: np.ndarray, stored: int, factor: int, margin: int, wanted: int) -> np.ndarray:
     """Views, whose coordinates run from -1 to 1, as maps between pixels counted from 0: float64 [N, 2, 3]."""
-    linear = views[:, :, :2].astype(float)
-    maps = np.empty((len(views), 2, 3))
-    maps[:, :, :2] = linear * stored / wanted
-    maps[:, :, 2] = ((linear.sum(2) * (1 / wanted - 1) + views[:, :, 2] + 1) * stored - 1) / 2
+    views = views[:, :2].astype(float)
+    maps = views * stored / wanted / factor
+    corner = views[:, :, :2].sum(2) * (1 / wanted - 1) + views[:, :, 2]  # the centre of the view's first pixel
+    maps[:, :, 2] = ((corner + 1) * stored / 2 - margin) / factor - 0.5
     return maps
+
+
+def _seen_pixels(maps: np.ndarray, side: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which pixels the views show, and which views reach beyond the image; the maps then count from the first pixel.
+
+    Args:
+        maps: float64 [N, 2, 3]; they are changed.
+        side: of the image, in pixels.
+        wanted: side of the view.
+
+    Returns:
+        tuple: int64 [N, 2], the first pixel that is seen, in x and y; the same after the last; bool [N].
+    """
+    middle = maps[:, :, :2].sum(2) * (wanted - 1) / 2 + maps[:, :, 2]
+    reach = np.abs(maps[:, :, :2]).sum(2) * (wanted - 1) / 2
+    low, high = np.floor(middle - reach).astype(int) - 1, np.ceil(middle + reach).astype(int) + 2
+    first = np.clip(low, 0, side - 1)
+    last = np.clip(high, first + 1, side)
+    maps[:, :, 2] -= first
+    return first, last, ((low < 0) | (high > side)).any(1)
 
 
 @cache

@@ -138,8 +138,8 @@ class Run:
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
         name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
-        path = datasets.home() / "stores" / name
-        store = ImageStore.build(catalog, path, size=self.scale.image_size, bad="quarantine")
+        path, framing = datasets.home() / "stores" / name, datasets.framing(self.dataset)
+        store = ImageStore.build(catalog, path, size=self.scale.image_size, framing=framing, bad="quarantine")
         if len(store.quarantine):  # among many thousand images one may be blank, which is no reason to stop
             first = store.quarantine.iloc[0]
             print(f"left out: {len(store.quarantine):,} of {len(catalog):,} galaxies, whose images cannot be used, "

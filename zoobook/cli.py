@@ -61,6 +61,16 @@ _Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float1
 _Nodes = Annotated[int, typer.Option(help="Machines, each started by SLURM or torchrun.")]
 _Seed = Annotated[int, typer.Option(help="Decides everything random.")]
 _Resume = Annotated[bool, typer.Option(help="Go on with an interrupted run, or start afresh.")]
+_Framing = Annotated[
+    float | None,
+    typer.Option(
+        help="Side of the images in half-light radii R50 of the galaxy, where it is not that of the data set, or of "
+        "DECaLS: 17."
+    ),
+]
+_Photometric = Annotated[
+    bool, typer.Option("--photometric", help="Vary what differs from telescope to telescope, to serve other surveys.")
+]
 _Architecture = Annotated[str | None, typer.Option(help="timm's name of the encoder, where the file does not say it.")]
 
 
@@ -86,6 +96,10 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Side of the images, in pixels; else the model's, or 224.")
     ] = None,
+    field_of_view: Annotated[
+        float | None, typer.Option(help="Side of what the model sees, in R50; else the model's, or 14.7, as Zoobot.")
+    ] = None,
+    photometric: _Photometric = False,
     epochs: _Epochs = 100,
     batch_size: _Batch = 128,
     accumulate: _Parts = 1,
@@ -96,6 +110,7 @@ def train(
     num_nodes: _Nodes = 1,
     seed: _Seed = 0,
     resume: _Resume = True,
+    framing: _Framing = None,
     skip_bad_images: _Skip = False,
     max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
@@ -103,12 +118,14 @@ def train(
     """Train a network to predict votes: from scratch, or going on from a trained one."""
     twin, trained = _twin(framework), _load(model, framework) if model else None
     questions = _tree(tree)
-    image_size = image_size or (trained.spec["image_size"] if trained else 224)
-    catalog, store = _split_galaxies(galaxies, image_size, skip_bad_images, max_blank, questions)
+    size = image_size or (trained.spec["image_size"] if trained else 224)
+    view = field_of_view or (trained.spec["field_of_view"] if trained else zoobook.augment.FIELD_OF_VIEW)
+    catalog, store = _split_galaxies(galaxies, (size, view), framing, skip_bad_images, max_blank, questions)
     result = twin.train(
-        store, catalog, questions, model=trained, architecture=architecture, channels=channels, epochs=epochs,
-        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
-        precision=precision, devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
+        store, catalog, questions, model=trained, architecture=architecture, channels=channels, image_size=size,
+        field_of_view=field_of_view, photometric=photometric, epochs=epochs, batch_size=batch_size,
+        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
+        devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
 
@@ -120,8 +137,11 @@ def finetune(
     out: _Out,
     label: Annotated[str, typer.Option(help="The column to learn, or tree:NAME for votes on a decision tree.")],
     unfreeze: Annotated[str, typer.Option(help="What learns: head (the new head alone), top or all.")] = "head",
+    photometric: _Photometric = False,
     epochs: _Epochs = 60,
-    batch_size: _Batch = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Galaxies at a time; by default 128 for votes, else 32.")
+    ] = None,
     accumulate: _Parts = 1,
     learning_rate: _Rate = 1e-3,
     patience: _Patience = 15,
@@ -130,6 +150,7 @@ def finetune(
     num_nodes: _Nodes = 1,
     seed: _Seed = 0,
     resume: _Resume = True,
+    framing: _Framing = None,
     skip_bad_images: _Skip = False,
     max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
@@ -138,10 +159,10 @@ def finetune(
     twin, trained = _twin(framework), _load(model, framework)
     task = _tree(label.removeprefix("tree:")) if label.startswith("tree:") else label
     catalog, store = _split_galaxies(
-        galaxies, trained.spec["image_size"], skip_bad_images, max_blank, None if isinstance(task, str) else task
+        galaxies, _seen_by(trained), framing, skip_bad_images, max_blank, None if isinstance(task, str) else task
     )
     result = twin.finetune(
-        trained, store, catalog, task, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
+        trained, store, catalog, task, unfreeze=unfreeze, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
         devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
@@ -157,13 +178,14 @@ def predict(
     devices: _Devices = "auto",
     batch_size: _Batch = 256,
     seed: _Seed = 0,
+    framing: _Framing = None,
     skip_bad_images: _Skip = False,
     max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Let a model answer for every galaxy."""
     trained = _load(model, framework)
-    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images, max_blank)
+    _, store = _galaxies(galaxies, _seen_by(trained), framing, skip_bad_images, max_blank)
     options = {"devices": _devices(devices), "batch_size": batch_size}
     table = _twin(framework).predict(trained, store, out=out, passes=passes, seed=seed, **options)
     typer.echo(f"the answers are in {table}")
@@ -176,13 +198,14 @@ def represent(
     out: _Out,
     devices: _Devices = "auto",
     batch_size: _Batch = 256,
+    framing: _Framing = None,
     skip_bad_images: _Skip = False,
     max_blank: _MaxBlank = 0.75,
     framework: _Framework = None,
 ) -> None:
     """Describe every galaxy by the features that a model's encoder finds in its image."""
     trained = _load(model, framework)
-    _, store = _galaxies(galaxies, trained.spec["image_size"], skip_bad_images, max_blank)
+    _, store = _galaxies(galaxies, _seen_by(trained), framing, skip_bad_images, max_blank)
     table = _twin(framework).represent(trained, store, out=out, devices=_devices(devices), batch_size=batch_size)
     typer.echo(f"the features are in {table}")
 
@@ -239,7 +262,8 @@ def weights_inspect(
             "tensors": {name: list(array.shape) for name, array in tensors.items()},
         }
     spec, head = about["spec"], about["spec"]["head"] or {"kind": "none: an encoder alone"}
-    rows = [[key.replace("_", " "), spec[key]] for key in ("architecture", "channels", "image_size", "dropout")]
+    plain = ("architecture", "channels", "image_size", "field_of_view", "dropout")
+    rows = [[key.replace("_", " "), spec[key]] for key in plain]
     rows += [["head", head["kind"]], ["label", head.get("label")], ["classes", head.get("classes")]]
     rows += [["hidden layers", head.get("hidden") or None], ["decision tree", (spec["tree"] or {}).get("name")]]
     rows += [[key.replace("_", " "), value] for key, value in (about["encoder"] | about["provenance"]).items()]
@@ -267,10 +291,21 @@ def _published(source: str) -> str | Path:
     return zoobook.weights.fetch(source) if source in set(zoobook.weights.published()["name"]) else source
 
 
-def _galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: float, tree=None):
+def _seen_by(model) -> tuple[int, float]:
+    """The side of what a model sees, in pixels and in R50."""
+    return model.spec["image_size"], model.spec["field_of_view"]
+
+
+def _galaxies(
+    source: str, seen: tuple[int, float], framing: float | None, skip_bad_images: bool, max_blank: float, tree=None
+):
     """The catalogue, and its images as the model sees them; of an image store, which needs no catalogue, that alone."""
+    framing = framing if framing is None else zoobook.augment.check_radii("framing", framing)
     if source.endswith(".arrow"):
-        return None, zoobook.images.ImageStore.open(source)
+        store = zoobook.images.ImageStore.open(source)
+        if framing not in (None, store.framing):
+            raise ValueError(f"the images in {source} have a framing of {store.framing:g}: leave out --framing")
+        return None, store
     if source in zoobook.datasets.registry() and not Path(source).exists():
         catalog = zoobook.datasets.load(source)
     else:
@@ -278,16 +313,20 @@ def _galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: fl
     if "file_loc" not in catalog:
         raise ValueError(f"{source} has no column `file_loc` with the paths of the images")
     key = zoobook.runs.fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
-    path = zoobook.datasets.home() / "stores" / f"{key}-{image_size}.arrow"
+    framing = zoobook.datasets.framing(source) if framing is None else framing
+    size = zoobook.augment.stored_size(*seen, framing)
+    path = zoobook.datasets.home() / "stores" / f"{key}-{size}.arrow"
     bad = "quarantine" if skip_bad_images else "error"
-    store = zoobook.images.ImageStore.build(catalog, path, image_size, bad, max_blank)
+    store = zoobook.images.ImageStore.build(catalog, path, size, bad, framing, max_blank)
     return catalog[catalog["id_str"].isin(store.ids)], store
 
 
-def _split_galaxies(source: str, image_size: int, skip_bad_images: bool, max_blank: float, tree):
+def _split_galaxies(
+    source: str, seen: tuple[int, float], framing: float | None, skip_bad_images: bool, max_blank: float, tree
+):
     if source.endswith(".arrow"):
         raise ValueError(f"{source} is an image store, without labels to learn from; give the table of the galaxies")
-    catalog, store = _galaxies(source, image_size, skip_bad_images, max_blank, tree)
+    catalog, store = _galaxies(source, seen, framing, skip_bad_images, max_blank, tree)
     return (catalog if "subset" in catalog else zoobook.catalogs.split(catalog)), store
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+ZERO_POINT = 22.5  # magnitude of one nanomaggie
 NATIVE_ARCSEC = 0.262  # pixel of the survey's camera; brightness is in nanomaggies per such a pixel
 SKY_NOISE = np.array((0.002, 0.0033, 0.0058), np.float32)  # typical noise of a native pixel [nanomaggies], g, r, z
 # Divisors in nanomaggies per native pixel for z, r, g (shown as red, green, blue), and the stretched values drawn

@@ -16,6 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from zoobook.architectures import whole_spec
+from zoobook.augment import DECALS_FRAMING, FIELD_OF_VIEW
+
+UNSTATED = {"field_of_view": FIELD_OF_VIEW, "framing": DECALS_FRAMING, "photometric": False}  # in earlier versions
+
 
 @dataclass(frozen=True)
 class Result:
@@ -110,11 +115,13 @@ class RunFolder:
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
         if resume and self._record.exists():
-            earlier = json.loads(self._record.read_text())["settings"]
+            earlier = UNSTATED | json.loads(self._record.read_text())["settings"]
+            if "spec" in earlier:
+                earlier["spec"] = whole_spec(earlier["spec"])
             other = [
                 f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
                 for key in sorted(earlier.keys() | self.settings.keys())
-                if earlier.get(key) != self.settings.get(key)
+                if earlier.get(key) != (UNSTATED | self.settings).get(key)
             ]
             if other:
                 raise ValueError(
@@ -184,7 +191,7 @@ class ShardedTable:
         plan = json.loads(json.dumps({"rows": rows, "shard_rows": shard_rows, "made_of": made_of}))
         if self._manifest.exists():
             earlier = json.loads(self._manifest.read_text())["plan"]
-            if earlier != plan:
+            if earlier | {"made_of": UNSTATED | earlier["made_of"]} != plan | {"made_of": UNSTATED | plan["made_of"]}:
                 raise ValueError(
                     f"{self.folder} already holds a table made by another model, of other images or with other "
                     f"options ({earlier['made_of']}, now {plan['made_of']}). Choose another folder, or delete it."

@@ -24,13 +24,15 @@ HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense 
 DROPOUT = 0.5
 TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
 STAGE_DECAY = 0.7  # each stage further from the head learns this much more slowly
+BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, other labels with few
 
 
 def check_settings(settings: dict, devices: str | int) -> None:
     """Refuse settings that make no sense, before anything is written.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate`` and ``precision``.
+        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision`` and
+            ``photometric``.
         devices: ``"auto"``, ``"cpu"``, or how many.
 
     Raises:
@@ -43,6 +45,8 @@ def check_settings(settings: dict, devices: str | int) -> None:
             raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
     if not 0 < settings["learning_rate"] < math.inf:
         raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
+    if not isinstance(settings["photometric"], bool):
+        raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from zoobook.augment import DECALS_FRAMING
+
 _VERIFIED = {
     "bytes": "read and hashed",
     "code": "address and hash as in upstream code",
@@ -198,6 +200,15 @@ def known(name: str) -> dict:
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"there is no data set {name!r}. {hint}Known: {', '.join(entries)}.")
     return entries[name]
+
+
+def framing(name: str) -> float:
+    """The side of a data set's images in units of the galaxy's half-light radius R50, as ``ImageStore.build`` takes it.
+
+    Args:
+        name: of the data set; anything else, such as the path of one's own table, is taken to be framed as DECaLS.
+    """
+    return registry().get(name, {}).get("framing", DECALS_FRAMING)
 
 
 @cache

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,15 +26,27 @@ class Batches:
         seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
         parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
             many galaxies.
+        share: side of the view at evaluation as a share of the stored side, see :func:`zoobook.augment.share_seen`.
+        photometric: random views as if through other telescopes too.
 
     Yields:
-        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2, 3]; targets [B, ...] where there are any.
+        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3], see :func:`zoobook.augment.views`;
+            targets [B, ...] where there are any.
     """
 
     def __init__(
-        self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None, parts: int = 1
+        self,
+        pixels,
+        rows: np.ndarray,
+        batch_size: int,
+        targets=None,
+        seed: int | None = None,
+        parts: int = 1,
+        share: float = augment.CENTRE,
+        photometric: bool = False,
     ):
         self.pixels, self.rows, self.batch_size, self.targets, self.seed = pixels, rows, batch_size, targets, seed
+        self.share, self.photometric = share, photometric and seed is not None
         self._batches = -(-len(rows) // batch_size)
         self.parts = min(parts, len(rows) // self._batches)
         self.epoch = 0
@@ -60,9 +73,10 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         n = len(self.rows)
         if self.seed is None:
-            order, views = np.arange(n), augment.centre_views(n)
+            order, views = np.arange(n), augment.centre_views(n, self.share)
         else:
-            order, views = augment.order(n, self.seed, self.epoch), augment.views(n, self.seed, self.epoch)
+            order = augment.order(n, self.seed, self.epoch)
+            views = augment.views(n, self.seed, self.epoch, self.share, self.photometric)
         rank, processes = _rank()
 
         def read(batch: np.ndarray) -> tuple[torch.Tensor, ...]:
@@ -87,38 +101,89 @@ class Batches:
             yield ahead.result()
 
 
-def look(images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int) -> torch.Tensor:
-    """What the model sees of stored images, in one resampling (bilinear; beyond the edge the image is mirrored).
+def look(
+    images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int, share: float = augment.CENTRE
+) -> torch.Tensor:
+    """What the model sees of stored images, in one resampling (bilinear; beyond the edge there is sky).
 
     Args:
         images: uint8 [N, H, W, 3].
-        views: float32 [N, 2, 3], see :mod:`zoobook.augment`.
+        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`zoobook.augment.views`.
         channels: 1 for grey (the plain mean of the colours, as in Zoobot), 3 for colour.
         image_size: side of the result, in pixels.
+        share: side of the view at evaluation as a share of the stored side.
 
     Returns:
         Tensor: float32 [N, channels, image_size, image_size], from 0 to 1, channels-last in memory.
     """
     if images.device.type == "cpu":
-        return torch.from_numpy(augment.look(images.numpy(), views.numpy(), channels, image_size)).permute(0, 3, 1, 2)
-    return _resample(images, views, channels, image_size)
+        seen = augment.look(images.numpy(), views.numpy(), channels, image_size, share)
+        return torch.from_numpy(seen).permute(0, 3, 1, 2)
+    return _resample(images, views, channels, image_size, share)
 
 
-def _resample(images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int) -> torch.Tensor:
+def _resample(
+    images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int, share: float
+) -> torch.Tensor:
     """The same as :func:`zoobook.augment.look`, all images at once, as a GPU likes it."""
-    factor = augment.shrinking(images.shape[1], image_size)
-    margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
-    seen = images[:, margin:, margin:].permute(0, 3, 1, 2).float()
+    stored = images.shape[1]
+    factor, side, margin = augment.shrinking(stored, image_size, share)
+    kept = side * factor
+    sky = torch.cat([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], 1).sort(1).values
+    sky = sky[:, augment.sky_rank(sky.shape[1]), :, None, None].float()
+    seen = images[:, margin : margin + kept, margin : margin + kept].permute(0, 3, 1, 2).float()
     if channels == 1:
-        seen = seen.mean(1, keepdim=True)
+        seen, sky = seen.mean(1, keepdim=True), sky.mean(1, keepdim=True)
     if factor > 1:
         seen = F.avg_pool2d(seen, factor)
-    grid = F.affine_grid(views, (len(images), channels, image_size, image_size), align_corners=False)
-    seen = F.grid_sample(seen, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return seen.div_(255).contiguous(memory_format=torch.channels_last)
+    maps = views[:, :2] * (stored / kept)
+    maps[:, :, 2] += (stored - 2 * margin - kept) / kept  # the blocks may not lie in the middle
+    grid = F.affine_grid(maps, (len(images), channels, image_size, image_size), align_corners=False)
+    seen = F.grid_sample(seen - sky, grid, mode="bilinear", padding_mode="zeros", align_corners=False).add_(sky)
+    seen = seen.div_(255)
+    if views.shape[1] > 2:
+        seen = _through_other_telescopes(seen, views[:, 2:])
+    return seen.contiguous(memory_format=torch.channels_last)
 
 
-def preview(image: np.ndarray, n_views: int = 8, seed: int = 0, channels: int = 3) -> np.ndarray:
+def _through_other_telescopes(seen: torch.Tensor, how: torch.Tensor) -> torch.Tensor:
+    """Views [N, C, S, S] with other seeing, sky, stretch, brightness and noise, see :func:`zoobook.augment.views`."""
+    n, channels, size = seen.shape[:3]
+    sigma, taken, gamma, brightness, deviation, start = how[:, :2].reshape(n, 6, 1, 1, 1).unbind(1)
+    # A blur whose edges mirror the view, as the product with a matrix for each axis
+    place = torch.arange(size, device=seen.device)
+    here, there = place[:, None], place
+    steps = torch.stack([here - there, here + there + 1, 2 * size - 1 - here - there])
+    kernel = torch.exp(-0.5 * (steps / (sigma * size / 64).clamp(min=0.05)) ** 2)
+    kernel = kernel.sum(1, keepdim=True)
+    kernel = kernel / kernel.sum(-1, keepdim=True)
+    with torch.autocast(seen.device.type, enabled=False):
+        seen = kernel @ seen @ kernel.mT
+    some = seen.flatten(2)[:, :, :: augment.sky_step(size)].reshape(n, -1).sort(1).values
+    sky = some[:, augment.sky_rank(some.shape[1], augment.SKY)].reshape(n, 1, 1, 1)
+    seen = (seen - taken * sky).clamp(min=0) ** gamma * brightness
+    if channels == 3:
+        seen = seen * how[:, 2, :, None, None]
+    values = channels * size * size
+    pool = _noise_pool(values, seen.device)
+    begin = (start.reshape(n) * (len(pool) - values)).long()
+    noise = pool.unfold(0, values, 1)[begin].reshape(n, size, size, channels).permute(0, 3, 1, 2)
+    return (seen + deviation * noise).clamp(0, 1)
+
+
+@cache
+def _noise_pool(size: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(augment.noise_pool(size)).to(device)
+
+
+def preview(
+    image: np.ndarray,
+    n_views: int = 8,
+    seed: int = 0,
+    channels: int = 3,
+    share: float = augment.CENTRE,
+    photometric: bool = False,
+) -> np.ndarray:
     """Random views of one galaxy, as training sees them, to look at.
 
     Args:
@@ -126,13 +191,15 @@ def preview(image: np.ndarray, n_views: int = 8, seed: int = 0, channels: int = 
         n_views: how many views.
         seed: other seeds give other views.
         channels: 1 for grey, 3 for colour.
+        share: side of the view at evaluation as a share of the image's side.
+        photometric: as if through other telescopes too.
 
     Returns:
         ndarray: uint8 [n_views, H, W, 3].
     """
     images = torch.from_numpy(np.repeat(image[None], n_views, axis=0))
-    views = torch.from_numpy(augment.views(n_views, seed, epoch=0))
-    seen = look(images, views, channels, image.shape[0]).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+    views = torch.from_numpy(augment.views(n_views, seed, 0, share, photometric))
+    seen = look(images, views, channels, image.shape[0], share).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
     return (255 * seen).round().byte().numpy()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from zoobook import labels
+from zoobook import augment, labels
 from zoobook.inference import by_shards, feature_table, shard_seed
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.models import GalaxyModel, to_arrays
@@ -33,7 +33,8 @@ def predict(
 
     Args:
         model: a trained model with a head; it is left as it is.
-        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size. Its framing and the model's
+            field of view decide which part of them is seen.
         out: folder for the table, as parquet files that a rerun completes after an interruption; ``None``: the table
             is returned.
         passes: 1: one answer, without dropout. More: that many answers with dropout on, which tell how sure the model
@@ -81,7 +82,8 @@ def represent(
 
     Args:
         model: a trained model, with or without a head; it is left as it is.
-        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size. Its framing and the model's
+            field of view decide which part of them is seen.
         out: as for :func:`predict`.
         devices: as for :func:`predict`.
         batch_size: as for :func:`predict`.
@@ -106,25 +108,26 @@ def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size
     for replica in replicas:
         replica.eval().requires_grad_(False)
     if out is not None:
-        made_of |= {"model": fingerprint(*to_arrays(model).values())}
+        about = {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
+        made_of |= {"model": fingerprint(*to_arrays(model).values()), **about}
 
     def features(replica: GalaxyModel, rows: np.ndarray) -> Iterator[np.ndarray]:
-        return _features(replica, store.pixels, rows, batch_size)
+        return _features(replica, store, rows, batch_size)
 
     return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
 
 
 @torch.inference_mode()
-def _features(model: GalaxyModel, pixels, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def _features(model: GalaxyModel, store, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Features of some rows, batch by batch; out of memory, with batches half as large."""
-    device = next(model.parameters()).device
+    device, share = next(model.parameters()).device, augment.share_seen(model.spec, store)
+    seen_by_model = model.spec["channels"], model.spec["image_size"], share
     done = 0
     while done < len(rows):
         try:
-            for images, views in Batches(pixels, rows[done:], batch_size):
+            for images, views in Batches(store.pixels, rows[done:], batch_size, share=share):
                 images, views = images.to(device, non_blocking=True), views.to(device, non_blocking=True)
-                features = model.features(look(images, views, model.spec["channels"], model.spec["image_size"]))
-                features = features.cpu().numpy()
+                features = model.features(look(images, views, *seen_by_model)).cpu().numpy()
                 done += len(features)
                 yield features
         except torch.OutOfMemoryError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
+from zoobook.colour import NATIVE_ARCSEC, ZERO_POINT
 from zoobook.simulation.profiles import Grid
 
 
@@ -24,12 +25,14 @@ def add_bright_stars(bands: np.ndarray, galaxy: Mapping, grid: Grid, rng: np.ran
     if galaxy["true_artifact"] == "star":
         turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2)
         stars.append((away * np.cos(turn), away * np.sin(turn), 12.5 - 4.0 * galaxy["true_artifact_severity"]))
-    axis = (np.arange(grid.size, dtype=np.float32) - (grid.size - 1) / 2) * np.float32(grid.step)
+    times = int(np.ceil(grid.step / 0.4))  # a star is far from constant over a large pixel
+    size = grid.size * times
+    axis = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * np.float32(grid.step / times)
     for x, y, magnitude in stars:
         dx = axis[None, :] - np.float32(x * galaxy["true_frame_arcsec"])
         dy = axis[:, None] - np.float32(y * galaxy["true_frame_arcsec"])
         r2 = dx**2 + dy**2
-        flux = 10 ** (-0.4 * (magnitude - 22.5)) * 0.262**2
+        flux = 10 ** (-0.4 * (magnitude - ZERO_POINT)) * NATIVE_ARCSEC**2
         tint = rng.normal(0.7, 0.3)
         seeing = galaxy["true_seeing_arcsec"]
         turn, spiky = rng.uniform(0, np.pi), magnitude < 15.0
@@ -42,11 +45,12 @@ def add_bright_stars(bands: np.ndarray, galaxy: Mapping, grid: Grid, rng: np.ran
                 for spoke in (turn, turn + np.pi / 2):
                     along = dx * np.cos(spoke) + dy * np.sin(spoke)
                     across = dy * np.cos(spoke) - dx * np.sin(spoke)
-                    width = max(0.35, 0.5 * grid.step)
+                    width = max(0.35, 0.5 * grid.step / times)
                     star += 0.012 * np.exp(-0.5 * (across / width) ** 2 - np.abs(along) / 7.0)
             # The camera saturates at a level of its own in each band: stars get coloured rims.
             limit = (9.0, 14.0, 22.0)[band] * (1.0 + 0.3 * np.sin(x * 50 + band))
-            bands[band] += np.minimum((star * amount).astype(np.float32), np.float32(limit))
+            star = np.minimum((star * amount).astype(np.float32), np.float32(limit))
+            bands[band] += star.reshape(grid.size, times, grid.size, times).mean(axis=(1, 3))
 
 
 def add_artefact(bands: np.ndarray, galaxy: Mapping, rng: np.random.Generator) -> np.ndarray:

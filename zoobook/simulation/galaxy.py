@@ -6,11 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import i0e
 
-from zoobook.simulation.profiles import Grid, edge_on_disk, sersic
+from zoobook.colour import ZERO_POINT
+from zoobook.simulation.profiles import Grid, edge_on_disk, sersic, texture
 
-ZERO_POINT = 22.5  # magnitude of one nanomaggie
 FINE_ENOUGH = 0.8  # arcsec; disks are computed with pixels no larger, then averaged
 TWO_PI = 2.0 * np.pi
+TILE = 48.0  # pixels of the random texture to a scale length
+BAR_EDGE = 2.2  # how far a bar's light has fallen, in e-foldings, where the bar ends
 EXTINCTION = np.array((1.0, 0.72, 0.42), np.float32)  # in g, r, z, over that in g
 
 
@@ -28,8 +30,8 @@ def galaxy_light(galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> tuple
         rng: random numbers of the scene.
 
     Returns:
-        tuple: [3, side, side] float32, g, r, z in nanomaggies per arcsec2; and point sources (star-forming knots), a
-        list of x, y [arcsec] and fluxes [nanomaggies, 3].
+        tuple: [3, side, side] float32, g, r, z in nanomaggies per arcsec2; and point sources (the nucleus and
+        star-forming knots), a list of x, y [arcsec] and fluxes [nanomaggies, 3].
     """
     t = {key.removeprefix("true_"): value for key, value in galaxy.items()}
     magnitude, g_r, r_z, r50, bulge = t["mag_r"], t["g_r"], t["r_z"], t["r50_arcsec"], t["bulge_fraction"]
@@ -37,17 +39,16 @@ def galaxy_light(galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> tuple
     if t["type"] == "elliptical":
         old = young = fluxes(magnitude, g_r, r_z)
         light = sersic(grid, 1.0, r50, t["bulge_sersic"], t["bulge_q"], t["pa_deg"], boxiness=t["bulge_boxiness"])
-        if t["tail_strength"] > 0:  # stars thrown out of an elliptical spread into fans
-            x, y = np.broadcast_arrays(0.8 * grid.x, grid.y)
-            light += _tails(t, x, y, 0.45 * r50, rng) * np.float32(0.25 / (TWO_PI * (0.9 * r50) ** 2))
+        if t["tail_strength"] > 0:
+            light *= 1 + _shells(t, grid, rng)
         bands = light * old[:, None, None]
     else:
         # Old stars are redder than the galaxy as a whole, arms bluer.
-        old = fluxes(magnitude, min(g_r + 0.1, 0.92), r_z + 0.05)
-        young = fluxes(magnitude, g_r - 0.03, r_z - 0.03)
-        blue = fluxes(magnitude, g_r - 0.28, r_z - 0.28)
+        old = fluxes(magnitude, min(max(g_r + 0.13, 0.62), 0.94), r_z + 0.1)
+        young = fluxes(magnitude, g_r - 0.04, r_z - 0.04)
+        blue = fluxes(magnitude, g_r - 0.32, r_z - 0.32)
         times = int(np.ceil(grid.step / FINE_ENOUGH))
-        *maps, knots = _disk(t, grid.finer(times) if times > 1 else grid, rng)
+        *maps, points = _disk(t, grid.finer(times) if times > 1 else grid, rng)
         old_light, disk, arms, dust = (_shrink(light, times) for light in maps)
         if bulge > 0.003:
             old_light = old_light + sersic(grid, bulge, t["bulge_r50_arcsec"], t["bulge_sersic"], t["bulge_q"],
@@ -55,12 +56,14 @@ def galaxy_light(galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> tuple
         bands = disk * young[:, None, None] + arms * blue[:, None, None] + old_light * old[:, None, None]
         if dust is not None:
             bands *= np.exp(-dust * EXTINCTION[:, None, None])
-        points = [(x, y, blue * np.float32(share)) for x, y, share in knots]
+        points = [(x, y, blue * np.float32(share)) for x, y, share in points]
+    if t["nucleus_fraction"] > 0:
+        points.append((0.0, 0.0, old * np.float32(t["nucleus_fraction"])))
 
     for name, tone in (("companion", (old + young) / 2), ("overlap", old)):
         ratio, distance, where = t[f"{name}_ratio"], t[f"{name}_arcsec"], np.deg2rad(t[f"{name}_pa_deg"])
         if ratio > 0:
-            size, index = r50 * ratio**0.45 * rng.uniform(0.55, 0.95), rng.uniform(0.9, 3.5)
+            size, index = r50 * ratio**0.45 * rng.uniform(0.5, 0.9), rng.uniform(0.9, 3.5)
             bands += tone[:, None, None] * sersic(
                 grid, ratio, size, index, rng.uniform(0.35, 0.95), rng.uniform(0, 180),
                 distance * np.cos(where), distance * np.sin(where))
@@ -79,129 +82,199 @@ def _disk(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
     """All but the bulge of a disk galaxy of unit flux: old, young and blue light, dust or None, knots."""
     scale, light = t["disk_scale_arcsec"], 1.0 - t["bulge_fraction"] - t["bar_fraction"] - t["knot_fraction"]
     major, minor = _disk_plane(t, grid, rng)
-    nothing = np.float32(0)
     if t["type"] == "edge-on":
-        tilt = np.cos(np.deg2rad(t["inclination_deg"]))
-        height = scale * np.hypot(t["disk_thickness"], 0.8 * tilt)
-        dust = None
-        if t["dust"] > 0:
-            lane = (minor - np.float32(0.6 * tilt * scale)) / np.float32(0.38 * height + 0.03 * scale)
-            dust = np.float32(t["dust"]) * np.exp(-0.5 * lane**2 - (major / np.float32(2.6 * scale)) ** 2)
-        return nothing, edge_on_disk(major, minor, light, scale, height).astype(np.float32), nothing, dust, []
+        return _edge_on(t, major, minor, light, rng)
 
     cos_i = np.cos(np.deg2rad(t["inclination_deg"]))
     q = np.float32(np.hypot(cos_i, 0.6 * t["disk_thickness"] * np.sqrt(1 - cos_i**2)))
-    minor = minor / q
+    near_side, minor = minor / np.float32(0.5 * scale), minor / q
     radius, angle = np.hypot(major, minor) + np.float32(1e-3), np.arctan2(minor, major)
+    # Stars on one side lie farther out than on the other, in the outskirts more.
+    lopsided = np.float32(1.5 * t["asymmetry"]) * np.cos(angle - np.float32(rng.uniform(0, TWO_PI)))
+    radius = radius * (1 - lopsided * np.minimum(radius / np.float32(2 * scale), 1))
     fall = radius / np.float32(scale)
     log_radius = np.log(fall)
     if t["disk_break_arcsec"]:
-        fall = fall + np.float32(1.5 / scale) * np.maximum(radius - np.float32(t["disk_break_arcsec"]), 0)
+        fall = fall + np.float32(t["disk_bend"] / scale) * np.maximum(radius - np.float32(t["disk_break_arcsec"]), 0)
     peak = np.float32(light / (TWO_PI * scale**2)) / q
     disk = peak * np.exp(-fall)
     blue = np.zeros_like(disk)
+    field = _sheared(t, radius, angle, log_radius)
 
-    first, starts = rng.uniform(0, TWO_PI), max(t["bar_length_arcsec"] * 0.85, 0.45 * scale)
+    starts = max(t["bar_length_arcsec"] * 0.95, 0.45 * scale)
+    first = rng.uniform(0, TWO_PI)
+    if t["bar_fraction"] > 0:  # arms begin at the ends of the bar
+        first = np.deg2rad(t["bar_angle_deg"]) + rng.normal(0, 0.12)
+        disk = _beside_bar(t, disk, radius, angle)
+    dust = np.zeros_like(disk)
+    if t["lens_contrast"] > 0:
+        edge = (radius / np.float32(t["lens_radius_arcsec"]) - 1) / np.float32(0.07)
+        disk = disk * (1 + np.float32(t["lens_contrast"]) / (1 + np.exp(np.clip(edge, -30, 30))))
     if t["flocculence"] > 0.05:
-        disk, blue = _patches(t, disk, blue, log_radius, angle, rng)
+        disk, blue = _patches(t, disk, blue, field(rng))
     if t["arm_count"]:
-        disk, blue = _arms(t, disk, blue, radius, log_radius, angle, first, starts, rng)
+        disk, blue, dust = _arms(t, disk, blue, radius, log_radius, angle, first, starts, field, rng)
     if t["ring_kind"] != "none":
-        disk, blue = _ring(t, disk, blue, radius, angle, rng)
+        disk, blue = _ring(t, disk, blue, radius, angle, field, rng)
     if t["tail_strength"] > 0:
         disk = disk + _tails(t, major, minor, scale, rng) * peak
-    bar = _bar(t, grid, major, minor) if t["bar_fraction"] > 0 else nothing
-    return bar, disk, blue, None, _knots(t, first, starts, rng)
+    bar = _bar(t, grid, major, minor) if t["bar_fraction"] > 0 else np.float32(0)
+    if t["disk_dust"] > 0:
+        # Lanes along the arms, filaments between them, and a screen in front of the side that is nearer to us.
+        screen = np.float32(0.35 * (1 - cos_i) / max(cos_i, 0.3)) * (1 + np.tanh(near_side))
+        dust = (dust + 0.35 * np.maximum(field(rng), 0) + screen) * np.exp(-radius / np.float32(1.8 * scale))
+        dust *= np.float32(t["disk_dust"])
+    return bar, disk, blue, dust if t["disk_dust"] > 0 else None, _knots(t, first, starts, rng)
+
+
+def _edge_on(t: dict, major, minor, light: float, rng: np.random.Generator) -> tuple:
+    """The parts that :func:`_disk` returns, of a disk seen from the side."""
+    scale, tilt = t["disk_scale_arcsec"], np.cos(np.deg2rad(t["inclination_deg"]))
+    height = scale * np.hypot(t["disk_thickness"], 0.8 * tilt)
+    per_scale = np.float32(TILE / scale)
+    clumps = texture(major * per_scale, 2 * minor * per_scale, rng)
+    disk = edge_on_disk(major, minor, light, scale, height).astype(np.float32)
+    if t["disk_break_arcsec"]:
+        disk *= np.exp(-np.float32(t["disk_bend"] / scale) * np.maximum(abs(major) - t["disk_break_arcsec"], 0))
+    dust = None
+    if t["dust"] > 0:
+        lane = (minor - np.float32(0.6 * tilt * scale)) / np.float32(0.38 * height + 0.03 * scale)
+        dust = np.float32(t["dust"]) * np.exp(-0.5 * lane**2 - (major / np.float32(2.6 * scale)) ** 2)
+        dust *= np.exp(np.float32(0.35) * clumps)
+    blue = disk * np.maximum(np.float32(t["flocculence"]) * clumps, 0)
+    return np.float32(0), disk - np.float32(0.7) * blue, blue, dust, []
+
+
+def _sheared(t: dict, radius, angle, log_radius):
+    """A function that draws a random field over the disk, wound up as differential rotation winds patches."""
+    shear = {"spiral": 0.7 / np.tan(np.deg2rad(max(t["arm_pitch_deg"], 14.0))), "irregular": 0.3}.get(t["type"], 1.0)
+    turned = angle - np.float32(shear * t["winding"]) * log_radius
+    reach = radius * np.float32(TILE / t["disk_scale_arcsec"])
+    x, y = reach * np.cos(turned), reach * np.sin(turned)
+    return lambda rng: texture(x, y, rng)
 
 
 def _disk_plane(t: dict, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along the disk's major and minor axes, slowly warped: galaxies are lopsided, disturbed ones bent."""
+    """Coordinates along the disk's major and minor axes, slowly warped: disturbed galaxies are bent."""
     bend = np.float32(t["asymmetry"] * t["r50_arcsec"])
-    phases, waves = rng.uniform(0, TWO_PI, 2).astype(np.float32), rng.uniform(0.8, 1.7, 2) / t["r50_arcsec"]
+    phases, waves = rng.uniform(0, TWO_PI, 2).astype(np.float32), rng.uniform(0.6, 1.3, 2) / t["r50_arcsec"]
     x = grid.x + bend * (np.sin(np.float32(waves[0]) * grid.y + phases[0]) - np.sin(phases[0]))
     y = grid.y + bend * (np.sin(np.float32(waves[1]) * grid.x + phases[1]) - np.sin(phases[1]))
     cos, sin = (np.float32(f(np.deg2rad(t["pa_deg"]))) for f in (np.cos, np.sin))
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _patches(t: dict, disk, blue, log_radius, angle, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Make the disk patchy: random waves in log radius and angle, sheared as the arms are."""
-    shear = 1.0 / np.tan(np.deg2rad(max(t["arm_pitch_deg"], 16.0))) if t["type"] == "spiral" else 0.6
-    waves = np.zeros_like(disk)
-    for _ in range(7):
-        m = int(rng.integers(1, 8))
-        k = m * shear * t["winding"] + rng.normal(0.0, 4.0)
-        waves += np.cos(np.float32(m) * angle - np.float32(k) * log_radius + np.float32(rng.uniform(0, TWO_PI)))
+def _patches(t: dict, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
+    """Make the disk patchy, and the brighter patches blue."""
     sigma = t["flocculence"]
-    factor = np.exp(waves * np.float32(sigma / np.sqrt(3.5)) - np.float32(sigma**2 / 2))
+    factor = np.exp(np.float32(sigma) * field - np.float32(sigma**2 / 2))
     extra = disk * np.maximum(factor - 1, 0)
-    return disk * np.minimum(factor, 1) + np.float32(0.4) * extra, blue + np.float32(0.6) * extra
+    return disk * np.minimum(factor, 1) + np.float32(0.5) * extra, blue + np.float32(0.5) * extra
 
 
-def _arms(t: dict, disk, blue, radius, log_radius, angle, first, starts, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Wind logarithmic arms of von Mises profile into the disk, with dust along their inner edges."""
+def _arms(t: dict, disk, blue, radius, log_radius, angle, first, starts, field, rng) -> tuple:
+    """Wind nearly logarithmic arms into the disk; with the light comes the dust along their inner edges."""
     m, kappa, contrast = t["arm_count"], t["arm_sharpness"], np.float32(t["arm_contrast"])
     k = np.float32(t["winding"] / np.tan(np.deg2rad(t["arm_pitch_deg"])))
-    wobble = np.float32(0.25) * np.sin(np.float32(2.3) * log_radius + np.float32(rng.uniform(0, TWO_PI)))
     turned = log_radius - np.float32(np.log(starts / t["disk_scale_arcsec"]))
-    psi = np.float32(m) * (angle - k * turned - np.float32(first)) + wobble
+    curved = turned * (1 + np.float32(rng.uniform(-0.15, 0.15)) * turned)
+    ragged = np.float32(t["arm_irregularity"])
+    psi = np.float32(m) * (angle - k * curved - np.float32(first)) + ragged * field(rng)
+    # One arm is often longer or brighter than the other, and every arm is patchy.
+    unequal = 1 + np.float32(0.5) * ragged * np.cos(angle - k * curved - np.float32(rng.uniform(0, TWO_PI)))
+    patchy = np.exp(np.float32(0.7) * ragged * field(rng) - np.float32(0.25) * ragged**2) * unequal
     envelope = 1 / (1 + np.exp((np.float32(starts) - radius) / np.float32(0.12 * starts)))
-    envelope *= np.exp(-((radius / np.float32(4.2 * t["disk_scale_arcsec"])) ** 4))
-    crest = np.exp(np.float32(kappa) * (np.cos(psi) - 1))
+    envelope *= np.exp(-((radius / np.float32(t["arm_reach"] * t["disk_scale_arcsec"])) ** 4))
+    crest = np.exp(np.float32(kappa) * (np.cos(psi) - 1)) * patchy
     # Arms rise above the disk and the light between them sinks, so that the mean over azimuth stays.
     scale = 1 + contrast * np.float32(i0e(kappa))
-    young = disk * envelope * (np.float32(0.35) * contrast / scale) * crest
+    young = disk * envelope * (np.float32(0.4) * contrast / scale) * crest
     smooth = disk * (1 + envelope * ((1 + contrast * crest) / scale - 1)) - young
     lane = np.exp(np.float32(3.0 * kappa) * (np.cos(psi + np.float32(0.9 * t["winding"])) - 1)) * envelope
-    return smooth * (1 - np.float32(0.16 * min(contrast, 1.5)) * lane), blue + young
+    return smooth, blue + young, lane * patchy
 
 
-def _ring(t: dict, disk, blue, radius, angle, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Add a ring to the disk, and the dark gap inside it."""
+def _ring(t: dict, disk, blue, radius, angle, field, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Add a ring to the disk, and the dark gap inside it; a pseudo-ring opens like tightly wound arms."""
     centre, width = np.float32(t["ring_radius_arcsec"]), np.float32(t["ring_width_arcsec"])
-    uneven = 1 + np.float32(rng.uniform(0, 0.35)) * np.cos(2 * angle - np.float32(rng.uniform(0, TWO_PI)))
+    turned = angle - np.float32(np.deg2rad(t["bar_angle_deg"]) if t["bar_fraction"] > 0 else rng.uniform(0, TWO_PI))
+    # Inner rings are drawn out along the bar; the two halves of a pseudo-ring do not meet.
+    stretch = np.float32(t["ring_ellipticity"] * (1 if t["ring_kind"] == "inner" else -1)) * np.cos(2 * turned)
+    opening = np.mod(turned * np.float32(t["winding"] / np.pi), 1) - np.float32(0.5)
+    radius = radius / (1 + stretch + np.float32(t["ring_opening"]) * opening)
+    patchy = np.float32(t["ring_patchiness"])
+    uneven = np.exp(patchy * field(rng) - patchy**2 / 2) * (
+        1 + np.float32(0.6) * patchy * np.cos(angle - np.float32(rng.uniform(0, TWO_PI))))
     bump = np.float32(t["ring_contrast"]) * disk * np.exp(-0.5 * ((radius - centre) / width) ** 2) * uneven
-    gap = np.exp(-0.5 * ((radius / centre - np.float32(0.64)) / np.float32(0.19)) ** 2)
-    return disk * (1 - np.float32(t["ring_gap"]) * gap) + np.float32(0.7) * bump, blue + np.float32(0.3) * bump
+    gap = np.exp(-0.5 * ((radius / centre - np.float32(0.68)) / np.float32(0.16)) ** 2)
+    share = np.float32(0.15 if t["type"] == "lenticular" else 0.5)
+    return disk * (1 - np.float32(t["ring_gap"]) * gap) + (1 - share) * bump, blue + share * bump
+
+
+def _beside_bar(t: dict, disk, radius, angle):
+    """Darken the disk on both sides of a bar, which has swept it up."""
+    across = np.sin(angle - np.float32(np.deg2rad(t["bar_angle_deg"]))) ** 2
+    inside = np.exp(-((radius / np.float32(0.95 * t["bar_length_arcsec"])) ** 6))
+    return disk * (1 - np.float32(t["bar_gap"]) * across * inside)
 
 
 def _bar(t: dict, grid: Grid, major, minor) -> np.ndarray:
-    """A bar: light that falls off faster than a Gaussian along its length."""
-    turn, length = np.deg2rad(t["bar_angle_deg"]), t["bar_length_arcsec"]
+    """A bar: boxy, flat along most of its length, in some galaxies with a blob at either end."""
+    turn, length, box = np.deg2rad(t["bar_angle_deg"]), t["bar_length_arcsec"], np.float32(t["bar_boxiness"])
     cos, sin = np.cos(turn), np.sin(turn)
-    along = major * np.float32(cos / length) + minor * np.float32(sin / length)
-    across = (minor * np.float32(cos / length) - major * np.float32(sin / length)) / np.float32(t["bar_q"])
-    shape = np.exp(np.float32(-2.2) * (np.abs(along) ** np.float32(2.6) + across**2))
+    along = np.abs(major * np.float32(cos / length) + minor * np.float32(sin / length))
+    across = np.abs(minor * np.float32(cos / length) - major * np.float32(sin / length)) / np.float32(t["bar_q"])
+    reach = np.minimum(along**box + across**box, np.float32(1e4))
+    shape = np.exp(np.float32(-BAR_EDGE) * reach ** np.float32(t["bar_flatness"] / box))
+    if t["bar_ansae"] > 0:
+        shape += np.float32(t["bar_ansae"]) * np.exp(-((along - np.float32(0.88)) / np.float32(0.16)) ** 2 - across**2)
     return shape * np.float32(t["bar_fraction"] / max(float(shape.sum()) * grid.step**2, 1e-6))
 
 
 def _tails(t: dict, major, minor, scale: float, rng: np.random.Generator) -> np.ndarray:
     """Two open tidal arms beyond the disk, over the disk's central brightness."""
     radius = np.hypot(major, minor) + np.float32(1e-3)
-    open_angle = np.deg2rad(rng.uniform(30, 55))
+    open_angle, kappa = np.deg2rad(rng.uniform(28, 60)), np.float32(rng.uniform(6, 16))
     psi = np.arctan2(minor, major) - np.float32(rng.uniform(0, TWO_PI))
     psi -= np.log(radius / np.float32(scale)) * np.float32(t["winding"] / np.tan(open_angle))
-    wave = 5 * np.cos(psi)
-    arm = np.exp(wave - 5) + np.float32(rng.uniform(0.1, 0.9)) * np.exp(-wave - 5)
+    wave = kappa * np.cos(psi)
+    arm = np.exp(wave - kappa) + np.float32(rng.uniform(0.0, 0.8)) * np.exp(-wave - kappa)
     inside = 1 / (1 + np.exp((np.float32(1.6 * scale) - radius) / np.float32(0.25 * scale)))
-    return np.float32(0.13 * t["tail_strength"]) * arm * inside * np.exp(-radius / np.float32(2.6 * scale))
+    return np.float32(0.1 * t["tail_strength"]) * arm * inside * np.exp(-radius / np.float32(rng.uniform(2, 3) * scale))
+
+
+def _shells(t: dict, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Sharp-edged arcs around an elliptical galaxy that swallowed another one, over its local light."""
+    turn = np.deg2rad(t["pa_deg"]) + rng.normal(0, 0.3)
+    radius = np.hypot(grid.x, grid.y) / np.float32(t["r50_arcsec"]) + np.float32(1e-3)
+    angle = np.arctan2(grid.y, grid.x) - np.float32(turn)
+    side = np.cos(angle)
+    # Shells on one side lie between those on the other.
+    phase = np.log(radius) * np.float32(rng.uniform(1.6, 3.0)) + np.where(side > 0, 0.0, 0.5).astype(np.float32)
+    wedge = np.exp(np.float32(rng.uniform(3, 8)) * (np.abs(side) - 1))
+    outside = 1 / (1 + np.exp((np.float32(0.9) - radius) / np.float32(0.15)))
+    return np.float32(0.45 * t["tail_strength"]) * np.mod(phase, 1) ** 3 * wedge * outside
 
 
 def _knots(t: dict, first: float, starts: float, rng: np.random.Generator) -> list:
-    """Star-forming knots, strewn along the arms: (x, y [arcsec], share of the light)."""
+    """Star-forming knots, strewn along the arms or in heaps: (x, y [arcsec], share of the light)."""
     count, scale = int(t["knots"]), t["disk_scale_arcsec"]
     if not count:
         return []
-    radius = np.clip(rng.gamma(3.0, 0.62 * scale, count), 0.3 * scale, 4.5 * scale)
+    radius = np.clip(rng.gamma(2.5, 0.6 * scale, count), 0.2 * scale, 3.0 * scale)
     angle = rng.uniform(0, TWO_PI, count)
     if t["arm_count"]:
         radius = np.maximum(radius, starts)
         k = t["winding"] / np.tan(np.deg2rad(t["arm_pitch_deg"]))
         arm = rng.integers(0, t["arm_count"], count) * TWO_PI / t["arm_count"]
-        angle = first + k * np.log(radius / starts) + arm + rng.normal(0, 0.25, count)
-    share = rng.pareto(1.7, count) + 0.3
+        angle = first + k * np.log(radius / starts) + arm + rng.normal(0, 0.2 + 0.3 * t["arm_irregularity"], count)
+    major, minor = radius * np.cos(angle), radius * np.sin(angle)
+    if t["type"] == "irregular":
+        heap = rng.integers(0, min(4, count), count)
+        major, minor = (0.8 * axis[heap] + rng.normal(0, 0.3 * scale, count) for axis in (major, minor))
+    share = np.minimum(rng.pareto(1.7, count), 8) + 0.3
     share *= t["knot_fraction"] / share.sum()
-    q, pa = np.cos(np.deg2rad(t["inclination_deg"])), np.deg2rad(t["pa_deg"])
-    major, minor = radius * np.cos(angle), radius * np.sin(angle) * q
+    minor = minor * np.cos(np.deg2rad(t["inclination_deg"]))
+    pa = np.deg2rad(t["pa_deg"])
     x, y = major * np.cos(pa) - minor * np.sin(pa), major * np.sin(pa) + minor * np.cos(pa)
     return list(zip(x, y, share, strict=True))

@@ -111,24 +111,59 @@ def edge_on_disk(major, minor, flux, scale, height) -> np.ndarray:
     return (flux / (2.0 * np.pi * scale * height)) * (along * k1(along)) * above
 
 
-def psf_transform(side: int, step: float, fwhm) -> np.ndarray:
+@lru_cache(maxsize=1)
+def _tile() -> np.ndarray:
+    """A periodic Gaussian random field of unit variance, [512, 512] float32, the same for all galaxies."""
+    frequency = np.hypot(fft.fftfreq(512)[:, None], fft.rfftfreq(512)[None, :]) * 512
+    # Structure of all sizes, the larger the stronger, from a quarter of the tile down to eight pixels.
+    strength = np.where((frequency >= 4) & (frequency <= 64), np.maximum(frequency, 1) ** -1.7, 0)
+    white = np.random.default_rng(20040116).standard_normal((512, 512))
+    tile = fft.irfft2(fft.rfft2(white) * strength, s=(512, 512))
+    return (tile / tile.std()).astype(np.float32)
+
+
+def texture(x, y, rng: np.random.Generator) -> np.ndarray:
+    """A random field of zero mean and unit variance, such as the patches of a disk.
+
+    Args:
+        x: first coordinate; structures are 8 to 128 long.
+        y: second coordinate.
+        rng: random numbers, which say what piece of the field is taken.
+
+    Returns:
+        ndarray: float32, of the shape of x and y.
+    """
+    tile, (x0, y0) = _tile(), rng.uniform(0, 512, 2).astype(np.float32)
+    x, y = x + x0, y + y0
+    column, row = np.floor(x), np.floor(y)
+    x, y = x - column, y - row
+    column, row = column.astype(np.int32) & 511, row.astype(np.int32) & 511
+    below = ((row + 1) & 511) * 512
+    row, right, flat = row * 512, (column + 1) & 511, tile.ravel()
+    upper = flat[row + column] * (1 - x) + flat[row + right] * x
+    return upper * (1 - y) + (flat[below + column] * (1 - x) + flat[below + right] * x) * y
+
+
+def psf_transform(side: int, step: float, fwhm, middle: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """Fourier transform of the PSF on the pixel grid, as `scipy.fft.rfft2` orders it.
 
     Args:
         side: pixels along a side.
         step: pixel scale [arcsec].
         fwhm: full width at half maximum in each band [arcsec], [3].
+        middle: x, y of the PSF's middle [arcsec], by which it moves what it blurs.
 
     Returns:
-        ndarray: float32 [3, side, side // 2 + 1], 1 at zero frequency.
+        ndarray: complex64 [3, side, side // 2 + 1], 1 at zero frequency.
     """
     # The images to be blurred are means over pixels already: take a pixel's variance off, then integrate over
     # pixels, which stays positive (no ringing) however coarse the pixels are.
     sigma = np.sqrt(np.maximum(_sigmas(fwhm, step) ** 2 - 1.0 / 12.0, 0.04))
-    lines = fft.ifftshift(pixel_share(np.array([-(side // 2)]), side, sigma)[:, 0], axes=1)
-    lines = fft.fft(lines / lines.sum(axis=1, keepdims=True)).real.reshape(3, 2, side)
-    columns = lines * np.array(((1.0 - WING_LIGHT,), (WING_LIGHT,)), np.float32)
-    return columns.transpose(0, 2, 1) @ lines[..., : side // 2 + 1]
+    first = -(side // 2) - np.array(middle[::-1]) / step
+    lines = fft.ifftshift(pixel_share(first, side, sigma), axes=2)
+    lines = fft.fft(lines / lines.sum(axis=2, keepdims=True)).reshape(3, 2, 2, side)
+    rows, columns = lines[:, :, 0] * np.array(((1.0 - WING_LIGHT,), (WING_LIGHT,)), np.float32), lines[:, :, 1]
+    return rows.transpose(0, 2, 1) @ columns[..., : side // 2 + 1]
 
 
 def point_sources(points: list, grid: Grid, fwhm) -> np.ndarray:

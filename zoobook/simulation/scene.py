@@ -12,9 +12,11 @@ from zoobook.simulation.galaxy import fluxes, galaxy_light
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform
 from zoobook.simulation.truth import CLUTTER, NOISE, generator
 
+# The sky is not subtracted perfectly; on average a little too much.
 SKY_OFFSET = np.array((0.00025, 0.0004, 0.0006), np.float32)
+SKY_BIAS = np.array((-1.3, -1.3, -0.8))  # in units of SKY_OFFSET
 # The survey desaturated cutouts of 424 pixels and then shrank them, which leaves the bands' noise correlated.
-NOISE_IN_COMMON = 0.55
+NOISE_IN_COMMON = 0.7
 SEEING = (1.12, 1.0, 0.93)  # PSF width over that in r
 
 
@@ -47,8 +49,7 @@ def render(galaxy: Mapping, image_size: int = 128, seed: int = 0) -> np.ndarray:
     noise = np.float32(own) * noise + np.float32((common - own) / 3) * noise.sum(axis=0)
     noise *= (SKY_NOISE * np.float32(galaxy["true_noise"]))[:, None, None]
     bands += noise
-    # Nor is the sky subtracted perfectly; on average a little too much.
-    bands += rng.normal(-1.0, 1.0, (3, 1, 1)).astype(np.float32) * SKY_OFFSET[:, None, None]
+    bands += ((rng.normal() + rng.normal(0.0, 0.7, 3) + SKY_BIAS).astype(np.float32) * SKY_OFFSET)[:, None, None]
     bands = add_artefact(bands, galaxy, rng)
     return colour(bands)
 
@@ -76,10 +77,12 @@ def _observe(galaxy: Mapping, image_size: int, seed: int, clutter: bool = True) 
     grid = Grid(int(image_size), float(galaxy["true_frame_arcsec"]))
     rng = generator(seed, int(galaxy["true_index"]), CLUTTER)
     bands, points = galaxy_light(galaxy, grid, rng)
+    x0, y0 = (float(galaxy[f"true_offset_{axis}_arcsec"]) for axis in "xy")
+    points = [(x + x0, y + y0, light) for x, y, light in points]
     if clutter:
         points += _background(bands, galaxy, grid, rng)
     seeing = [float(galaxy["true_seeing_arcsec"]) * factor for factor in SEEING]
-    transform = fft.rfft2(bands) * psf_transform(grid.side, grid.step, seeing)
+    transform = fft.rfft2(bands) * psf_transform(grid.side, grid.step, seeing, (x0, y0))
     bands = fft.irfft2(transform, s=(grid.side, grid.side)) + point_sources(points, grid, seeing)
     bands = grid.crop(bands) * np.float32(NATIVE_ARCSEC**2)
     if clutter:

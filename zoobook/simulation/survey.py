@@ -15,7 +15,7 @@ from zoobook.simulation.scene import render
 from zoobook.simulation.truth import draw_truth
 from zoobook.simulation.volunteers import vote
 
-VERSION = 1  # to be raised when the same seed no longer gives the same galaxies, so that old files are not reused
+VERSION = 2  # to be raised when the same seed no longer gives the same galaxies, so that old files are not reused
 CHUNK = 100  # galaxies made at a time by one process: about a second of work
 FOLDER = 1000  # images in a sub-folder, at most
 SERIAL = 1000  # up to so many galaxies, one process is done before others have started
@@ -28,7 +28,7 @@ def make_survey(
 
     Galaxy i is the same whatever ``n_galaxies`` and ``workers`` are. What is on disk already is reused: asking for more
     galaxies makes only the new ones, asking for fewer returns the first of them, and a run that was interrupted or
-    killed goes on where it stopped. Files lie in ``{root}/simulated/{seed}-{image_size}-v1``.
+    killed goes on where it stopped. Files lie in ``{root}/simulated/{seed}-{image_size}-v2``.
 
     Args:
         root: folder to write to.

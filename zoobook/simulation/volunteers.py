@@ -5,8 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy.special import gamma, gammaincinv
 
 from zoobook import trees, votes
+from zoobook.colour import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
+from zoobook.simulation.galaxy import BAR_EDGE
 from zoobook.simulation.truth import VOTES, generator
 
 RARE_QUESTION = "rare-features-dr5"
@@ -30,10 +33,11 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
         c / (c + c0) * 1 / (1 + (0.7 FWHM / s)^2) * n / (n + 6) * clip((cos i - 0.12) / 0.4, 0, 1)
 
     with FWHM that of the PSF, n the brightness of the disk at 1.8 scale lengths, averaged over a seeing disk, over its
-    noise, and i the inclination. The half-way contrasts c0 are 0.45 for arms, 0.6 for rings, 0.06 (share of the light)
-    for bars and 0.3 (in ln brightness) for patches. Sizes are the distance between arms, 2.2 ring widths, twice the
-    bar's width, half a scale length. Bulges and warps drown rings. What an artefact hides cannot be seen: all are
-    multiplied by 1 - severity.
+    noise, and i the inclination. The half-way contrasts c0 are 0.35 for arms, 0.4 for rings, 0.45 for bars and 0.25 (in
+    ln brightness) for patches. The contrast of a bar is its brightness over that of disk, lens and bulge at 0.6 of its
+    length. Sizes are the distance between arms, 2.2 ring widths, half the bar's length as projected, half a scale
+    length. Bulges, warps and patchiness drown rings, and what opens is no ring: c is 1 - 1.5 opening times smaller.
+    What an artefact hides cannot be seen: all are multiplied by 1 - severity.
 
     Args:
         truth: rows of :func:`~zoobook.simulation.draw_truth`.
@@ -48,9 +52,9 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
     disky = np.isin(kind, ("lenticular", "spiral", "irregular"))
     clean = 1.0 - t["artifact_severity"]
 
-    flux = 10 ** (-0.4 * (t["mag_r"] - 22.5)) * (1 - t["bulge_fraction"])
-    brightness = flux / (2 * np.pi * scale**2) * np.exp(-1.8) * 0.262**2
-    signal = brightness / (0.0035 * t["noise"]) * fwhm / 0.262
+    flux = 10 ** (-0.4 * (t["mag_r"] - ZERO_POINT)) * (1 - t["bulge_fraction"])
+    brightness = flux / (2 * np.pi * scale**2) * np.exp(-1.8) * NATIVE_ARCSEC**2
+    signal = brightness / (SKY_NOISE[1] * t["noise"]) * fwhm / NATIVE_ARCSEC
     face_on = np.clip((cos_i - 0.12) / 0.4, 0, 1)
 
     def shows(contrast, half_way, size):
@@ -59,11 +63,14 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
 
     spacing = 2 * np.pi * 1.8 * scale * np.tan(np.deg2rad(t["arm_pitch_deg"])) / np.maximum(t["arm_count"], 1)
     seen = {
-        "arms": shows(t["arm_contrast"], 0.45, spacing),
-        "ring": shows(t["ring_contrast"] * (0.7 + 0.6 * t["ring_gap"]), 0.6, 2.2 * t["ring_width_arcsec"])
-        * (1 - 0.9 * t["bulge_fraction"]) ** 0.5 * np.clip(1.3 - 2.5 * t["asymmetry"], 0, 1),
-        "bar": shows(t["bar_fraction"], 0.06, 2 * t["bar_length_arcsec"] * t["bar_q"]),
-        "patches": shows(np.maximum(t["flocculence"] - 0.05, 0) + t["knot_fraction"], 0.3, 0.5 * scale),
+        "arms": shows(t["arm_contrast"], 0.35, spacing),
+        "ring": shows(t["ring_contrast"] * (0.7 + 0.6 * t["ring_gap"]) * (1 - 1.5 * t["ring_opening"]), 0.4,
+                      2.2 * t["ring_width_arcsec"])
+        * (1 - 0.9 * t["bulge_fraction"]) ** 0.5 * np.clip(1.3 - 2.5 * t["asymmetry"], 0, 1)
+        * (1 - 0.4 * t["ring_patchiness"]),
+        "bar": shows(_bar_contrast(t), 0.45, 0.5 * t["bar_length_arcsec"] * np.hypot(
+            np.cos(np.deg2rad(t["bar_angle_deg"])), np.sin(np.deg2rad(t["bar_angle_deg"])) * cos_i)),
+        "patches": shows(np.maximum(t["flocculence"] - 0.05, 0) + t["knot_fraction"], 0.25, 0.5 * scale),
     }
     seen["disturbance"] = clean * np.clip(
         0.7 * t["companion_ratio"] ** 0.5 + 0.12 * t["tail_strength"] + 0.9 * np.maximum(t["asymmetry"] - 0.08, 0),
@@ -80,6 +87,21 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
     seen["overlap"] = np.minimum(t["overlap_ratio"] / 0.4, 1.0) * clean
     seen["artifact"] = t["artifact_severity"]
     return pd.DataFrame(seen, index=truth.index)
+
+
+def _bar_contrast(t: dict) -> np.ndarray:
+    """Brightness of each bar over that of disk, lens and bulge, at 0.6 of its length along its axis, face-on."""
+    length, flat, box = np.maximum(t["bar_length_arcsec"], 1e-3), t["bar_flatness"], t["bar_boxiness"]
+    at, scale = 0.6 * length, t["disk_scale_arcsec"]
+    # The integral of exp(-BAR_EDGE s^flatness) over superellipses of radius s.
+    area = 4 * gamma(1 + 1 / box) ** 2 / gamma(1 + 2 / box) * gamma(1 + 2 / flat) * BAR_EDGE ** (-2 / flat)
+    bar = t["bar_fraction"] / (area * length**2 * t["bar_q"]) * np.exp(-BAR_EDGE * 0.6**flat)
+    disk = (1 - t["bulge_fraction"] - t["bar_fraction"]) / (2 * np.pi * scale**2) * np.exp(-at / scale)
+    disk *= 1 + t["lens_contrast"] * (at < t["lens_radius_arcsec"])
+    index, half = t["bulge_sersic"], t["bulge_r50_arcsec"]
+    b = gammaincinv(2 * index, 0.5)
+    bulge = t["bulge_fraction"] * b ** (2 * index) / (2 * np.pi * index * half**2 * gamma(2 * index))
+    return bar / (disk + bulge * np.exp(-b * (at / half) ** (1 / index)))
 
 
 def concentrations(truth: pd.DataFrame, tree: trees.DecisionTree | None = None) -> np.ndarray:
@@ -124,19 +146,20 @@ def _shares(truth: pd.DataFrame, seen: pd.DataFrame) -> dict[str, tuple[dict[str
 
     evidence = 1 - ((1 - 0.95 * v["arms"]) * (1 - 0.9 * v["ring"]) * (1 - 0.65 * v["bar"]) * (1 - 0.95 * v["edge_on"])
                     * (1 - 0.75 * v["patches"]) * (1 - 0.45 * v["disturbance"]) * (1 - 0.4 * inclined))
-    featured = 0.02 + 0.95 * step(evidence, 0.53, 0.11)
+    featured = 0.02 + 0.95 * step(evidence, 0.5, 0.1)
     artifact = 0.005 + 0.93 * np.sqrt(v["artifact"])
     first = {"smooth": (1 - featured) * (1 - artifact), "featured-or-disk": featured * (1 - artifact),
              "artifact": artifact}
 
     edge = 0.01 + 0.97 * v["edge_on"]
     arms = 0.03 + 0.95 * step(v["arms"] + 0.2 * v["patches"], 0.36, 0.07)
-    bar = np.clip(0.04 + 1.15 * v["bar"], 0, 0.97)
-    strong = step(truth["true_bar_fraction"].to_numpy(), 0.1, 0.025)
+    bar = 0.04 + 0.93 * step(v["bar"], 0.24, 0.05)
+    strong = step(v["bar"] + truth["true_bar_over_disk"].to_numpy(), 0.68, 0.06)
     x = v["bulge"]
     q = v["roundness"]
     rounded = np.select([shape == "none", shape == "boxy"], [0.12, 0.35], 0.85) * step(x, 0.2, 0.06) + 0.03
     boxy = np.where(shape == "boxy", 0.75, 0.04) * step(x, 0.2, 0.06) + 0.01
+    clear = step(v["arms"], 0.36, 0.06)  # whether the arms can be followed
     lost = np.clip(0.02 + 0.6 * flocculence + 0.35 * (1 - v["arms"]) + 0.05 * np.maximum(count - 3, 0), 0.05, 0.9)
     number = {
         str(k): np.where(count == k, 1.0, np.where(abs(count - k) == 1, 0.1, 0.02)) * (1 - lost) for k in (1, 2, 3, 4)
@@ -163,9 +186,9 @@ def _shares(truth: pd.DataFrame, seen: pd.DataFrame) -> dict[str, tuple[dict[str
         "how-rounded": ({"round": near(q, 0.96, 0.13), "in-between": near(q, 0.64, 0.13),
                          "cigar-shaped": near(q, 0.24, 0.13)}, 40.0),
         "edge-on-bulge": ({"boxy": boxy, "rounded": rounded, "none": 1 - step(x, 0.2, 0.06) + 0.02}, 25.0),
-        "spiral-winding": ({"tight": near(np.log(np.maximum(pitch, 4)), np.log(9.0), 0.3),
-                            "medium": near(np.log(np.maximum(pitch, 4)), np.log(16.5), 0.3),
-                            "loose": near(np.log(np.maximum(pitch, 4)), np.log(29.0), 0.3)}, 8 + 22 * v["arms"]),
+        "spiral-winding": ({name: clear * near(np.log(np.maximum(pitch, 4)), np.log(middle), 0.3) + 0.5 * (1 - clear)
+                            for name, middle in (("tight", 9.0), ("medium", 16.5), ("loose", 29.0))},
+                           8 + 22 * v["arms"]),
         "spiral-arm-count": (number, 10 + 25 * v["arms"]),
         "merging": (merging, 15 + 40 * abs(2 * calm - 1)),
     }

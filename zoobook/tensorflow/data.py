@@ -23,15 +23,27 @@ class Batches:
         seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
         parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
             many galaxies.
+        share: side of the view at evaluation as a share of the stored side, see :func:`zoobook.augment.share_seen`.
+        photometric: random views as if through other telescopes too.
 
     Yields:
-        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2, 3]; targets [B, ...] where there are any.
+        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3], see :func:`zoobook.augment.views`;
+            targets [B, ...] where there are any.
     """
 
     def __init__(
-        self, pixels, rows: np.ndarray, batch_size: int, targets=None, seed: int | None = None, parts: int = 1
+        self,
+        pixels,
+        rows: np.ndarray,
+        batch_size: int,
+        targets=None,
+        seed: int | None = None,
+        parts: int = 1,
+        share: float = augment.CENTRE,
+        photometric: bool = False,
     ):
         self.pixels, self.rows, self.batch_size, self.targets, self.seed = pixels, rows, batch_size, targets, seed
+        self.share, self.photometric = share, photometric and seed is not None
         self._batches = -(-len(rows) // batch_size)
         self.parts = min(parts, len(rows) // self._batches)
         self.epoch = 0
@@ -80,9 +92,10 @@ class Batches:
     def _plan(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         n = len(self.rows)
         if self.seed is None:
-            order, views = np.arange(n), augment.centre_views(n)
+            order, views = np.arange(n), augment.centre_views(n, self.share)
         else:
-            order, views = augment.order(n, self.seed, epoch), augment.views(n, self.seed, epoch)
+            order = augment.order(n, self.seed, epoch)
+            views = augment.views(n, self.seed, epoch, self.share, self.photometric)
         for batch in augment.batches(order, self.batch_size):
             yield batch, views[batch]
 
@@ -91,54 +104,94 @@ class Batches:
         return found if self.targets is None else [*found, self.targets[batch]]
 
     def _signature(self) -> tuple[tf.TensorSpec, ...]:
-        known = [self.pixels, np.empty((0, 2, 3), np.float32), *([] if self.targets is None else [self.targets])]
+        views = augment.views(0, 0, 0, photometric=self.photometric)
+        known = [self.pixels, views, *([] if self.targets is None else [self.targets])]
         return tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in known)
 
 
-def look(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int) -> tf.Tensor:
-    """What the model sees of stored images, in one resampling (bilinear; beyond the edge the image is mirrored).
+def look(
+    images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int, share: float = augment.CENTRE
+) -> tf.Tensor:
+    """What the model sees of stored images, in one resampling (bilinear; beyond the edge there is sky).
 
     Args:
         images: uint8 [N, H, W, 3].
-        views: float32 [N, 2, 3], see :mod:`zoobook.augment`.
+        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`zoobook.augment.views`.
         channels: 1 for grey (the plain mean of the colours, as in Zoobot), 3 for colour.
         image_size: side of the result, in pixels.
+        share: side of the view at evaluation as a share of the stored side.
 
     Returns:
         Tensor: float32 [N, image_size, image_size, channels], from 0 to 1.
     """
     images = tf.convert_to_tensor(images)
     if tf.config.list_physical_devices("GPU"):
-        return _resample(images, views, channels, image_size)
+        return _resample(images, views, channels, image_size, share)
 
     def on_cores(images: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return augment.look(images, views, channels, image_size)
+        return augment.look(images, views, channels, image_size, share)
 
     seen = tf.numpy_function(on_cores, [images, views], tf.float32)
     return tf.ensure_shape(seen, [images.shape[0], image_size, image_size, channels])
 
 
-def _resample(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int) -> tf.Tensor:
+def _resample(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int, share: float) -> tf.Tensor:
     """The same as :func:`zoobook.augment.look`, all images at once, as a GPU likes it."""
-    factor = augment.shrinking(images.shape[1], image_size)
-    margin = images.shape[1] % factor // 2  # what does not fill a whole block is left off on both sides
-    seen = tf.cast(images[:, margin:, margin:], tf.float32)
+    stored = images.shape[1]
+    factor, side, margin = augment.shrinking(stored, image_size, share)
+    kept = slice(margin, margin + side * factor)
+    sky = tf.cast(tf.concat([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], 1), tf.float32)
+    sky = tf.sort(sky, 1)[:, None, None, augment.sky_rank(sky.shape[1])]
+    seen = tf.cast(images[:, kept, kept], tf.float32)
     if channels == 1:
-        seen = tf.reduce_mean(seen, axis=3, keepdims=True)
+        seen, sky = tf.reduce_mean(seen, 3, keepdims=True), tf.reduce_mean(sky, 3, keepdims=True)
     if factor > 1:
         seen = tf.nn.avg_pool2d(seen, factor, factor, "VALID")
     seen = tf.raw_ops.ImageProjectiveTransformV3(
-        images=seen,
-        transforms=_pixel_maps(views, seen.shape[1], image_size),
+        images=seen - sky,
+        transforms=_pixel_maps(views[:, :2], stored, factor, margin, image_size),
         output_shape=[image_size, image_size],
         fill_value=0.0,
         interpolation="BILINEAR",
-        fill_mode="REFLECT",
+        fill_mode="CONSTANT",
     )
-    return seen / 255
+    seen = (seen + sky) / 255
+    return seen if views.shape[1] == 2 else _through_other_telescopes(seen, views[:, 2:])
 
 
-def preview(image: np.ndarray, n_views: int = 8, seed: int = 0, channels: int = 3) -> np.ndarray:
+def _through_other_telescopes(seen: tf.Tensor, how: tf.Tensor) -> tf.Tensor:
+    """Views [N, S, S, C] with other seeing, sky, stretch, brightness and noise, see :func:`zoobook.augment.views`."""
+    size, channels = seen.shape[2:]
+    sigma, taken, gamma, brightness, deviation, start = tf.unstack(tf.reshape(how[:, :2], [-1, 6, 1, 1, 1]), axis=1)
+    # A blur whose edges mirror the view, as the product with a matrix for each axis
+    here, there = np.arange(size)[:, None], np.arange(size)
+    steps = np.stack([here - there, here + there + 1, 2 * size - 1 - here - there])
+    kernel = tf.exp(-0.5 * (steps.astype(np.float32) / tf.maximum(sigma * size / 64, 0.05)) ** 2)
+    kernel = tf.reduce_sum(kernel, 1)
+    kernel = kernel / tf.reduce_sum(kernel, 2, keepdims=True)
+    seen = tf.einsum("nij,njkc->nikc", kernel, seen)
+    seen = tf.einsum("nkj,nijc->nikc", kernel, seen)
+    values, step = size * size * channels, augment.sky_step(size)
+    some = tf.reshape(seen, [-1, size * size, channels])[:, ::step]
+    some = tf.reshape(some, [-1, some.shape[1] * channels])
+    sky = tf.sort(some, 1)[:, augment.sky_rank(some.shape[1], augment.SKY), None, None, None]
+    seen = tf.maximum(seen - taken * sky, 0) ** gamma * brightness
+    if channels == 3:
+        seen *= how[:, 2, None, None]
+    pool = augment.noise_pool(values)
+    begin = tf.cast(tf.reshape(start, [-1, 1]) * (len(pool) - values), tf.int32)
+    noise = tf.gather(tf.constant(pool), begin + np.arange(values, dtype=np.int32))
+    return tf.clip_by_value(seen + deviation * tf.reshape(noise, [-1, size, size, channels]), 0, 1)
+
+
+def preview(
+    image: np.ndarray,
+    n_views: int = 8,
+    seed: int = 0,
+    channels: int = 3,
+    share: float = augment.CENTRE,
+    photometric: bool = False,
+) -> np.ndarray:
     """Random views of one galaxy, as training sees them, to look at.
 
     Args:
@@ -146,21 +199,24 @@ def preview(image: np.ndarray, n_views: int = 8, seed: int = 0, channels: int = 
         n_views: how many views.
         seed: other seeds give other views.
         channels: 1 for grey, 3 for colour.
+        share: side of the view at evaluation as a share of the image's side.
+        photometric: as if through other telescopes too.
 
     Returns:
         ndarray: uint8 [n_views, H, W, 3].
     """
     images = np.repeat(image[None], n_views, axis=0)
-    seen = look(images, augment.views(n_views, seed, epoch=0), channels, image.shape[0]).numpy()
+    views = augment.views(n_views, seed, 0, share, photometric)
+    seen = look(images, views, channels, image.shape[0], share).numpy()
     return np.broadcast_to((255 * seen).round().astype(np.uint8), (*seen.shape[:3], 3))
 
 
-def _pixel_maps(views: tf.Tensor, stored: int, wanted: int) -> tf.Tensor:
+def _pixel_maps(views: tf.Tensor, stored: int, factor: int, margin: int, wanted: int) -> tf.Tensor:
     """Views, whose coordinates run from -1 to 1, as maps [N, 8] between pixels counted from 0."""
     views = tf.cast(views, tf.float64)
-    scale, offset = stored / wanted, (1 - wanted) / wanted
-    linear = views[:, :, :2] * scale
-    shift = ((tf.reduce_sum(views[:, :, :2], axis=2) * offset + views[:, :, 2] + 1) * stored - 1) / 2
+    linear = views[:, :, :2] * (stored / wanted / factor)
+    corner = tf.reduce_sum(views[:, :, :2], axis=2) * (1 / wanted - 1) + views[:, :, 2]
+    shift = ((corner + 1) * stored / 2 - margin) / factor - 0.5
     rows = tf.reshape(tf.concat([linear, shift[:, :, None]], axis=2), [-1, 6])
     return tf.cast(tf.pad(rows, [[0, 0], [0, 2]]), tf.float32)
 

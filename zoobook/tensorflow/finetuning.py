@@ -10,7 +10,7 @@ from zoobook import labels
 from zoobook.runs import Result, fingerprint
 from zoobook.tensorflow.models import GalaxyModel, to_arrays
 from zoobook.tensorflow.training import fit, go_on
-from zoobook.training import DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE, voting_spec
+from zoobook.training import BATCH_SIZE, DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE, voting_spec
 from zoobook.trees import DecisionTree
 
 
@@ -21,8 +21,9 @@ def finetune(
     label: str | DecisionTree,
     *,
     unfreeze: str = "head",
+    photometric: bool = False,
     epochs: int = 60,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     accumulate: int = 1,
     learning_rate: float = 1e-3,
     patience: int = 15,
@@ -36,17 +37,21 @@ def finetune(
     """Give a trained encoder a new head and train it on a new question.
 
     The task follows from the labels, see :func:`zoobook.labels.find_task`: yes or no, classes, a number, or votes on
-    a decision tree. Runs are kept, resumed and repeated as in :func:`~zoobook.tensorflow.training.train`.
+    a decision tree. A label gets a head of two small dense layers with strong dropout, which suits a few hundred
+    galaxies. Votes get a linear head as in training, which begins with the model's answers to the questions that its
+    tree has too: they come with many galaxies, of which such a small head would lose much. Runs are kept, resumed and
+    repeated as in :func:`~zoobook.tensorflow.training.train`.
 
     Args:
-        model: a trained model, with or without a head; it is left as it is.
+        model: a trained model, with or without a head; it is left as it is. Its field of view stays.
         store: the :class:`~zoobook.images.ImageStore` with the images.
         catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
             ``"all"`` the whole encoder; deeper stages learn more slowly. What is frozen keeps its batch statistics.
+        photometric: see :func:`~zoobook.tensorflow.training.train`.
         epochs: passes over the training galaxies, at most.
-        batch_size: galaxies per step, over all devices together.
+        batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
         accumulate: parts of a batch that are computed one after the other, where the memory does not suffice for a
             whole one; their gradients are added up.
         learning_rate: highest learning rate, that of the head.
@@ -69,13 +74,14 @@ def finetune(
         raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
     task = labels.find_task(store, catalog, label)
     if task.tree:
-        spec = voting_spec(model.spec, task.tree)
+        spec, batch_size = voting_spec(model.spec, task.tree), batch_size or BATCH_SIZE["votes"]
     else:
+        batch_size = batch_size or BATCH_SIZE["labels"]
         spec = {**model.spec, "tree": None, "head": {**task.head, "hidden": HIDDEN}, "dropout": DROPOUT}
     settings = dict(
-        what="finetune", spec=spec, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
-        model=fingerprint(model.spec, *to_arrays(model).values()),
+        what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
+        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
+        precision=precision, seed=seed, model=fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from zoobook import labels
+from zoobook import augment, labels
 from zoobook.inference import by_shards, feature_table, shard_seed
 from zoobook.runs import fingerprint
 from zoobook.tensorflow.data import Batches, look
@@ -31,7 +31,8 @@ def predict(
 
     Args:
         model: a trained model with a head; it is left as it is.
-        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size. Its framing and the model's
+            field of view decide which part of them is seen.
         out: folder for the table, as parquet files that a rerun completes after an interruption; ``None``: the table
             is returned.
         passes: 1: one answer, without dropout. More: that many answers with dropout on, which tell how sure the model
@@ -72,7 +73,8 @@ def represent(
 
     Args:
         model: a trained model, with or without a head; it is left as it is.
-        store: the :class:`~zoobook.images.ImageStore` with the images, of any size.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size. Its framing and the model's
+            field of view decide which part of them is seen.
         out: as for :func:`predict`.
         devices: as for :func:`predict`.
         batch_size: as for :func:`predict`.
@@ -94,7 +96,8 @@ def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     places = device_names(devices)
     if out is not None:
-        made_of |= {"model": fingerprint(*to_arrays(model).values())}
+        about = {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
+        made_of |= {"model": fingerprint(*to_arrays(model).values()), **about}
     replicas = []
     for place in places:
         with tf.device(place):
@@ -102,7 +105,7 @@ def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size
         replicas.append((place, replica, _compiled(replica)))
 
     def features(replica: tuple, rows: np.ndarray) -> Iterator[np.ndarray]:
-        return _features(replica, store.pixels, rows, batch_size)
+        return _features(replica, store, rows, batch_size)
 
     return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
 
@@ -111,8 +114,8 @@ def _seen_features(model: GalaxyModel):
     """From stored bytes to features."""
     spec = model.spec
 
-    def seen_features(images, views):
-        return model.features(look(images, views, spec["channels"], spec["image_size"]))
+    def seen_features(images, views, share: float):
+        return model.features(look(images, views, spec["channels"], spec["image_size"], share))
 
     return seen_features
 
@@ -124,15 +127,15 @@ def _compiled(model: GalaxyModel):
     return model.seen_features
 
 
-def _features(replica: tuple, pixels, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def _features(replica: tuple, store, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Features of some rows, batch by batch; out of memory, with batches half as large."""
-    place, _, compute = replica
-    done = 0
+    place, model, compute = replica
+    share, done = augment.share_seen(model.spec, store), 0
     while done < len(rows):
         try:
-            for images, views in Batches(pixels, rows[done:], batch_size):
+            for images, views in Batches(store.pixels, rows[done:], batch_size, share=share):
                 with tf.device(place):
-                    features = compute(images, views).numpy()
+                    features = compute(images, views, share).numpy()
                 done += len(features)
                 yield features
         except tf.errors.ResourceExhaustedError:

@@ -13,8 +13,9 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from zoobook import labels, weights
+from zoobook import augment, labels, weights
 from zoobook.architectures import check_options
+from zoobook.augment import FIELD_OF_VIEW
 from zoobook.runs import Result, RunFolder, fingerprint, write_whole
 from zoobook.tensorflow.data import Batches, look
 from zoobook.tensorflow.losses import galaxy_losses
@@ -52,6 +53,8 @@ def train(
     architecture: str | None = None,
     channels: int | None = None,
     image_size: int | None = None,
+    field_of_view: float | None = None,
+    photometric: bool = False,
     epochs: int = 100,
     batch_size: int = 128,
     accumulate: int = 1,
@@ -80,6 +83,10 @@ def train(
         architecture: a name of :data:`zoobook.architectures.BOTH`; ``None``: that of ``model``, or EfficientNet-B0.
         channels: 1 for grey images, 3 for colour; ``None``: those of ``model``, or 1.
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
+        field_of_view: the same in units of the galaxy's half-light radius R50; ``None``: the model's, or 14.7, as
+            Zoobot. With the framing of the images, it decides which part of them the model sees.
+        photometric: let training views also differ in what differs from telescope to telescope (seeing, depth,
+            brightness, size), for a model that shall serve other surveys too.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together.
         accumulate: parts of a batch that are computed one after the other, where the memory does not suffice for a
@@ -103,9 +110,12 @@ def train(
     """
     built = check_start(model and model.spec, architecture=architecture, channels=channels)
     built["image_size"] = image_size or store.size
+    if field_of_view is None:
+        field_of_view = model.spec["field_of_view"] if model else FIELD_OF_VIEW
+    built["field_of_view"] = augment.check_radii("field_of_view", field_of_view)
     settings = dict(
-        what="train", tree=tree.to_dict(), **built, epochs=epochs, batch_size=batch_size, accumulate=accumulate,
-        learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
+        what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
+        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
     check_architecture(built["architecture"])  # bad arguments are refused before anything is written
@@ -158,7 +168,7 @@ def fit(
         task: what to learn.
         store: the images.
         settings: all that decides the outcome, among it ``epochs``, ``batch_size``, ``accumulate``, ``patience``,
-            ``precision``, ``learning_rate`` and ``seed``.
+            ``precision``, ``learning_rate``, ``photometric`` and ``seed``.
         devices: see :func:`train`.
         num_nodes: see :func:`train`.
         out_dir: see :func:`train`.
@@ -169,7 +179,7 @@ def fit(
     """
     check_settings(settings, devices)
     strategy = _strategy(devices, num_nodes)
-    folder = RunFolder(out_dir, {**settings, "data": task.data}, resume)
+    folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
     best, last = folder.path / "best.safetensors", folder.path / "last.safetensors"
     if not folder.resuming:
         last.unlink(missing_ok=True)
@@ -177,13 +187,15 @@ def fit(
         keep_memory()
         size, epochs = settings["batch_size"], settings["epochs"]
         seed, parts = settings["seed"], settings["accumulate"]
-        batches = Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed, parts)
-        validation = Batches(store.pixels, task.rows["val"], size, task.targets["val"])
         progress = Progress(folder, settings["patience"])
         if not progress.done:
             with strategy.scope(), _first_weights_from(seed), _policy(settings["precision"], devices):
                 model, shares = make()
-                learner = _Learner(model)
+                share = augment.share_seen(model.spec, store)
+                views = {"share": share, "photometric": settings["photometric"]}
+                batches = Batches(store.pixels, task.rows["train"], size, task.targets["train"], seed, parts, **views)
+                validation = Batches(store.pixels, task.rows["val"], size, task.targets["val"], share=share)
+                learner = _Learner(model, share)
                 rates = _Rates(settings["learning_rate"], epochs * len(batches) // batches.parts, batches.parts)
                 optimizer = _AdamW(rates, model.trainable_variables, shares, batches.parts)
                 if keras.config.dtype_policy().compute_dtype == "float16":
@@ -193,7 +205,7 @@ def fit(
                 _restore(model, optimizer, last)
             else:
                 images, views, _ = next(iter(batches))
-                settle_statistics(model, look(images, views, model.spec["channels"], model.spec["image_size"]))
+                settle_statistics(model, look(images, views, *learner.seen_by_model))
             try:
                 _run(learner, optimizer, strategy, batches, validation, progress, settings, last)
             except KeyboardInterrupt:
@@ -237,10 +249,10 @@ def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> None:
 class _Learner(keras.layers.Layer):
     """From stored bytes to the loss of each galaxy. Called with ``training=True``, all layers below it are training."""
 
-    def __init__(self, model: GalaxyModel):
+    def __init__(self, model: GalaxyModel, share: float):
         super().__init__(dtype="float32", name="learner")
         self.model = model
-        self.seen_by_model = model.spec["channels"], model.spec["image_size"]
+        self.seen_by_model = model.spec["channels"], model.spec["image_size"], share
 
     def call(self, images, views, targets):
         return galaxy_losses(self.model, look(images, views, *self.seen_by_model), targets)

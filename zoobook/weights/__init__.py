@@ -1,7 +1,8 @@
 """Weight files that know no framework: safetensors, tensors named as in timm, and a JSON description.
 
 A file holds ``encoder.*`` (names and layouts of timm's PyTorch models) and, if the model has one, ``head.*``. Its
-metadata holds the model's ``spec`` (architecture, channels, image size, dropout, decision tree and head), what else
+metadata holds the model's ``spec`` (architecture, channels, image size, field
+of view, dropout, decision tree and head), what else
 another program must know to get the same features (:func:`zoobook.architectures.describe`), and where it comes from.
 
 Some files come with zoobook: :func:`shipped` lists them, and their names serve wherever a path does.
@@ -174,7 +175,7 @@ def _open(path: str | Path) -> tuple[dict, dict, dict]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from None
     if metadata.get("format") != f"zoobook {FORMAT}":
         raise ValueError(f"{path} is a safetensors file, but not one written by zoobook.weights.save")
-    return metadata, json.loads(metadata["spec"]), tensors
+    return metadata, architectures.whole_spec(json.loads(metadata["spec"])), tensors
 
 
 def _halved(name: str, array: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from zoobook import architectures, trees
+from zoobook.augment import FIELD_OF_VIEW
 from zoobook.weights import pytorch_file, tensorflow_file
 
 _HUB = "hf_hub:"
@@ -155,6 +156,7 @@ def _spec(design: str, channels: int, tree=None, head: dict | None = None, size:
         "architecture": design,
         "channels": int(channels),
         "image_size": int(size),
+        "field_of_view": FIELD_OF_VIEW,
         "dropout": float(dropout),
         "tree": tree.to_dict() if tree else None,
         "head": head,

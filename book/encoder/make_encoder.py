@@ -1,0 +1,88 @@
+"""Make the encoder that comes with zoobook: simulate a survey, train on it in stages, measure what was learned.
+
+    python book/encoder/make_encoder.py FOLDER                      takes hours; the same command goes on
+    python book/encoder/make_encoder.py FOLDER --settings mine.yaml
+
+FOLDER then holds `encoder.safetensors` (half precision, for both frameworks) and `training.json` (what was learned, at
+what cost). `measure.py` measures the encoder on real galaxies.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+import zoobook
+from zoobook import catalogs, evaluation, simulation, trees, weights
+from zoobook.images import ImageStore
+from zoobook.runs import write_whole
+
+SETTINGS = Path(__file__).with_name("encoder.yaml")
+
+
+def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
+    """Simulated galaxies with all that they can teach, and their images; what is on disk is not made again."""
+    catalog = simulation.make_survey(folder, **options)
+    size = options["image_size"]
+    path = folder / f"survey-{options['seed']}-{options['n_galaxies']}-{size}.arrow"
+    store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image shall not stop it
+    catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
+    return simulation.add_lessons(catalog), store
+
+
+def train(folder: Path, settings: dict, framework: str) -> tuple[object, pd.DataFrame, int]:
+    """Go through the stages, each from where the one before has arrived.
+
+    Returns:
+        tuple: the last model, all epochs with their stage and its pixels, and how many galaxies taught it.
+    """
+    catalog, store = survey(folder, settings["survey"])
+    catalog = catalogs.split(catalog, settings["fractions"])
+    model, history = None, []
+    for number, stage in enumerate(settings["stages"]):
+        options = settings["training"] | stage | (settings["model"] if model is None else {})
+        result = zoobook.load_framework(framework).train(
+            store, catalog, simulation.lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
+        )
+        history.append(result.history.assign(stage=number, image_size=stage["image_size"]))
+        model = result.model
+    return model, pd.concat(history, ignore_index=True), int((catalog["subset"] == "train").sum())
+
+
+def measure(folder: Path, model, settings: dict, framework: str) -> pd.DataFrame:
+    """What a model has learned of the DR5 tree, on galaxies of another seed."""
+    catalog, store = survey(folder, settings["test"])
+    predictions = zoobook.load_framework(framework).predict(model, store)
+    return evaluation.evaluate(predictions, catalog, trees.load("decals_dr5"))
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where everything goes; it needs some 12 GB")
+    parser.add_argument("--settings", type=Path, default=SETTINGS, help="another file than encoder.yaml")
+    parser.add_argument("--framework", choices=list(zoobook.FRAMEWORKS), default="pytorch")
+    chosen = parser.parse_args()
+    settings, folder = yaml.safe_load(chosen.settings.read_text("utf8")), chosen.folder.expanduser().absolute()
+    model, history, galaxies = train(folder, settings, chosen.framework)
+    scores = measure(folder, model, settings, chosen.framework)
+    weights.save(
+        model, folder / "encoder.safetensors", half=True, licence="BSD-3-Clause", made=str(date.today()),
+        data=f"{galaxies:,} galaxies of zoobook's simulated survey, version {simulation.VERSION}; no real galaxy",
+    )  # fmt: skip
+    columns = ["galaxies", "information_captured", "information_captured_error", "coverage_90"]
+    report = {
+        "made": str(date.today()), "settings": settings, "galaxies": galaxies,
+        "hours": round(history["seconds"].sum() / 3600, 2), "history": history.to_dict("records"),
+        "scores": scores[columns].astype(object).where(scores[columns].notna(), None).to_dict("index"),
+    }  # fmt: skip
+    write_whole(folder / "training.json", json.dumps(report, indent=1))
+    print(scores[columns].round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
