@@ -24,7 +24,7 @@ def row(score="rank", data="gz2", label="truth"):
 @pytest.fixture
 def briefly(monkeypatch):
     """Fewer repetitions, and the same protocol otherwise."""
-    less = {"RESAMPLES": 60, "LABELS": (20,), "QUICK": {"draws": 1, "shuffles": 1}, "FOLDS": 3}
+    less = {"RESAMPLES": 30, "LABELS": (20,), "QUICK": {"draws": 1, "shuffles": 1}, "FOLDS": 3}
     less["PENALTIES"] = {"rank": [1.0, 100.0], "auc": [0.01, 1.0]}
     for name, value in less.items():
         monkeypatch.setattr(measure, name, value)
@@ -139,6 +139,7 @@ def made_up(folder: Path) -> Path:
                            "merger"):  # fmt: skip
                 catalog[f"{column}_fraction"] = rng.permutation(large) if column == "odd_yes" else large
             catalog["edge-on_no_fraction"] = rng.permutation(large)
+            catalog["round_fraction"] = large * rng.random(count)
         catalog.to_csv(folder / name / "catalog.csv", index=False)
     return folder
 

@@ -473,7 +473,8 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         features[name] = {}
         for feature, make in feature_makers(model, one, imagenet_file).items():
             print(f"{name}: {feature}", flush=True)
-            what = [one.store.ids.tolist(), FRAMING[name], feature, model.spec, *arrays.values()]
+            made_by = {"encoder": [model.spec, *arrays.values()], "untrained": [model.spec]}
+            what = [one.store.ids.tolist(), FRAMING[name], model.spec["field_of_view"], *made_by.get(feature, [])]
             features[name][feature] = kept(work / f"{name}-{feature}-{fingerprint(*what)[:12]}.npy",
                                            partial(make, one.store))  # fmt: skip
     times = QUICK if quick else {"draws": DRAWS, "shuffles": SHUFFLES}
