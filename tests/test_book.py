@@ -74,18 +74,26 @@ def check_data_notes(found: dict) -> None:
 
 def check_training_from_scratch(found: dict) -> None:
     assert found["worst_difference"] < 1e-9  # the loss is SciPy's
-    assert found["n_features"] == 1280
+    assert found["n_features"] == 1280 and found["seen"] == 0.5
     assert found["best_val_loss"] < found["first_val_loss"]
     assert found["captured_smooth_or_featured"] > 0.3 and found["captured_all"] > 0.2
-    captured = [value for name, value in found.items() if name.startswith("captured_")]
-    assert len(captured) == 11 and max(captured) < 1.02  # nobody beats the oracle but by luck
+    captured, shipped = (
+        {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+        for prefix in ("captured_", "shipped_")
+    )
+    assert len(captured) == len(shipped) == 11
+    assert max(*captured.values(), *shipped.values()) < 1.02  # nobody beats the oracle but by luck
     assert 0.6 < found["coverage_90"] < 0.98
+    # the network that comes with zoobook knows more, above all of what is rare and fine
+    assert shipped["all"] > max(0.45, captured["all"] + 0.1)
+    assert shipped["has_spiral_arms"] > captured["has_spiral_arms"] and shipped["bar"] > captured["bar"]
+    assert abs(shipped["all"] - found["encoder_captured"]) < 0.1  # as its report says of other galaxies
 
 
 def check_representations(found: dict) -> None:
     assert found["n_features"] == 1280 and found["n_components"] == 40
-    assert found["explained"] > 0.85 and found["axes_95"] < 640
-    assert found["near"] < 0.8 * found["far"]  # look-alikes get like votes
+    assert found["explained"] > 0.7 and found["axes_95"] < 640
+    assert found["near"] < 0.7 * found["far"]  # look-alikes get like votes
     assert found["odd_artefacts"] > found["all_artefacts"]
     assert found["rating_sought"] > 1.2 * found["rating_odd"] and found["rating_sought"] > 2 * found["rating_all"]
     assert 0 < found["n_left_out"] < 0.2 * found["n_galaxies"]
@@ -96,10 +104,15 @@ def check_representations(found: dict) -> None:
 
 def check_ring_finetuning(found: dict) -> None:
     auc = {name.removeprefix("auc_"): value for name, value in found.items() if name.startswith("auc_")}
-    assert len(auc) == 6 and all(0 <= value <= 1 for value in auc.values())
-    assert found["n_labels"] > 500 and found["n_test"] > 700  # so that an AUC is uncertain by 0.02
-    assert auc["frozen_features"] > 0.66 and auc["all_unfrozen"] > 0.74
-    assert auc["all_unfrozen"] > auc["from_scratch"] + 0.02  # what was learned before helps
+    assert len(auc) == 7 and all(0 <= value <= 1 for value in auc.values())
+    assert found["n_labels"] > 350 and found["n_test"] > 400  # so that an AUC of 0.9 is uncertain by 0.014
+    assert auc["frozen_features"] > auc["radial_profiles"] + 0.03 and auc["frozen_features"] > 0.8
+    assert auc["own_answer"] > auc["radial_profiles"] + 0.03  # it has been taught rings, and needs no label
+    assert auc["all_unfrozen"] > auc["frozen_features"] - 0.04  # few labels do not spoil a good encoder
+    assert auc["all_unfrozen"] > auc["from_scratch"] + 0.05  # what was learned before helps
+    # on real galaxies, measured apart: no method is near perfect, and the features are worth having
+    for data in ("decals", "efigi"):
+        assert 0.6 < found[f"real_{data}_frozen_features"] < 0.99
 
 
 def check_two_frameworks(found: dict) -> None:
@@ -115,7 +128,7 @@ def check_two_frameworks(found: dict) -> None:
 
 
 def check_your_own_galaxies(found: dict) -> None:
-    assert found["n_quarantine"] == 3 + 5  # three faults, and five galaxies too large for their fields
+    assert 3 < found["n_quarantine"] < 20  # three faults, and some galaxies too large for their fields
     captured = {name.removeprefix("captured_"): value for name, value in found.items() if name.startswith("captured_")}
     good = captured.pop("to_size")
     assert good > captured.pop("its_own_survey") - 0.1  # well-made pictures are as good as the survey's own
@@ -176,8 +189,8 @@ def run_chapter(tmp_path_factory):
 
 
 @pytest.mark.book
-def test_real_rings(run_chapter, shared, tmp_path, monkeypatch):
-    run_chapter("training_from_scratch")  # the network that is fine-tuned
+def test_real_rings(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ZOOBOOK_RINGS_ROOT", str(shared / "real/rings"))
     page = CHAPTERS["ring_finetuning"]
     found = results(execute_chapters.run(page, Edition(dataset="rings"), tmp_path))
