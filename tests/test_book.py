@@ -172,13 +172,11 @@ RUNS = [
 
 @pytest.fixture(scope="session")
 def run_chapter(tmp_path_factory):
-    """Runs a chapter once in a framework, after those it needs, in a home that starts empty; gives what it glued."""
+    """Runs a chapter once in a framework, in a home that starts empty; gives what it glued."""
     folder, done = tmp_path_factory.mktemp("book"), {}
 
     def run(name: str, framework: str = "pytorch") -> dict:
         if (name, framework) not in done:
-            for other in layout.needs(CHAPTERS[name]):
-                run(other, framework)
             executed = execute_chapters.run(CHAPTERS[name], Edition(framework), folder / framework)
             done[name, framework] = results(executed)
         return done[name, framework]
@@ -230,13 +228,6 @@ def test_notebook_is_clean(name):
     assert [cell.source for cell in shown if cell.cell_type == "code"] == [
         cell.source for cell in code if "colab-setup" not in cell.metadata.get("tags", [])
     ]
-
-
-def test_needed_chapters_come_first():
-    seen = set()
-    for name, page in CHAPTERS.items():
-        assert set(layout.needs(page)) <= seen
-        seen.add(name)
 
 
 @pytest.mark.parametrize("file", ["README.md", "CITATION.cff"])
@@ -407,7 +398,7 @@ def test_a_lone_edition_has_no_switch(two_editions):
 
 def test_an_edition_shows_its_own_framework(monkeypatch):
     tabs = ":::{tab-item} A\n:sync: pytorch\n:::{tab-item} B\n:sync: tensorflow\n"
-    source = [SOURCE.format(code="", needs="") + tabs]
+    source = [SOURCE.format(code="") + tabs]
     monkeypatch.setenv("ZOOBOOK_EDITION", "tensorflow/simulated/quick")
     zoobook_book._set_parameters(None, "book/one", source)
     assert 'framework: str = "tensorflow"' in source[0]
@@ -425,8 +416,6 @@ kernelspec:
   display_name: Python 3
   language: python
   name: python3
-zoobook:
-  needs: [{needs}]
 ---
 
 # A chapter
@@ -454,9 +443,9 @@ def small_book(tmp_path, monkeypatch):
     for module in (execute_chapters, make_notebooks, sys.modules["plain_markdown"]):
         monkeypatch.setattr(module, "ROOT", tmp_path)
 
-    def write(name: str, code: str, needs: str = "") -> Path:
+    def write(name: str, code: str) -> Path:
         page = tmp_path / f"book/{name}.md"
-        page.write_text(SOURCE.format(code=code, needs=needs))
+        page.write_text(SOURCE.format(code=code))
         page.with_suffix(".ipynb").write_text(make_notebooks.build(page))
         return page
 
@@ -485,12 +474,12 @@ def test_a_chapter_runs_only_when_something_changed(small_book, tmp_path, capsys
     assert run() == 1
 
 
-def test_a_failing_chapter_is_reported_and_what_needs_it_is_not_run(small_book, capsys):
-    pages = [small_book("one", "1 / 0"), small_book("two", "print(2)", needs="one"), small_book("three", "print(3)")]
-    assert execute_chapters.run_all(pages, Edition(), timeout=60, force=False) == ["one", "two"]
+def test_a_failing_chapter_is_reported_and_the_others_run(small_book, capsys):
+    pages = [small_book("one", "1 / 0"), small_book("two", "print(2)")]
+    assert execute_chapters.run_all(pages, Edition(), timeout=60, force=False) == ["one"]
     printed = capsys.readouterr()
-    assert "ZeroDivisionError" in printed.err and "it needs one" in printed.err
-    assert "three (pytorch/simulated/quick): done" in printed.out
+    assert "ZeroDivisionError" in printed.err
+    assert "two (pytorch/simulated/quick): done" in printed.out
 
 
 def test_cache_folder_stands_for_everything_outputs_depend_on(tmp_path, monkeypatch):
@@ -505,9 +494,12 @@ def test_cache_folder_stands_for_everything_outputs_depend_on(tmp_path, monkeypa
     seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
     tree.write_text("a: 2")
     seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
+    (tmp_path / "book/encoder/results").mkdir(parents=True)
+    (tmp_path / "book/encoder/results/real.json").write_text("{}")
+    seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
     monkeypatch.setattr(zoobook_book, "version", lambda name: "99")
     seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
-    assert len(seen) == 5
+    assert len(seen) == 6
 
 
 def test_edition_of_a_build(monkeypatch):
@@ -515,7 +507,7 @@ def test_edition_of_a_build(monkeypatch):
     assert Edition.of_build() == Edition()
     monkeypatch.setenv("ZOOBOOK_EDITION", "pytorch/rings/full")
     assert Edition.of_build() == Edition("pytorch", "rings", "full")
-    shown = Edition.of_build().source(SOURCE.format(code="", needs=""))
+    shown = Edition.of_build().source(SOURCE.format(code=""))
     assert 'dataset: str = "rings"\nscale: str = "full"' in shown
     monkeypatch.setenv("ZOOBOOK_EDITION", "full")
     with pytest.raises(ValueError, match="must look like pytorch/simulated/quick"):
