@@ -152,6 +152,20 @@ def check_scaling_up(found: dict) -> None:
     assert found["images_tb"] == pytest.approx(8.7e6 * 424**2 * 3 / 1e12)
 
 
+def check_model_card(found: dict) -> None:
+    assert found["measured_these_weights"]  # the figures on the page are of the file in the package
+    assert found["licence"] == "BSD-3-Clause" and found["size_mb"] < 10
+    assert found["n_gz2"] == 4000 and found["n_rings"] == 270
+    # it knows the simulated sky, is no oracle, and knows how sure it is; the page looks again, at a few galaxies
+    assert 0.5 < found["captured_all"] < 1.02 and 0.8 < found["coverage_90"] < 0.98
+    assert abs(found["captured_here"] - found["captured_all"]) < 0.25
+    # it knows something of real galaxies, what it knows it has learned, and nobody is told that it always wins
+    assert found["own_gz2_smooth"] > 0.4 and found["own_gz2_round"] > 0.6 and found["own_gz2_edge-on"] > 0.85
+    assert found["real_gz2_smooth"] > 0.7 and found["real_efigi_ring"] > 0.8 and found["real_efigi_stage"] > 0.75
+    assert found["least_over_untrained"] > 0
+    assert found["n_clearly"] <= found["n_ahead"] == found["n_rows"] - len(found["behind"])
+
+
 CHECKS = {
     "data_notes": check_data_notes,
     "training_from_scratch": check_training_from_scratch,
@@ -160,6 +174,7 @@ CHECKS = {
     "two_frameworks": check_two_frameworks,
     "your_own_galaxies": check_your_own_galaxies,
     "scaling_up": check_scaling_up,
+    "model_card": check_model_card,
 }
 # In each framework; the chapters that use none run once.
 RUNS = [

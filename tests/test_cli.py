@@ -1,4 +1,5 @@
 """The command line: each command does what the function does, and says what is wrong without a traceback."""
+import json
 import os
 import re
 import shlex
@@ -82,6 +83,26 @@ def test_train_predict_represent_and_finetune(half, table, tmp_path):
     assert weights.inspect(tmp_path / "more" / "best.safetensors")["spec"] == model.spec
     run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", *ARGUMENTS, *framework)
     assert weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]["head"]["label"] == "large"
+
+
+def test_framing_field_of_view_and_other_telescopes(half, table, tmp_path):
+    common = ["--framework", name_of(half), "--framing", "8.5"]
+    run("train", table, "--out", tmp_path / "run", "--architecture", "test_efficientnet", "--image-size", 32,
+        "--field-of-view", 4.25, "--photometric", *ARGUMENTS, *common)  # fmt: skip
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert (settings["field_of_view"], settings["framing"], settings["photometric"]) == (4.25, 8.5, True)
+    assert settings["image_size"] == 32
+    store = next((tmp_path / "home" / "stores").glob("*-55.arrow"))  # as many pixels in the view as usual
+    assert ImageStore.open(store).framing == 8.5
+    run("represent", tmp_path / "run", table, "--out", tmp_path / "features", *common)
+    run("predict", tmp_path / "run", store, "--out", tmp_path / "answers", *common[:2])
+    assert "leave out --framing" in run("predict", tmp_path / "run", store, "--out", "x", "--framing", 17, code=1)
+    assert "framing must be a pos" in run("predict", tmp_path / "run", table, "--out", "x", "--framing", 0, code=1)
+    run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "large", "--photometric",
+        *ARGUMENTS, *common)  # fmt: skip
+    settings = json.loads((tmp_path / "large" / "run.json").read_text())["settings"]
+    assert settings["spec"]["field_of_view"] == 4.25 and settings["framing"] == 8.5 and settings["photometric"]
+    assert re.search(r"field of view +4.25", run("weights", "inspect", tmp_path / "large" / "best.safetensors"))
 
 
 def test_the_commands_of_the_book_run(half, tmp_path, monkeypatch):
@@ -170,6 +191,6 @@ def test_bad_images_may_be_left_out(table, tmp_path):
     rows = catalog.head(2).assign(file_loc=[str(tmp_path / "whole.png"), str(tmp_path / "broken.png")])
     rows.to_csv(tmp_path / "two.csv", index=False)
     with pytest.raises(ValueError, match="broken.png"):
-        cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=False, max_blank=0.75)
-    kept, store = cli._galaxies(str(tmp_path / "two.csv"), 32, skip_bad_images=True, max_blank=0.75)
+        cli._galaxies(str(tmp_path / "two.csv"), (32, 14.705), None, skip_bad_images=False, max_blank=0.75)
+    kept, store = cli._galaxies(str(tmp_path / "two.csv"), (32, 14.705), None, skip_bad_images=True, max_blank=0.75)
     assert list(kept["id_str"]) == list(store.ids) == [rows["id_str"][0]]

@@ -91,6 +91,13 @@ def test_unknown_names():
         datasets.load("rings", seed=1)
 
 
+def test_how_images_are_framed():
+    framing = {name: datasets.framing(name) for name in datasets.registry()}
+    others = {name: side for name, side in framing.items() if side != 17}
+    assert others == {"gz2": 22, "gz2_images": 22, "galaxy_mnist": 17 * 318 / 424}
+    assert datasets.framing("my/galaxies.csv") == 17
+
+
 def test_registry_agrees_with_the_facts(shared):
     facts = pd.read_csv(shared / "facts" / "rings_basic_files.csv")
     files = {file.path: file for file in rings.remote_files("https://x/y")}

@@ -1,4 +1,6 @@
 """Fine-tuning to every kind of label, in both frameworks."""
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,20 @@ def test_both_frameworks_let_the_same_weights_learn_at_the_same_rates(halves, ar
         torchs, tensorflows = shares.values()
         assert len(set(map(frozenset, learning.values()))) == 1
         assert {name: torchs[name] for name in tensorflows} == pytest.approx(tensorflows)
+
+
+def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    first = tuned(half, "large")
+    shutil.copytree(first.checkpoint.parent, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    settings = record["settings"]
+    del settings["framing"], settings["photometric"], settings["spec"]["field_of_view"]
+    file.write_text(json.dumps(record))
+    monkeypatch.setattr(half.training, "_run", None)
+    again = half.finetune(trained(half).model, store, catalog, "large", out_dir=tmp_path / "run", **QUICK)
+    assert again.history.equals(first.history)
 
 
 def test_it_repeats_and_a_finished_run_is_only_read(half, tmp_path):

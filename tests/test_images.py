@@ -299,6 +299,20 @@ def test_images_are_cut_to_a_square_and_resized_by_area(tmp_path):
     assert abs(store.pixels[1, :, 1:-1, 0] - 2 * centres[1:-1]).max() <= 1
 
 
+def test_a_store_states_its_framing(tmp_path, decoded, monkeypatch):
+    catalog, pictures = galaxies(tmp_path / "in")
+    (tmp_path / "in" / "4.png").write_bytes(b"oops")
+    path = tmp_path / "a.arrow"
+    assert ImageStore.build(catalog, path, size=40, bad="quarantine").framing == 17
+    again = ImageStore.build(catalog, path, size=40, bad="quarantine", framing=np.float32(8.5))
+    assert again.framing == ImageStore.open(path).framing == pickle.loads(pickle.dumps(again)).framing == 8.5
+    assert len(decoded) == 12 and (again.pixels == np.delete(pictures, 4, axis=0)).all()  # only the statement is new
+    assert len(again.quarantine) == 1 and len(ImageStore.open(path).quarantine) == 1
+    monkeypatch.setattr(images, "_write", lambda *args, write=images._write: write(*args[:4], {
+        key: value for key, value in args[4].items() if key != "framing"}))  # as earlier versions wrote it
+    assert ImageStore.build(catalog[:3], tmp_path / "old.arrow", size=40).framing == 17
+
+
 def test_second_build_decodes_nothing_and_changes_are_seen(tmp_path, decoded):
     catalog, _ = galaxies(tmp_path / "in")
     ImageStore.build(catalog, tmp_path / "a.arrow", size=16)
@@ -447,6 +461,8 @@ def test_arguments_are_checked(tmp_path):
     catalog, _ = galaxies(tmp_path / "in", count=2)
     for frame, options, message in [
         (catalog, {"size": 4}, "size must be a whole number of pixels, 8 or more, not 4"),
+        (catalog, {"size": 40, "framing": 0}, "framing must be a positive number"),
+        (catalog, {"size": 40, "framing": float("inf")}, "framing must be a positive number.*not inf"),
         (catalog, {"size": 40, "bad": "skip"}, "bad must be 'error' or 'quarantine', not 'skip'"),
         (catalog, {"size": 40, "max_blank": 75}, "max_blank must be a share from 0 to 1, not 75"),
         (catalog.drop(columns="file_loc"), {"size": 40}, "no column `file_loc`"),

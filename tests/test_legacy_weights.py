@@ -72,6 +72,7 @@ def test_they_answer_as_the_original_program_did(published, half, name, kind, si
     np.testing.assert_allclose(answers, facts.answers[f"outputs_{short}"], rtol=0, atol=of_answers)
     assert np.ptp(answers) > 50 and np.ptp(answers, axis=0).max() > 5
     assert model.tree == TREE and model.spec["channels"] == facts.channels
+    assert model.spec["field_of_view"] == 0.865 * 17
 
 
 @pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.nightly), 225])
@@ -98,7 +99,7 @@ def test_several_passes_scatter_like_the_dropout_that_the_originals_never_switch
     facts, file = published(name)
     features = facts.answers["features_f32_224"]
     monkeypatch.setattr(half.prediction, "_features", lambda *others: iter([features]))
-    store = types.SimpleNamespace(ids=["a", "b"], pixels=np.zeros((2, 8, 8, 3), np.uint8), size=8)
+    store = types.SimpleNamespace(ids=["a", "b"], pixels=np.zeros((2, 8, 8, 3), np.uint8), size=8, framing=17.0)
     passes = 1500
     table = half.predict(read(file, half), store, passes=passes, devices="cpu")
     found = np.stack([np.stack(table[f"{column}_concentration"]) for column in TREE.label_columns], 1)

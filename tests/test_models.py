@@ -86,6 +86,8 @@ def test_weights_that_do_not_fit_are_named(half):
         ({"channels": 2}, "channels"),
         ({"dropout": 1.0}, "dropout"),
         ({"image_size": 8}, "image_size"),
+        ({"field_of_view": 0}, "field_of_view must be a positive number"),
+        ({"field_of_view": float("nan")}, "field_of_view must be a positive number"),
     ],
 )
 def test_bad_options_are_refused(half, options, message):

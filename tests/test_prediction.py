@@ -1,10 +1,13 @@
 """Applying a model to many images, in both frameworks."""
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from toys import TREE, array, survey, tensor, trained
 
 from zoobook import augment, runs, votes
+from zoobook.images import ImageStore
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,31 @@ def test_predictions_are_the_answers_of_the_model(half):
     represented = half.represent(model, store, batch_size=11)
     assert list(represented)[:2] == ["id_str", "feat_0"] and (represented.dtypes.iloc[1:] == np.float32).all()
     np.testing.assert_allclose(represented.iloc[:, 1:], features, atol=1e-4)
+
+
+def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(half, tmp_path):
+    store, catalog = survey()
+    close = ImageStore.build(catalog, tmp_path / "close.arrow", size=32, framing=6)
+    trained_one = trained(half).model
+    model = half.models.from_arrays(trained_one.spec | {"field_of_view": 9.0}, half.models.to_arrays(trained_one))
+    for images, share in ((store, 9 / 17), (close, 1.5)):
+        seen = half.data.look(
+            tensor(half, images.pixels), tensor(half, augment.centre_views(len(images), share)), 1, 32, share
+        )
+        found = half.represent(model, images, out=tmp_path / f"{share:.1f}")
+        np.testing.assert_allclose(pd.read_parquet(found).iloc[:, 1:], array(model.features(seen)), atol=1e-4)
+    with pytest.raises(ValueError, match="already holds a table"):
+        half.represent(model, store, out=tmp_path / "1.5")
+
+
+def test_a_table_from_before_there_were_fields_of_view_is_completed(half, tmp_path):
+    store, _ = survey()
+    half.represent(trained(half).model, store, out=tmp_path)
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
+    for name in ("framing", "field_of_view"):
+        del manifest["plan"]["made_of"][name]
+    (tmp_path / "_manifest.json").write_text(json.dumps(manifest))
+    assert half.represent(trained(half).model, store, out=tmp_path) == tmp_path
 
 
 def test_passes_differ_repeat_and_leave_the_model_alone(half):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from zoobook import simulation, trees, votes
 from zoobook.colour import colour
-from zoobook.simulation import galaxy, profiles, survey
+from zoobook.simulation import galaxy, profiles, survey, volunteers
 
 galsim = pytest.importorskip("galsim")
 TREE = trees.load("decals_dr5")
@@ -137,6 +137,56 @@ def test_arms_and_rings_do_what_the_truth_says(plain):
     excess = [np.median(ring[annulus] / smooth[annulus]) for annulus in annuli]
     assert bins[int(np.argmax(excess))] + 0.25 == pytest.approx(7.0, abs=0.6)
     assert max(excess) == pytest.approx(2.5, rel=0.15)
+
+
+def test_bars_stand_out_as_much_as_volunteers_believe(plain):
+    barred = plain | {
+        "true_inclination_deg": 0.0, "true_pa_deg": 0.0, "true_frame_arcsec": 40.0, "true_seeing_arcsec": 0.3,
+        "true_bulge_fraction": 0.15, "true_bulge_r50_arcsec": 0.6, "true_bulge_sersic": 1.5, "true_bulge_q": 1.0,
+        "true_bar_length_arcsec": 4.0, "true_bar_q": 0.4, "true_bar_angle_deg": 0.0, "true_bar_flatness": 3.0,
+        "true_bar_boxiness": 2.5, "true_bar_ansae": 0.0, "true_bar_gap": 0.0}
+    for fraction in (0.05, 0.15):
+        row = barred | {"true_bar_fraction": fraction}
+        light = simulation.noise_free(row, 321)[1]
+        at = int(round(160 + 0.6 * 4.0 / (40.0 / 321)))
+        measured = light[160, at] / light[at, 160] - 1  # along the bar, over across it
+        columns = {key.removeprefix("true_"): np.array([value]) for key, value in row.items()}
+        assert volunteers._bar_contrast(columns)[0] == pytest.approx(measured, rel=0.1)
+
+
+def test_the_centre_lies_where_the_truth_says(plain):
+    there = plain | {"true_offset_x_arcsec": 0.9, "true_offset_y_arcsec": -0.4, "true_inclination_deg": 20.0}
+    light = simulation.noise_free(there, 96)[1]
+    y, x = (np.mgrid[:96, :96] - 47.5) * 60 / 96
+    assert (light * x).sum() / light.sum() == pytest.approx(0.9, abs=0.05)
+    assert (light * y).sum() / light.sum() == pytest.approx(-0.4, abs=0.05)
+    assert light.min() > -1e-4 * light.max()  # moved without ringing
+
+
+def test_the_texture_of_disks_has_the_same_strength_everywhere():
+    x = np.arange(600, dtype=np.float32)
+    field = profiles.texture(x[None, :], x[:, None], np.random.default_rng(3))
+    assert abs(field[:512, :512].mean()) < 1e-3 and field[:512, :512].std() == pytest.approx(1.0, abs=0.03)
+    np.testing.assert_allclose(field[512:], field[:88], atol=1e-3)  # periodic: nowhere a seam
+    half = profiles.texture(x[None, :] / 2, x[:, None] / 2, np.random.default_rng(3))
+    np.testing.assert_allclose(half[::2, ::2], field[:300, :300], atol=1e-3)
+
+
+def test_a_noisier_survey_hides_features_from_volunteers(truth, monkeypatch):
+    quiet = simulation.visibility(truth)
+    monkeypatch.setattr(volunteers, "SKY_NOISE", 4 * volunteers.SKY_NOISE)
+    noisy = simulation.visibility(truth)
+    for feature in ("arms", "bar", "ring"):
+        assert (noisy[feature] <= quiet[feature]).all() and noisy[feature].mean() < 0.9 * quiet[feature].mean()
+
+
+def test_late_types_are_blue_and_nearly_bulgeless(truth):
+    spirals = truth[truth["true_type"] == "spiral"]
+    for column, sign in (("g_r", -1), ("bulge_fraction", -1), ("arm_pitch_deg", 1), ("knot_fraction", 1)):
+        assert sign * spirals["true_stage"].corr(spirals[f"true_{column}"], method="spearman") > 0.3
+    bars = truth["true_bar_fraction"] > 0
+    length = truth["true_bar_over_disk"]
+    assert length[bars].between(0.05, 1).all() and not length[~bars].any()
 
 
 def test_the_scene_is_the_same_at_every_image_size(truth):
@@ -402,3 +452,25 @@ def test_light_of_the_bands_follows_the_colours():
     assert -2.5 * np.log10(g / r) == pytest.approx(0.7, abs=1e-5)
     assert 22.5 - 2.5 * np.log10(r) == pytest.approx(16.0, abs=1e-5)
     assert 2.5 * np.log10(z / r) == pytest.approx(0.6, abs=1e-5)
+
+
+def test_lessons_are_what_is_known(truth, voted):
+    catalog = pd.concat([truth, voted], axis=1)
+    tree, taught = simulation.lesson_tree(), simulation.add_lessons(catalog)
+    assert tree.label_columns[:34] == TREE.label_columns and (taught[tree.label_columns] >= 0).all(axis=None)
+    assert taught[catalog.columns].equals(catalog)
+    asked = taught["rare-features-dr5_total-votes"]
+    assert (taught["ring-dr5_yes"] == taught["rare-features-dr5_ring"]).all()
+    assert (taught["ring-dr5_yes"] + taught["ring-dr5_no"] == asked).all()
+    late, early = taught["hubble-stage-dr5_late"], taught["hubble-stage-dr5_early"]
+    clear = taught["true_artifact_severity"] < 0.5
+    assert ((late + early) == np.where(clear, 20, 0)).all()
+    stage = 15 * late[clear] / 20 - 5
+    assert (abs(stage - taught["true_stage"][clear]) <= 15 / 40 + 1e-9).all()
+    edge_on = clear & (taught["true_type"] == "edge-on")
+    assert (taught.loc[edge_on, "inclination-dr5_edge-on"] == 20).all() and edge_on.sum() > 100
+    elliptical = taught["true_type"] == "elliptical"
+    of_disks = ["inclination-dr5_face-on", "inclination-dr5_edge-on", "bar-length-dr5_long", "bar-length-dr5_absent"]
+    assert (taught.loc[elliptical, of_disks] == 0).all(None)
+    barred = clear & (taught["true_bar_length_arcsec"] > 0) & (taught["true_type"] != "edge-on")
+    assert (taught.loc[barred, "bar-length-dr5_long"] > 0).mean() > 0.9

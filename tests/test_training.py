@@ -1,7 +1,9 @@
 """Training, its repetition and its interruption, in both frameworks."""
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from toys import TREE, quick, survey, trained
 
-from zoobook import labels, trees, votes
+from zoobook import labels, trees, votes, weights
 from zoobook.training import Progress, voting_spec
 
 
@@ -196,6 +198,45 @@ def test_going_on_refuses_another_encoder_by_name(half, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_field_of_view_and_other_telescopes(half, tmp_path, monkeypatch):
+    """What is seen in training and validation, and what is kept of it."""
+    store, catalog = survey()
+    shown, batches = [], half.training.Batches
+
+    def noted(*args, **options):
+        shown.append(options)
+        return batches(*args, **options)
+
+    monkeypatch.setattr(half.training, "Batches", noted)
+    options = quick(epochs=1, field_of_view=np.float64(8.5), photometric=True)
+    first = half.train(store, catalog, TREE, out_dir=tmp_path, **options)
+    assert shown == [{"share": 0.5, "photometric": True}, {"share": 0.5}]
+    assert first.model.spec["field_of_view"] == 8.5
+    assert weights.inspect(first.checkpoint)["spec"]["field_of_view"] == 8.5
+    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
+    assert (settings["field_of_view"], settings["framing"], settings["photometric"]) == (8.5, 17, True)
+    assert half.train(store, catalog, TREE, out_dir=tmp_path, **options).history.equals(first.history)
+    with pytest.raises(ValueError, match="photometric was True, now False"):
+        half.train(store, catalog, TREE, out_dir=tmp_path, **options | {"photometric": False})
+    tuned = half.finetune(first.model, store, catalog, "large", out_dir=tmp_path / "tuned", epochs=1, photometric=True)
+    assert tuned.model.spec["field_of_view"] == 8.5 and shown[2:] == shown[:2]
+
+
+def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    shutil.copytree(trained(half).checkpoint.parent, tmp_path / "run")
+    monkeypatch.setattr(half.training, "_run", None)
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    for name in ("field_of_view", "framing", "photometric"):
+        del record["settings"][name]
+    file.write_text(json.dumps(record))
+    again = half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
+    assert again.history.equals(trained(half).history)
+    with pytest.raises(ValueError, match="field_of_view was 14.7.*, now 8.5"):
+        half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick(field_of_view=8.5))
+
+
 def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
     """Without dropout, which draws for each part, and batch normalisation, which looks at the part alone."""
     store, catalog = survey()
@@ -237,6 +278,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c, {"epochs": 0}, "epochs"),
         (lambda c: c, {"accumulate": 0}, "accumulate"),
         (lambda c: c, {"precision": "float8"}, "precision"),
+        (lambda c: c, {"field_of_view": -3}, "field_of_view must be a positive number"),
+        (lambda c: c, {"photometric": 1}, "photometric must be True or False"),
         (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
         (lambda c: c, {"devices": "quantum"}, "devices"),
     ],

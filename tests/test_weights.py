@@ -85,6 +85,19 @@ def tensor_bytes(file) -> tuple[list, bytes]:
     return sorted((name, entry) for name, entry in header.items() if name != "__metadata__"), content[start:]
 
 
+def test_a_file_carries_the_field_of_view_and_older_ones_have_zoobots(halves, tmp_path):
+    writer, reader = halves
+    model = writer.build_model(TREE, "test_efficientnet", image_size=32, field_of_view=np.float32(8.5))
+    file = weights.save(model, tmp_path / "a.safetensors")
+    assert weights.load(file, reader.__name__.split(".")[1]).spec["field_of_view"] == 8.5
+    assert weights.inspect(file)["spec"]["field_of_view"] == 8.5
+    old = {name: value for name, value in model.spec.items() if name != "field_of_view"}
+    file = weights.write(tmp_path / "old.safetensors", old, writer.models.to_arrays(model))
+    assert weights.inspect(file)["spec"]["field_of_view"] == 0.865 * 17
+    for half in halves:
+        assert weights.load(file, half.__name__.split(".")[1]).spec["field_of_view"] == 0.865 * 17
+
+
 def test_a_file_says_what_another_program_must_know(half, tmp_path):
     model = model_of(half, HEADS["votes"])
     about = weights.inspect(weights.save(model, tmp_path / "a.safetensors", data="toys"))

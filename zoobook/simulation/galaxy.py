@@ -173,7 +173,7 @@ def _patches(t: dict, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _arms(t: dict, disk, blue, radius, log_radius, angle, first, starts, field, rng) -> tuple:
-    """Wind nearly logarithmic arms of von Mises profile into the disk: disk, blue light, dust along their inner edges."""
+    """Wind nearly logarithmic arms into the disk; with the light comes the dust along their inner edges."""
     m, kappa, contrast = t["arm_count"], t["arm_sharpness"], np.float32(t["arm_contrast"])
     k = np.float32(t["winding"] / np.tan(np.deg2rad(t["arm_pitch_deg"])))
     turned = log_radius - np.float32(np.log(starts / t["disk_scale_arcsec"]))

@@ -1,0 +1,74 @@
+"""The program that makes the encoder that comes with zoobook, at the scale of a toy."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from zoobook import simulation, trees, weights
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
+
+import make_encoder  # noqa: E402
+
+TOY = {
+    "survey": {"n_galaxies": 120, "image_size": 48, "seed": 3},
+    "test": {"n_galaxies": 40, "image_size": 48, "seed": 4},
+    "fractions": [0.7, 0.3, 0.0],
+    "model": {"architecture": "test_efficientnet", "channels": 1, "field_of_view": 8.5},
+    "training": {"batch_size": 32, "photometric": True, "patience": 9, "seed": 0},
+    "stages": [
+        {"image_size": 24, "epochs": 2, "learning_rate": 2e-3},
+        {"image_size": 32, "epochs": 1, "learning_rate": 1e-3},
+    ],
+}
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Runs the program in a framework; gives its folder."""
+
+    def run(framework: str, settings: dict = TOY) -> Path:
+        (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
+        arguments = ["make_encoder.py", str(tmp_path / framework), "--settings", str(tmp_path / "toy.yaml")]
+        monkeypatch.setattr(sys, "argv", [*arguments, "--framework", framework])
+        make_encoder.main()
+        return tmp_path / framework
+
+    return run
+
+
+def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
+    framework = half.__name__.split(".")[1]
+    folder = make(framework)
+    report = json.loads((folder / "training.json").read_text())
+    epochs = [(row["stage"], row["epoch"], row["image_size"]) for row in report["history"]]
+    assert epochs == [(0, 0, 24), (0, 1, 24), (1, 0, 32)]
+    assert list(report["scores"]) == [question.name for question in trees.load("decals_dr5").questions] + ["all"]
+    assert 60 < report["galaxies"] < 120 and report["scores"]["all"]["galaxies"] == 40
+    spec, tensors = weights.read(folder / "encoder.safetensors")
+    assert (spec["image_size"], spec["field_of_view"]) == (32, 8.5)
+    assert trees.DecisionTree.from_dict(spec["tree"]) == simulation.lesson_tree()
+    trained, _ = weights.read(folder / "stage-1/best.safetensors")
+    assert trained == spec and all(np.isfinite(array).all() for array in tensors.values())
+
+
+def test_the_next_stage_goes_on_and_nothing_is_done_twice(half, make):
+    framework = half.__name__.split(".")[1]
+    make(framework, TOY | {"stages": TOY["stages"][:1]})
+    times = {path: path.stat().st_mtime_ns for path in (make(framework, TOY) / "stage-0").iterdir()}
+    first = weights.read(make(framework) / "stage-0/best.safetensors")[1]
+    second = weights.read(make(framework) / "stage-1/best.safetensors")[1]
+    assert times == {path: path.stat().st_mtime_ns for path in times}  # a finished stage is only read
+    close = [np.abs(first[name] - second[name]).mean() < 0.3 * np.abs(first[name]).mean() + 0.05 for name in first
+             if name.endswith("conv_stem.weight")]
+    assert close == [True]  # one epoch from where the first has arrived, not from other random weights
+
+
+def test_the_settings_are_those_of_the_shipped_encoder():
+    settings = yaml.safe_load(make_encoder.SETTINGS.read_text())
+    spec = weights.inspect("simulated_efficientnet_b0")["spec"]
+    assert {name: spec[name] for name in settings["model"]} == settings["model"]
+    assert spec["image_size"] == settings["stages"][-1]["image_size"]
