@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from zoobook import catalogs, evaluation, simulation, trees, weights
 from zoobook.images import ImageStore
 from zoobook.runs import write_whole
 
+SHOWN = ["galaxies", "information_captured", "information_captured_error", "coverage_90"]
 SETTINGS = Path(__file__).with_name("encoder.yaml")
 
 
@@ -34,23 +36,23 @@ def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
     return simulation.add_lessons(catalog), store
 
 
-def train(folder: Path, settings: dict, framework: str) -> tuple[object, pd.DataFrame, int]:
+def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object, pd.DataFrame, int]]:
     """Go through the stages, each from where the one before has arrived.
 
-    Returns:
-        tuple: the last model, all epochs with their stage and its pixels, and how many galaxies taught it.
+    Yields:
+        tuple: after each stage the model, the stage's epochs, and how many galaxies taught it.
     """
     catalog, store = survey(folder, settings["survey"])
     catalog = catalogs.split(catalog, settings["fractions"])
-    model, history = None, []
+    model = None
     for number, stage in enumerate(settings["stages"]):
         options = settings["training"] | stage | (settings["model"] if model is None else {})
         result = zoobook.load_framework(framework).train(
             store, catalog, simulation.lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
         )
-        history.append(result.history.assign(stage=number, image_size=stage["image_size"]))
         model = result.model
-    return model, pd.concat(history, ignore_index=True), int((catalog["subset"] == "train").sum())
+        epochs = result.history.assign(stage=number, image_size=stage["image_size"])
+        yield model, epochs, int((catalog["subset"] == "train").sum())
 
 
 def measure(folder: Path, model, settings: dict, framework: str) -> pd.DataFrame:
@@ -68,20 +70,24 @@ def main() -> None:
     parser.add_argument("--framework", choices=list(zoobook.FRAMEWORKS), default="pytorch")
     chosen = parser.parse_args()
     settings, folder = yaml.safe_load(chosen.settings.read_text("utf8")), chosen.folder.expanduser().absolute()
-    model, history, galaxies = train(folder, settings, chosen.framework)
-    scores = measure(folder, model, settings, chosen.framework)
+    history, growth = [], []
+    for model, epochs, galaxies in train(folder, settings, chosen.framework):
+        history += epochs.to_dict("records")
+        scores = measure(folder, model, settings, chosen.framework)
+        hours = round(sum(epoch["seconds"] for epoch in history) / 3600, 2)
+        captured = scores.loc["all", "information_captured"]
+        growth.append({"galaxies": galaxies, "image_size": model.spec["image_size"], "hours": hours,
+                       "captured": captured})  # fmt: skip
+        print(f"{growth[-1]}\n{scores[SHOWN].round(3).to_string()}", flush=True)
     weights.save(
         model, folder / "encoder.safetensors", half=True, licence="BSD-3-Clause", made=str(date.today()),
         data=f"{galaxies:,} galaxies of zoobook's simulated survey, version {simulation.VERSION}; no real galaxy",
     )  # fmt: skip
-    columns = ["galaxies", "information_captured", "information_captured_error", "coverage_90"]
     report = {
-        "made": str(date.today()), "settings": settings, "galaxies": galaxies,
-        "hours": round(history["seconds"].sum() / 3600, 2), "history": history.to_dict("records"),
-        "scores": scores[columns].astype(object).where(scores[columns].notna(), None).to_dict("index"),
+        "made": str(date.today()), "settings": settings, "galaxies": galaxies, "hours": hours, "history": history,
+        "growth": growth, "scores": scores[SHOWN].astype(object).where(scores[SHOWN].notna(), None).to_dict("index"),
     }  # fmt: skip
     write_whole(folder / "training.json", json.dumps(report, indent=1))
-    print(scores[columns].round(3).to_string())
 
 
 if __name__ == "__main__":

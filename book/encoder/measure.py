@@ -24,11 +24,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
-from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -250,15 +249,16 @@ def score(kind: str, truth: np.ndarray, guess: np.ndarray) -> float:
     """Spearman's rank correlation, or the area under the ROC curve; NaN if the truth does not vary."""
     if np.ptp(truth) == 0:
         return np.nan
-    if np.ptp(guess) == 0:  # a guess that does not vary knows nothing
-        return {"rank": 0.0, "auc": 0.5}[kind]
-    return float(spearmanr(truth, guess)[0] if kind == "rank" else roc_auc_score(truth, guess))
+    if kind == "auc":  # by ranks (Mann and Whitney), many times as fast as scikit-learn's: it is computed 100,000 times
+        true, ranks = truth == 1, rankdata(guess)
+        return float((ranks[true].mean() - (true.sum() + 1) / 2) / (~true).sum())
+    return float(spearmanr(truth, guess)[0]) if np.ptp(guess) else 0.0  # a guess that does not vary knows nothing
 
 
 def purity(truth: np.ndarray, guess: np.ndarray) -> float:
     """Share of true ones among those found, when half of them are found, and one galaxy in fifty is one."""
-    false, true, _ = roc_curve(truth, guess, drop_intermediate=False)
-    false = false[np.searchsorted(true, COMPLETENESS)]
+    true = np.sort(guess[truth == 1])[::-1]
+    false = np.mean(guess[truth == 0] >= true[int(np.ceil(COMPLETENESS * len(true))) - 1])
     return COMPLETENESS * RARITY / (COMPLETENESS * RARITY + false * (1 - RARITY))
 
 
@@ -473,7 +473,8 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         features[name] = {}
         for feature, make in feature_makers(model, one, imagenet_file).items():
             print(f"{name}: {feature}", flush=True)
-            what = [one.store.ids.tolist(), FRAMING[name], feature, model.spec, *arrays.values()]
+            made_by = {"encoder": [model.spec, *arrays.values()], "untrained": [model.spec]}
+            what = [one.store.ids.tolist(), FRAMING[name], model.spec["field_of_view"], *made_by.get(feature, [])]
             features[name][feature] = kept(work / f"{name}-{feature}-{fingerprint(*what)[:12]}.npy",
                                            partial(make, one.store))  # fmt: skip
     times = QUICK if quick else {"draws": DRAWS, "shuffles": SHUFFLES}
@@ -523,7 +524,7 @@ def main() -> None:
     used = ("numpy", "scipy", "scikit-learn", "torch", "timm")
     versions = {"python": platform.python_version(), "zoobook": zoobook.__version__, **{n: version(n) for n in used}}
     results = {"date": date.today().isoformat(), "weights": about, "versions": versions, **found}
-    write_whole(chosen.out, json.dumps(rounded(results), indent=1).encode() + b"\n")
+    write_whole(chosen.out, json.dumps(rounded(results), indent=1, allow_nan=False).encode() + b"\n")
     print(table(results).to_string())
     print(pd.DataFrame(results["unlabelled"]).T[["score", "value", "error"]].to_string())
     if results["finetuned"]:
