@@ -74,18 +74,26 @@ def check_data_notes(found: dict) -> None:
 
 def check_training_from_scratch(found: dict) -> None:
     assert found["worst_difference"] < 1e-9  # the loss is SciPy's
-    assert found["n_features"] == 1280
+    assert found["n_features"] == 1280 and found["seen"] == 0.5
     assert found["best_val_loss"] < found["first_val_loss"]
     assert found["captured_smooth_or_featured"] > 0.3 and found["captured_all"] > 0.2
-    captured = [value for name, value in found.items() if name.startswith("captured_")]
-    assert len(captured) == 11 and max(captured) < 1.02  # nobody beats the oracle but by luck
+    captured, shipped = (
+        {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+        for prefix in ("captured_", "shipped_")
+    )
+    assert len(captured) == len(shipped) == 11
+    assert max(*captured.values(), *shipped.values()) < 1.02  # nobody beats the oracle but by luck
     assert 0.6 < found["coverage_90"] < 0.98
+    # the network that comes with zoobook knows more, above all of what is rare and fine
+    assert shipped["all"] > max(0.45, captured["all"] + 0.1)
+    assert shipped["has_spiral_arms"] > captured["has_spiral_arms"] and shipped["bar"] > captured["bar"]
+    assert abs(shipped["all"] - found["encoder_captured"]) < 0.1  # as its report says of other galaxies
 
 
 def check_representations(found: dict) -> None:
     assert found["n_features"] == 1280 and found["n_components"] == 40
-    assert found["explained"] > 0.85 and found["axes_95"] < 640
-    assert found["near"] < 0.8 * found["far"]  # look-alikes get like votes
+    assert found["explained"] > 0.7 and found["axes_95"] < 640
+    assert found["near"] < 0.7 * found["far"]  # look-alikes get like votes
     assert found["odd_artefacts"] > found["all_artefacts"]
     assert found["rating_sought"] > 1.2 * found["rating_odd"] and found["rating_sought"] > 2 * found["rating_all"]
     assert 0 < found["n_left_out"] < 0.2 * found["n_galaxies"]
@@ -96,10 +104,15 @@ def check_representations(found: dict) -> None:
 
 def check_ring_finetuning(found: dict) -> None:
     auc = {name.removeprefix("auc_"): value for name, value in found.items() if name.startswith("auc_")}
-    assert len(auc) == 6 and all(0 <= value <= 1 for value in auc.values())
-    assert found["n_labels"] > 500 and found["n_test"] > 700  # so that an AUC is uncertain by 0.02
-    assert auc["frozen_features"] > 0.66 and auc["all_unfrozen"] > 0.74
-    assert auc["all_unfrozen"] > auc["from_scratch"] + 0.02  # what was learned before helps
+    assert len(auc) == 7 and all(0 <= value <= 1 for value in auc.values())
+    assert found["n_labels"] > 350 and found["n_test"] > 400  # so that an AUC of 0.9 is uncertain by 0.014
+    assert auc["frozen_features"] > auc["radial_profiles"] + 0.03 and auc["frozen_features"] > 0.8
+    assert auc["own_answer"] > auc["radial_profiles"] + 0.03  # it has been taught rings, and needs no label
+    assert auc["all_unfrozen"] > auc["frozen_features"] - 0.08  # few labels do not spoil a good encoder
+    assert auc["all_unfrozen"] > auc["from_scratch"] + 0.05  # what was learned before helps
+    # on real galaxies, measured apart: no method is near perfect, and the features are worth having
+    for data in ("decals", "efigi"):
+        assert 0.6 < found[f"real_{data}_frozen_features"] < 0.99
 
 
 def check_two_frameworks(found: dict) -> None:
@@ -115,7 +128,7 @@ def check_two_frameworks(found: dict) -> None:
 
 
 def check_your_own_galaxies(found: dict) -> None:
-    assert found["n_quarantine"] == 3 + 5  # three faults, and five galaxies too large for their fields
+    assert 3 < found["n_quarantine"] < 20  # three faults, and some galaxies too large for their fields
     captured = {name.removeprefix("captured_"): value for name, value in found.items() if name.startswith("captured_")}
     good = captured.pop("to_size")
     assert good > captured.pop("its_own_survey") - 0.1  # well-made pictures are as good as the survey's own
@@ -174,13 +187,11 @@ RUNS = [
 
 @pytest.fixture(scope="session")
 def run_chapter(tmp_path_factory):
-    """Runs a chapter once in a framework, after those it needs, in a home that starts empty; gives what it glued."""
+    """Runs a chapter once in a framework, in a home that starts empty; gives what it glued."""
     folder, done = tmp_path_factory.mktemp("book"), {}
 
     def run(name: str, framework: str = "pytorch") -> dict:
         if (name, framework) not in done:
-            for other in layout.needs(CHAPTERS[name]):
-                run(other, framework)
             executed = execute_chapters.run(CHAPTERS[name], Edition(framework), folder / framework)
             done[name, framework] = results(executed)
         return done[name, framework]
@@ -191,8 +202,8 @@ def run_chapter(tmp_path_factory):
 
 
 @pytest.mark.book
-def test_real_rings(run_chapter, shared, tmp_path, monkeypatch):
-    run_chapter("training_from_scratch")  # the network that is fine-tuned
+def test_real_rings(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ZOOBOOK_RINGS_ROOT", str(shared / "real/rings"))
     page = CHAPTERS["ring_finetuning"]
     found = results(execute_chapters.run(page, Edition(dataset="rings"), tmp_path))
@@ -232,13 +243,6 @@ def test_notebook_is_clean(name):
     assert [cell.source for cell in shown if cell.cell_type == "code"] == [
         cell.source for cell in code if "colab-setup" not in cell.metadata.get("tags", [])
     ]
-
-
-def test_needed_chapters_come_first():
-    seen = set()
-    for name, page in CHAPTERS.items():
-        assert set(layout.needs(page)) <= seen
-        seen.add(name)
 
 
 @pytest.mark.parametrize("file", ["README.md", "CITATION.cff"])
@@ -409,7 +413,7 @@ def test_a_lone_edition_has_no_switch(two_editions):
 
 def test_an_edition_shows_its_own_framework(monkeypatch):
     tabs = ":::{tab-item} A\n:sync: pytorch\n:::{tab-item} B\n:sync: tensorflow\n"
-    source = [SOURCE.format(code="", needs="") + tabs]
+    source = [SOURCE.format(code="") + tabs]
     monkeypatch.setenv("ZOOBOOK_EDITION", "tensorflow/simulated/quick")
     zoobook_book._set_parameters(None, "book/one", source)
     assert 'framework: str = "tensorflow"' in source[0]
@@ -427,8 +431,6 @@ kernelspec:
   display_name: Python 3
   language: python
   name: python3
-zoobook:
-  needs: [{needs}]
 ---
 
 # A chapter
@@ -456,9 +458,9 @@ def small_book(tmp_path, monkeypatch):
     for module in (execute_chapters, make_notebooks, sys.modules["plain_markdown"]):
         monkeypatch.setattr(module, "ROOT", tmp_path)
 
-    def write(name: str, code: str, needs: str = "") -> Path:
+    def write(name: str, code: str) -> Path:
         page = tmp_path / f"book/{name}.md"
-        page.write_text(SOURCE.format(code=code, needs=needs))
+        page.write_text(SOURCE.format(code=code))
         page.with_suffix(".ipynb").write_text(make_notebooks.build(page))
         return page
 
@@ -487,12 +489,12 @@ def test_a_chapter_runs_only_when_something_changed(small_book, tmp_path, capsys
     assert run() == 1
 
 
-def test_a_failing_chapter_is_reported_and_what_needs_it_is_not_run(small_book, capsys):
-    pages = [small_book("one", "1 / 0"), small_book("two", "print(2)", needs="one"), small_book("three", "print(3)")]
-    assert execute_chapters.run_all(pages, Edition(), timeout=60, force=False) == ["one", "two"]
+def test_a_failing_chapter_is_reported_and_the_others_run(small_book, capsys):
+    pages = [small_book("one", "1 / 0"), small_book("two", "print(2)")]
+    assert execute_chapters.run_all(pages, Edition(), timeout=60, force=False) == ["one"]
     printed = capsys.readouterr()
-    assert "ZeroDivisionError" in printed.err and "it needs one" in printed.err
-    assert "three (pytorch/simulated/quick): done" in printed.out
+    assert "ZeroDivisionError" in printed.err
+    assert "two (pytorch/simulated/quick): done" in printed.out
 
 
 def test_cache_folder_stands_for_everything_outputs_depend_on(tmp_path, monkeypatch):
@@ -507,9 +509,12 @@ def test_cache_folder_stands_for_everything_outputs_depend_on(tmp_path, monkeypa
     seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
     tree.write_text("a: 2")
     seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
+    (tmp_path / "book/encoder/results").mkdir(parents=True)
+    (tmp_path / "book/encoder/results/real.json").write_text("{}")
+    seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
     monkeypatch.setattr(zoobook_book, "version", lambda name: "99")
     seen.add(zoobook_book.cache_dir(tmp_path, Edition()))
-    assert len(seen) == 5
+    assert len(seen) == 6
 
 
 def test_edition_of_a_build(monkeypatch):
@@ -517,7 +522,7 @@ def test_edition_of_a_build(monkeypatch):
     assert Edition.of_build() == Edition()
     monkeypatch.setenv("ZOOBOOK_EDITION", "pytorch/rings/full")
     assert Edition.of_build() == Edition("pytorch", "rings", "full")
-    shown = Edition.of_build().source(SOURCE.format(code="", needs=""))
+    shown = Edition.of_build().source(SOURCE.format(code=""))
     assert 'dataset: str = "rings"\nscale: str = "full"' in shown
     monkeypatch.setenv("ZOOBOOK_EDITION", "full")
     with pytest.raises(ValueError, match="must look like pytorch/simulated/quick"):

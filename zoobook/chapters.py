@@ -1,4 +1,4 @@
-"""What the book's chapters share: their three parameters, the size of each scale, and the model of chapter 2."""
+"""What the chapters share: their three parameters, the size of each scale, the galaxies, and measured results."""
 from __future__ import annotations
 
 import json
@@ -9,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from PIL import Image
 
 import zoobook
-from zoobook import catalogs, datasets, trees
+from zoobook import catalogs, datasets, simulation, trees, weights
 from zoobook.images import ImageStore
-from zoobook.runs import Result, fingerprint, own_folder
+from zoobook.runs import fingerprint, own_folder
 from zoobook.training import keep_memory
 
 TREE = "decals_dr5"
+ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
+RESULTS = Path(__file__).parents[1] / "book/encoder/results"  # what was measured of it
+FIELD_OF_VIEW = 8.5  # [R50] half of a DECaLS stamp, of which the rest is mostly sky
+RING_SEED = 1
 PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
 FEW_TO_LEARN_FROM = (0.35, 0.1, 0.55)  # of new labels there are a few hundred; the more to test with, the surer
 
@@ -27,15 +33,18 @@ class Scale:
 
     Attributes:
         galaxies: size of the simulated survey.
-        image_size: side of its images in pixels.
+        image_size: side of its images in pixels: twice the side of the view of the network that comes with zoobook,
+            which sees half of them.
+        view_size: side of what the network of chapter 2 sees, in pixels.
         epochs: of training from scratch.
         batch_size: galaxies of a training step.
-        ring_galaxies: size of the second survey, whose rings chapter 4 looks for.
+        ring_galaxies: how many new galaxies are voted on, to find rings among them.
         finetuning_epochs: of fine-tuning with a frozen, partly frozen or free encoder.
     """
 
     galaxies: int
     image_size: int
+    view_size: int
     epochs: int
     batch_size: int
     ring_galaxies: int
@@ -43,9 +52,10 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(galaxies=6000, image_size=64, epochs=14, batch_size=64, ring_galaxies=14_000, finetuning_epochs=20),
-    "full": Scale(galaxies=50_000, image_size=128, epochs=30, batch_size=256, ring_galaxies=40_000,
-                  finetuning_epochs=40),
+    "quick": Scale(galaxies=6000, image_size=128, view_size=48, epochs=16, batch_size=64, ring_galaxies=16_000,
+                   finetuning_epochs=12),
+    "full": Scale(galaxies=50_000, image_size=128, view_size=64, epochs=30, batch_size=256, ring_galaxies=60_000,
+                  finetuning_epochs=20),
 }
 
 
@@ -90,16 +100,17 @@ class Run:
     def rings(self) -> tuple[pd.DataFrame, ImageStore]:
         """The galaxies labelled as rings or not, split, and their images.
 
-        For the simulated survey these are new galaxies, which no model of chapter 2 has seen, labelled from votes.
+        For the simulated survey these are new galaxies, labelled from votes. Only those with a label are pictured.
 
         Returns:
             tuple: the catalogue, with ``ring`` and ``subset``, and its ImageStore.
         """
         if self.dataset == "simulated":
-            votes = datasets.load(
-                "simulated", n_galaxies=self.scale.ring_galaxies, image_size=self.scale.image_size, seed=1
-            )
-            labelled = catalogs.ring_labels(votes, rule="advanced", balance=True)
+            truth = simulation.draw_truth(self.scale.ring_galaxies, RING_SEED)
+            ids = [f"sim{RING_SEED}-{index:07d}" for index in truth["true_index"]]
+            voted = pd.concat([pd.DataFrame({"id_str": ids}), simulation.vote(truth, RING_SEED), truth], axis=1)
+            labelled = catalogs.ring_labels(voted, rule="advanced", balance=True).reset_index(drop=True)
+            labelled["file_loc"] = _pictures(labelled, self.scale.image_size, RING_SEED)
             return self._with_images(catalogs.split(labelled, FEW_TO_LEARN_FROM))
         root = os.environ.get("ZOOBOOK_RINGS_ROOT") if self.dataset == "rings" else self.dataset
         return self._with_images(catalogs.split(datasets.load("rings", root=root)))
@@ -107,22 +118,10 @@ class Run:
     def training(self) -> dict:
         """The settings of chapter 2's training, as ``train`` takes them."""
         return {
-            "architecture": "efficientnet_b0", "channels": 1, "epochs": self.scale.epochs,
-            "batch_size": self.scale.batch_size, "learning_rate": 1.5e-3, "patience": 8, "seed": 0,
-        }
-
-    def pretrained(self) -> Result:
-        """The model of chapter 2: trained now, or read from disk where that is done already.
-
-        It was trained on the simulated survey whenever the data set at hand has no votes.
-
-        Returns:
-            Result: the model, its history and its weight file.
-        """
-        with_votes = self if self.dataset == "simulated" else Run(self.framework, "simulated", self.scale)
-        catalog, store = with_votes.survey()
-        train = zoobook.load_framework(self.framework).train
-        return train(store, catalog, trees.load(TREE), **self.training(), out_dir=with_votes.folder("training"))
+            "architecture": "efficientnet_b0", "channels": 1, "image_size": self.scale.view_size,
+            "field_of_view": FIELD_OF_VIEW, "epochs": self.scale.epochs, "batch_size": self.scale.batch_size,
+            "learning_rate": 2e-3, "patience": 8, "seed": 0,
+        }  # fmt: skip
 
     def folder(self, name: str) -> Path:
         """Where this run keeps something: apart for each framework, data set and scale.
@@ -133,7 +132,8 @@ class Run:
         Returns:
             Path: below the data home, so never in the book's own folder.
         """
-        key = fingerprint(zoobook.__version__, self.dataset, vars(self.scale), self.training())[:8]
+        made_of = [zoobook.__version__, simulation.VERSION, self.dataset, vars(self.scale), self.training()]
+        key = fingerprint(*made_of, np.fromfile(weights.find_shipped(ENCODER), np.uint8))[:8]
         return own_folder(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
@@ -179,6 +179,22 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
     return Run(framework, dataset, size)
 
 
+def results(name: str) -> dict | None:
+    """What was measured of the network that comes with zoobook: a committed file, which comes with the source.
+
+    Args:
+        name: ``"training"``, how it was trained and what it learned, or ``"real"``, what it is worth on real galaxies.
+
+    Returns:
+        dict: the file's content; ``None``, and a line that says why, where zoobook was installed without its source.
+    """
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        print("The measured results come with the source: clone the repository to see them.")
+        return None
+    return json.loads(file.read_text("utf8"))
+
+
 def needs_both_frameworks() -> None:
     """Where a framework is not installed, say so and end the chapter: the cells that follow do nothing."""
     lacking = [name for name, package in zoobook.FRAMEWORKS.items() if find_spec(package) is None]
@@ -209,3 +225,19 @@ def glue(name: str, value, text: str | None = None) -> None:
         metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
         raw=True,
     )
+
+
+def _pictures(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:
+    """Paths of the pictures of simulated galaxies; those that are not on disk are made."""
+    folder = own_folder(datasets.home() / "chapters" / f"pictures-{seed}-{size}-v{simulation.VERSION}")
+    files = [folder / f"{name}.png" for name in catalog["id_str"]]
+    missing = [(galaxy, file) for galaxy, file in zip(catalog.to_dict("records"), files, strict=True)
+               if not file.exists()]  # fmt: skip
+    Parallel(-1)(delayed(_picture)(galaxy, file, size, seed) for galaxy, file in missing)
+    return list(map(str, files))
+
+
+def _picture(galaxy: dict, file: Path, size: int, seed: int) -> None:
+    part = file.with_suffix(".part")
+    Image.fromarray(simulation.render(galaxy, size, seed)).save(part, "png")
+    os.replace(part, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln, logsumexp
+from scipy.stats import rankdata
 
 from zoobook import votes as _votes
 from zoobook.trees import DecisionTree
@@ -116,8 +117,6 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
     Raises:
         ValueError: only one class is present, or a score is not finite.
     """
-    from sklearn.metrics import roc_auc_score
-
     labels, scores = np.asarray(labels), np.asarray(scores, float)
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
@@ -128,9 +127,16 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
     for _ in range(resamples):
         drawn = rng.integers(0, len(labels), len(labels))
         if 0 < labels[drawn].sum() < len(labels):
-            samples.append(roc_auc_score(labels[drawn], scores[drawn]))
+            samples.append(_auc(labels[drawn], scores[drawn]))
     low, high = np.quantile(samples, [0.025, 0.975])
-    return {"auc": float(roc_auc_score(labels, scores)), "low": float(low), "high": float(high)}
+    return {"auc": float(_auc(labels, scores)), "low": float(low), "high": float(high)}
+
+
+def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The same as scikit-learn's, from ranks (Mann & Whitney 1947), without the checks that take most of its time."""
+    ones = labels == 1
+    count = ones.sum()
+    return (rankdata(scores)[ones].sum() - count * (count + 1) / 2) / (count * (len(labels) - count))
 
 
 def _rows_of(catalog: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:

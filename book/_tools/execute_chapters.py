@@ -4,7 +4,7 @@
     python book/_tools/execute_chapters.py data_notes --force       one chapter, even if nothing changed
     python book/_tools/execute_chapters.py --scale full             as on a GPU
 
-A chapter runs again only if its code, a chapter it needs, the package, the parameters or a main dependency changed.
+A chapter runs again only if its code, the package, a measured result, the parameters or a main dependency changed.
 Executed notebooks come to `_build/executed/<framework>/`; `jupyter-book build .` finds their outputs in its cache.
 """
 from __future__ import annotations
@@ -18,7 +18,7 @@ import nbformat
 import papermill
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from layout import ROOT, chapters, needs
+from layout import ROOT, chapters
 from myst_nb.core.read import read_myst_markdown_notebook
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
@@ -92,16 +92,11 @@ def keep(page: Path, edition: Edition, folder: Path, executed: Path, seconds: fl
 
 def run_all(pages: list[Path], edition: Edition, timeout: int, force: bool) -> list[str]:
     """Bring the outputs of an edition up to date; gives the names of the chapters that failed."""
-    ran, failed = set(), []
+    failed = []
     for page in pages:
         name = f"{page.stem} ({edition})"
-        lacking = [other for other in needs(page) if other in failed]
-        if lacking:
-            print(f"{name}: not run, because it needs {', '.join(lacking)}", file=sys.stderr)
-            failed.append(page.stem)
-            continue
         folder = cache_dir(ROOT, edition)  # of the package as it is now, should somebody edit it while the chapter runs
-        if not force and not ran & set(needs(page)) and is_kept(page, edition, folder):
+        if not force and is_kept(page, edition, folder):
             print(f"{name}: up to date", flush=True)
             continue
         print(f"{name}: running", flush=True)
@@ -114,7 +109,6 @@ def run_all(pages: list[Path], edition: Edition, timeout: int, force: bool) -> l
             continue
         seconds = time.perf_counter() - start
         keep(page, edition, folder, executed, seconds)
-        ran.add(page.stem)
         print(f"{name}: done in {in_words(seconds)}", flush=True)
     return failed
 

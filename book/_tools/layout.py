@@ -27,8 +27,3 @@ def chapters() -> list[Path]:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
     pages = [ROOT / f"{item['file']}.md" for part in toc["parts"] for item in part["chapters"]]
     return [page for page in pages if "kernelspec" in header(page)]
-
-
-def needs(page: Path) -> list[str]:
-    """Names of the chapters whose results this one reuses (`zoobook: {needs: […]}` in its header)."""
-    return header(page).get("zoobook", {}).get("needs", [])
