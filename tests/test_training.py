@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import installed
 from toys import TREE, quick, survey, trained
 
 from zoobook import labels, trees, votes
@@ -193,6 +194,16 @@ def test_going_on_refuses_another_encoder_by_name(half, tmp_path):
     for name, value in (("architecture", "resnet50"), ("channels", 3)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, but the given model has"):
             half.train(store, catalog, TREE, model=trained(half).model, out_dir=tmp_path / "run", **{name: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
+    half = installed("pytorch")
+    store, catalog = survey()
+    model = half.build_model(TREE, "test_vit", image_size=48)
+    for options in ({}, {"image_size": 64}):
+        with pytest.raises(ValueError, match="test_vit was trained with 48, .* Pass image_size=48"):
+            half.train(store, catalog, TREE, model=model, out_dir=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 

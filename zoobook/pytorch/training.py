@@ -20,7 +20,7 @@ from zoobook.architectures import check_options
 from zoobook.augment import FIELD_OF_VIEW
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.losses import galaxy_losses
-from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, set_arrays, to_arrays
+from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, check_size, set_arrays, to_arrays
 from zoobook.runs import Result, RunFolder, fingerprint
 from zoobook.training import (
     WEIGHT_DECAY,
@@ -114,6 +114,8 @@ def train(
     )  # fmt: skip
     check_architecture(built["architecture"])  # bad arguments are refused before anything is written
     check_options({**built, "dropout": 0})
+    if model is not None:
+        check_size(model, built["image_size"])
     task = labels.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
