@@ -42,7 +42,8 @@ def finetune(
 
     - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
       :func:`zoobook.labels.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder learns
-      ten times more slowly than the head, and deeper stages more slowly still (Kumar et al. 2022, ICLR);
+      ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
+      normalisation stays as it is;
     - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
       what is unfrozen learns as fast as in training, and with ``unfreeze="all"`` this is the same as
       ``train(model=...)``.
@@ -97,6 +98,9 @@ def finetune(
         shares = _thaw(new, unfreeze)
         if task.tree:
             return new, {}
+        for module in new.encoder.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.requires_grad_(False)
         _start_head(new, store, task, devices)
         return new, shares
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import re
 
+import keras
 import pandas as pd
 
 from zoobook import augment, labels
@@ -43,7 +44,8 @@ def finetune(
 
     - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
       :func:`zoobook.labels.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder learns
-      ten times more slowly than the head, and deeper stages more slowly still (Kumar et al. 2022, ICLR);
+      ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
+      normalisation stays as it is;
     - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
       what is unfrozen learns as fast as in training, and with ``unfreeze="all"`` this is the same as
       ``train(model=...)``.
@@ -98,6 +100,9 @@ def finetune(
         shares = _thaw(new, unfreeze)
         if task.tree:
             return new, {}
+        for layer in new.encoder.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
         _start_head(new, store, task, devices)
         return new, shares
 
