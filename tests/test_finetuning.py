@@ -89,7 +89,7 @@ def test_learning_votes_with_the_whole_encoder_is_training(half, tmp_path):
 
 @pytest.mark.parametrize("unfreeze", ["head", "all"])
 def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, tmp_path, unfreeze):
-    """Steps so large that they ruin everything leave the regression that scikit-learn finds, here of wavering labels."""
+    """Steps so large that they ruin all leave the regression that scikit-learn finds, here of some wrong labels."""
     store, catalog = survey()
     wrong = np.random.default_rng(1).random(len(catalog)) < 0.2
     catalog = catalog.assign(large=np.where(wrong, 1 - catalog["large"], catalog["large"]))
@@ -139,11 +139,15 @@ def test_a_class_of_one_galaxy_has_an_answer():
     assert weights.shape == (3, 5) and np.isfinite(weights).all() and np.isfinite(bias).all()
 
 
-def test_an_untrained_encoder_begins_with_what_its_settled_features_say(half, tmp_path):
+def test_an_untrained_encoder_begins_with_what_its_settled_features_say_and_learns_freely(half, tmp_path, monkeypatch):
     store, catalog = survey()
     model = half.build_model(None, "test_efficientnet", image_size=32)
-    result = half.finetune(model, store, catalog, "large", out_dir=tmp_path, **QUICK)
+    result = half.finetune(model, store, catalog, "large", out_dir=tmp_path / "head", **QUICK)
     assert result.history["val_loss"][0] < 0.8 * np.log(2)
+    monkeypatch.setattr(Progress, "note_start", lambda *_: None)
+    result = half.finetune(model, store, catalog, "large", unfreeze="all", out_dir=tmp_path / "all", **QUICK)
+    before, after = (half.models.to_arrays(one) for one in (model, result.model))
+    assert not any(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_an_interrupted_run_knows_its_start(half, tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def finetune(
     - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
       :func:`zoobook.labels.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder learns
       ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
-      normalisation stays as it is;
+      normalisation stays as it is. (An untrained encoder has nothing to lose, and learns as fast as the head.)
     - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
       what is unfrozen learns as fast as in training, and with ``unfreeze="all"`` this is the same as
       ``train(model=...)``.
@@ -98,23 +98,30 @@ def finetune(
         shares = _thaw(new, unfreeze)
         if task.tree:
             return new, {}
+        untrained = _start_head(new, store, task, devices)
+        if untrained:
+            return new, {}
         for module in new.encoder.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.requires_grad_(False)
-        _start_head(new, store, task, devices)
         return new, shares
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
 
 
-def _start_head(model: GalaxyModel, store, task: labels.Task, devices: str | int) -> None:
-    """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies."""
+def _start_head(model: GalaxyModel, store, task: labels.Task, devices: str | int) -> bool:
+    """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies.
+
+    Returns:
+        bool: whether the encoder was untrained, so that it has nothing to lose.
+    """
     rows, share = task.rows["train"], augment.share_seen(model.spec, store)
     images, views = next(iter(Batches(store.pixels, rows, 128, share=share)))
-    settle_statistics(model, look(images, views, model.spec["channels"], model.spec["image_size"], share))
+    untrained = settle_statistics(model, look(images, views, model.spec["channels"], model.spec["image_size"], share))
     features = features_of(model, store, rows, devices)
     weights, bias = labels.linear_answer(features, task.targets["train"], task.head)
     set_arrays(model, to_arrays(model) | {"head.output.weight": weights, "head.output.bias": bias})
+    return untrained
 
 
 def _thaw(model: GalaxyModel, unfreeze: str) -> dict[str, float]:

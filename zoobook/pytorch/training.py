@@ -218,7 +218,7 @@ def fit(
     return Result(weights.load(best, "pytorch"), folder.history, best)
 
 
-def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
+def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> bool:
     """Let untrained batch normalisation begin with the statistics of some images instead of mean 0 and variance 1.
 
     Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
@@ -227,10 +227,13 @@ def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
     Args:
         model: the model; batch normalisation that has been trained is left as it is.
         images: float [N, C, H, W], what the model sees.
+
+    Returns:
+        bool: whether there was any.
     """
     fresh = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.running_mean.any()]
     if not fresh:
-        return
+        return False
     momenta, training = [m.momentum for m in fresh], model.training
     model.eval()
     for module in fresh:
@@ -240,6 +243,7 @@ def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
     for module, momentum in zip(fresh, momenta, strict=True):
         module.momentum = momentum
     model.train(training)
+    return True
 
 
 class _Learner(lightning.LightningModule):

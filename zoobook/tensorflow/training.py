@@ -218,7 +218,7 @@ def fit(
     return Result(weights.load(best, "tensorflow"), folder.history, best)
 
 
-def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> None:
+def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> bool:
     """Let untrained batch normalisation begin with the statistics of some images instead of mean 0 and variance 1.
 
     Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
@@ -227,17 +227,21 @@ def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> None:
     Args:
         model: the model; batch normalisation that has been trained is left as it is.
         images: float [N, H, W, C], what the model sees.
+
+    Returns:
+        bool: whether there was any.
     """
     norms = [layer for layer in model.encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
     fresh = [layer for layer in norms if not np.any(layer.moving_mean)]
     if not fresh:
-        return
+        return False
     momentum = fresh[0].momentum
     for layer in fresh:
         layer.momentum = 0.0
     model.encoder(images, training=True)
     for layer in fresh:
         layer.momentum = momentum
+    return True
 
 
 class _Learner(keras.layers.Layer):
