@@ -46,7 +46,7 @@ def finetune(
       normalisation stays as it is. (An untrained encoder has nothing to lose, and learns as fast as the head.)
     - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
       what is unfrozen learns as fast as in training, and with ``unfreeze="all"`` this is the same as
-      ``train(model=...)``.
+      ``train(model=...)`` with the model's ``image_size``.
 
     The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
     validation loss, the result is never worse than what it began with. Runs are kept, resumed and
