@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import installed
 from toys import TREE, quick, survey, trained
 
 from zoobook import labels, trees, votes, weights
@@ -235,6 +236,16 @@ def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, mon
     assert again.history.equals(trained(half).history)
     with pytest.raises(ValueError, match="field_of_view was 14.7.*, now 8.5"):
         half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick(field_of_view=8.5))
+
+
+def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
+    half = installed("pytorch")
+    store, catalog = survey()
+    model = half.build_model(TREE, "test_vit", image_size=48)
+    for options in ({}, {"image_size": 64}):
+        with pytest.raises(ValueError, match="test_vit was trained with 48, .* Pass image_size=48"):
+            half.train(store, catalog, TREE, model=model, out_dir=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):

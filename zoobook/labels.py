@@ -14,6 +14,7 @@ from zoobook import catalogs, votes
 from zoobook.runs import fingerprint
 from zoobook.trees import DecisionTree
 
+STRENGTHS = 10.0 ** np.arange(-5, 1)  # how freely a regression on features may choose its weights
 MOST_CLASSES = 20  # whole numbers with more different values than this are a quantity, not classes
 
 
@@ -65,6 +66,43 @@ def find_task(store, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:
     return Task(head, label if isinstance(label, DecisionTree) else None, rows, targets, digest)
 
 
+def linear_answer(features: np.ndarray, targets: np.ndarray, head: dict) -> tuple[np.ndarray, np.ndarray]:
+    """The linear answer to the features of a frozen encoder from which fine-tuning sets out.
+
+    Kumar et al. 2022 (ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): an
+    encoder that learns together with a random head loses some of what it knew before the head has learned anything.
+    For a number it is a ridge regression, else a logistic regression, both on standardised features; how small the
+    weights are held is what serves best in cross-validation.
+
+    Args:
+        features: float32 [N, F] of the training galaxies.
+        targets: what a :class:`Task` has for them.
+        head: a task's ``head``.
+
+    Returns:
+        tuple: float32 weights [outputs, F] and bias [outputs] of the raw answer: logits, or a standardised number.
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+
+    mean, deviation = features.mean(0, dtype=float), features.std(0, dtype=float)
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 1  # constant but for rounding
+    scaled, axes = (features - mean) / deviation, None
+    if len(scaled) < scaled.shape[1]:  # the same answer, sooner: there are no more directions than galaxies
+        left, sizes, axes = np.linalg.svd(scaled, full_matrices=False)
+        scaled = left * sizes
+    if head["kind"] == "number":
+        found = RidgeCV(alphas=1 / STRENGTHS).fit(scaled, targets[:, 0])
+        weights, bias = found.coef_[None], np.array([found.intercept_])
+    else:
+        classes = targets.astype(int).ravel()
+        found = LogisticRegression(C=_best_strength(scaled, classes), max_iter=1000).fit(scaled, classes)
+        weights, bias = found.coef_, found.intercept_
+        if head["kind"] == "classes" and len(weights) == 1:  # of two, one is told by its odds against the other
+            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    weights = (weights if axes is None else weights @ axes) / deviation
+    return weights.astype(np.float32), (bias - weights @ mean).astype(np.float32)
+
+
 def answer_table(ids, answers: np.ndarray, head: dict, tree: DecisionTree | None) -> pd.DataFrame:
     """A model's answers as a table.
 
@@ -94,6 +132,24 @@ def answer_table(ids, answers: np.ndarray, head: dict, tree: DecisionTree | None
         if answers.shape[2] > 1:
             columns[f"{name}_deviation"] = answers[:, c].std(1).astype(np.float32)
     return pd.DataFrame(columns)
+
+
+def _best_strength(features: np.ndarray, classes: np.ndarray) -> float:
+    """With which of :data:`STRENGTHS` a logistic regression predicts best what it has not seen, in cross-validation."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    parts = min(5, np.bincount(classes).min())
+    if parts < 2:  # a class of a single galaxy cannot be both learned and asked for
+        return 1e-3
+    folds = StratifiedKFold(parts, shuffle=True, random_state=0)
+
+    def loss(strength: float) -> float:
+        model = LogisticRegression(C=strength, max_iter=1000)
+        return log_loss(classes, cross_val_predict(model, features, classes, cv=folds, method="predict_proba"))
+
+    return float(min(STRENGTHS, key=loss))
 
 
 def _subsets(catalog: pd.DataFrame) -> dict[str, pd.DataFrame]:

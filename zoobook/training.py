@@ -20,10 +20,9 @@ WEIGHT_DECAY = 0.01  # of matrices and kernels; biases and scales have none
 DEFAULTS = {"architecture": "efficientnet_b0", "channels": 1, "dropout": 0.2}
 
 # Fine-tuning
-HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense layers, with dropout
-DROPOUT = 0.5
 TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
-STAGE_DECAY = 0.7  # each stage further from the head learns this much more slowly
+ENCODER_RATE = 0.1  # to a label: the last stage of the encoder learns this much more slowly than the head
+STAGE_DECAY = 0.7  # and each stage further from the head this much more slowly than the one above it
 BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, other labels with few
 
 
@@ -92,6 +91,19 @@ def voting_spec(spec: dict, tree: DecisionTree) -> dict:
     }
 
 
+def label_spec(spec: dict, head: dict) -> dict:
+    """What a network is made of that goes on from a trained one and learns a label: its encoder, and a linear head.
+
+    Args:
+        spec: of the trained model.
+        head: what :func:`zoobook.labels.find_task` says of the answer.
+
+    Returns:
+        dict: a model's ``spec``.
+    """
+    return {**spec, "tree": None, "head": {**head, "hidden": []}, "dropout": DEFAULTS["dropout"]}
+
+
 def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
     """The weights with which a network begins that goes on from a trained one.
 
@@ -140,13 +152,14 @@ class Progress:
 
     def __init__(self, folder: RunFolder, patience: int):
         self.folder, self.patience = folder, patience
-        self.losses = list(folder.history["val_loss"]) if folder.resuming else []
+        history = folder.history
+        self.losses = dict(zip(history["epoch"], history["val_loss"], strict=True)) if folder.resuming else {}
         self.bar, self.epoch, self.epochs = None, 0, 0
 
     @property
     def done(self) -> bool:
         """Whether the validation loss has not fallen for long enough."""
-        return bool(self.losses) and len(self.losses) - 1 - int(np.argmin(self.losses)) >= self.patience
+        return bool(self.losses) and max(self.losses) - min(self.losses, key=self.losses.get) >= self.patience
 
     def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
         """Start, or go on.
@@ -157,7 +170,7 @@ class Progress:
             steps: of one epoch.
             visible: ``False`` for all but one of several processes.
         """
-        self.losses = self.losses[:epoch]
+        self.losses = {done: loss for done, loss in self.losses.items() if done < epoch}
         self.epoch, self.epochs = epoch, epochs
         visible = visible and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.bar = tqdm(
@@ -189,24 +202,18 @@ class Progress:
             learning_rate: of the head.
             save: writes the weights to a path; ``None`` for all but one of several processes, which then write nothing.
         """
-        for loss in (train_loss, val_loss):
-            self._refuse_not_a_number(loss)
-        improved = not self.losses or val_loss < min(self.losses)
-        self.losses.append(val_loss)
-        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
-        if save is not None:
-            self.folder.log(
-                epoch=self.epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
-                seconds=round(seconds, 2),
-            )  # fmt: skip
-            if improved:
-                save(self.folder.path / "best.safetensors")
-            self.bar.write(
-                f"epoch {self.epoch + 1:3d}/{self.epochs}  train {train_loss:.4f}  val {val_loss:.4f}"
-                f"{'  best' if improved else '      '}  {seconds:.1f} s",
-                file=sys.stdout,
-            )
+        self._refuse_not_a_number(train_loss)
+        self._keep(self.epoch, train_loss, val_loss, learning_rate, save)
         self.epoch += 1
+
+    def note_start(self, val_loss: float, save: Callable[[Path], None] | None) -> None:
+        """Let the state before the first step be the first that may be the best: epoch -1 of the history.
+
+        Args:
+            val_loss: mean over the validation galaxies.
+            save: see :meth:`end_epoch`.
+        """
+        self._keep(-1, math.nan, val_loss, 0.0, save)
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -218,6 +225,25 @@ class Progress:
         return KeyboardInterrupt(
             f"stopped; whole epochs are kept in {self.folder.path}. Call again with the same arguments to go on."
         )
+
+    def _keep(self, epoch: int, train_loss: float, val_loss: float, learning_rate: float, save) -> None:
+        self._refuse_not_a_number(val_loss)
+        improved = not self.losses or val_loss < min(self.losses.values())
+        self.losses[epoch] = val_loss
+        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
+        if save is not None:
+            self.folder.log(
+                epoch=epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
+                seconds=round(seconds, 2),
+            )  # fmt: skip
+            if improved:
+                save(self.folder.path / "best.safetensors")
+            train = "at the start" if epoch < 0 else f"train {train_loss:.4f}"
+            self.bar.write(
+                f"epoch {epoch + 1:3d}/{self.epochs}  {train}  val {val_loss:.4f}"
+                f"{'  best' if improved else '      '}  {seconds:.1f} s",
+                file=sys.stdout,
+            )
 
     def _refuse_not_a_number(self, loss: float) -> None:
         if not math.isfinite(loss):

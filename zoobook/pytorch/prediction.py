@@ -117,6 +117,23 @@ def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size
     return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
 
 
+def features_of(model: GalaxyModel, store, rows: np.ndarray, devices: str | int) -> np.ndarray:
+    """What a model's encoder finds in some images, on one device.
+
+    Args:
+        model: the model; it is left as it is.
+        store: the images.
+        rows: int64 [N], which of them.
+        devices: as for :func:`predict`; where there are several, the first is used.
+
+    Returns:
+        ndarray: float32 [N, F].
+    """
+    place = device_names("cpu" if devices == "cpu" else "auto")[0]
+    replica = copy.deepcopy(model).to(place, memory_format=torch.channels_last).eval()
+    return np.concatenate(list(_features(replica, store, rows, 256)))
+
+
 @torch.inference_mode()
 def _features(model: GalaxyModel, store, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Features of some rows, batch by batch; out of memory, with batches half as large."""

@@ -127,6 +127,23 @@ def _compiled(model: GalaxyModel):
     return model.seen_features
 
 
+def features_of(model: GalaxyModel, store, rows: np.ndarray, devices: str | int) -> np.ndarray:
+    """What a model's encoder finds in some images, on one device.
+
+    Args:
+        model: the model; it is left as it is.
+        store: the images.
+        rows: int64 [N], which of them.
+        devices: as for :func:`predict`; where there are several, the first is used.
+
+    Returns:
+        ndarray: float32 [N, F].
+    """
+    place = device_names("cpu" if devices == "cpu" else "auto")[0]
+    compute = tf.function(_seen_features(model), reduce_retracing=True)
+    return np.concatenate(list(_features((place, model, compute), store, rows, 256)))
+
+
 def _features(replica: tuple, store, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Features of some rows, batch by batch; out of memory, with batches half as large."""
     place, model, compute = replica
