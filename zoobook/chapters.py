@@ -51,7 +51,7 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(galaxies=6000, image_size=128, view_size=48, epochs=16, batch_size=64, ring_galaxies=16_000,
+    "quick": Scale(galaxies=6000, image_size=128, view_size=48, epochs=14, batch_size=64, ring_galaxies=16_000,
                    finetuning_epochs=12),
     "full": Scale(galaxies=50_000, image_size=128, view_size=64, epochs=30, batch_size=256, ring_galaxies=60_000,
                   finetuning_epochs=20),
