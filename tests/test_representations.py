@@ -73,7 +73,7 @@ def test_nearest_has_no_neighbours_to_invent(table, tmp_path):
     assert found["rank"].tolist() == [1, 2, 3] * 3 and found["distance"][2] == 1e4
     assert representations.nearest(tmp_path / "few.parquet", "b", k=2)["id_str"].tolist() == ["a", "c"]
     assert len(representations.nearest(tmp_path / "few.parquet", [])) == 0
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
         representations.nearest(tmp_path / "few.parquet", "a", k=0)
 
 
@@ -190,5 +190,5 @@ def test_clear_errors(table, tmp_path):
     pd.DataFrame({"id_str": ["a", "b"], "feat_0": [1.0, np.nan]}).to_parquet(tmp_path / "z.parquet")
     with pytest.raises(ValueError, match="galaxy 'b' has no finite number in column 'feat_0'"):
         representations.open(tmp_path / "z.parquet").read()
-    with pytest.raises(ValueError, match="n_components must lie between 1 and 30"):
+    with pytest.raises(ValueError, match="n_components, for .* must be a whole number, from 1 to 30"):
         representations.compress(table[0], tmp_path / "out.parquet", n_components=31)
