@@ -29,13 +29,14 @@ BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, othe
 
 
 def check_settings(
-    settings: dict, devices: str | int, num_nodes: int, gpus: int
+    settings: dict, galaxies: int, devices: str | int, num_nodes: int, gpus: int
 ) -> tuple[dict, str | int, int]:
     """Refuse settings that make no sense, before anything is written.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision`` and
-            ``photometric``, and ``seed``.
+        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision``,
+            ``photometric`` and ``seed``.
+        galaxies: how many to learn from.
         devices: ``"auto"``, ``"cpu"``, or how many GPUs.
         num_nodes: machines.
         gpus: how many there are.
@@ -57,6 +58,12 @@ def check_settings(
         raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
+    size = settings["batch_size"]
+    if galaxies // -(-galaxies // size) < 2:
+        raise ValueError(
+            f"batch_size={size} makes batches of a single galaxy out of {galaxies}, from which batch normalisation can "
+            "learn nothing: it takes at least 2 training galaxies, and a batch_size that leaves none alone"
+        )
     return settings, devices, num_nodes
 
 

@@ -172,7 +172,8 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    settings, devices, num_nodes = check_settings(settings, devices, num_nodes, accelerators())
+    galaxies = len(task.rows["train"])
+    settings, devices, num_nodes = check_settings(settings, galaxies, devices, num_nodes, accelerators())
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # that torchrun has started on this machine
     on_cpu = devices == "cpu" or (devices == "auto" and not torch.cuda.is_available() and processes > 1)
     accelerator = {"accelerator": "cpu", "devices": processes} if on_cpu else {"devices": devices}

@@ -177,7 +177,8 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    settings, devices, num_nodes = check_settings(settings, devices, num_nodes, accelerators())
+    galaxies = len(task.rows["train"])
+    settings, devices, num_nodes = check_settings(settings, galaxies, devices, num_nodes, accelerators())
     strategy = _strategy(devices, num_nodes)
     folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
     best, last = folder.path / "best.safetensors", folder.path / "last.safetensors"
