@@ -293,6 +293,10 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c, {"photometric": 1}, "photometric must be True or False"),
         (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
         (lambda c: c, {"devices": "quantum"}, "devices"),
+        (lambda c: c, {"devices": np.int64(99)}, "devices=99, but the GPUs"),
+        (lambda c: c, {"seed": -1}, "seed must be a whole number, at least 0"),
+        (lambda c: c, {"batch_size": np.int64(1)}, "batch_size=1 makes batches of a single galaxy"),
+        (lambda c: c.assign(id_str=c["id_str"].iloc[0]), {}, "occur more than once"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(half, tmp_path, change, options, message):

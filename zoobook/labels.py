@@ -6,6 +6,8 @@ and turning a model's answers into a table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
@@ -40,8 +42,9 @@ class Task:
 def find_task(store, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:
     """Work out from the data what is to be learned, and check all of it.
 
-    A decision tree means votes. For a column: values 0 and 1 (or true and false) are a yes-or-no question; text, and
-    whole numbers with up to 20 different values, are classes; anything else is a number.
+    A decision tree means votes. For a column it follows from the values, whatever their type: 0 and 1 (or true and
+    false) are a yes-or-no question; text, and whole numbers with up to 20 different values, are classes; anything else
+    is a number.
 
     Args:
         store: the :class:`~zoobook.images.ImageStore`.
@@ -52,8 +55,8 @@ def find_task(store, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:
         Task: what to learn.
 
     Raises:
-        ValueError: a column or a subset is missing, a label is absent or bad, the training galaxies are all of one
-            class, or galaxies have no image.
+        ValueError: a column or a subset is missing, a galaxy has several rows, a label is absent or bad, the training
+            galaxies are all of one class, or galaxies have no image.
     """
     parts = _subsets(catalog)
     if isinstance(label, DecisionTree):
@@ -158,6 +161,7 @@ def _subsets(catalog: pd.DataFrame) -> dict[str, pd.DataFrame]:
         if column not in catalog:
             hint = " zoobook.catalogs.split(catalog) adds it." if column == "subset" else ""
             raise ValueError(f"the catalogue has no column {column!r}.{hint}")
+    catalog = catalogs.keyed(catalog)
     parts = {name: catalog[catalog["subset"] == name] for name in ("train", "val")}
     for name, part in parts.items():
         if not len(part):
@@ -174,14 +178,18 @@ def _column_targets(parts: dict[str, pd.DataFrame], label: str) -> tuple[dict, d
         known = ", ".join(map(str, parts["train"].columns))
         raise ValueError(f"the catalogue has no column {label!r} to learn. It has: {known}.")
     for name, part in parts.items():
-        values = part[label]
+        values = part[label].astype(object)  # in a column of booleans, Arrow takes infinity for true
         bad = values.isna() | values.isin([np.inf, -np.inf])
         if bad.any():
-            ids = ", ".join(map(str, part["id_str"][bad][:3]))
+            ids = ", ".join(part["id_str"][bad][:3])
             raise ValueError(
                 f"column {label!r} has no usable value for {int(bad.sum())} of {len(part)} {name} galaxies "
                 f"(such as {ids}). Fill them in, or leave those galaxies out."
             )
+    values = _by_value(pd.concat([part[label].astype(object) for part in parts.values()]), label)
+    starts = np.cumsum([0, *(len(part) for part in parts.values())])
+    parts = {name: part.assign(**{label: values.iloc[start : start + len(part)].to_numpy()})
+             for (name, part), start in zip(parts.items(), starts, strict=False)}  # fmt: skip
     train = parts["train"][label]
     numeric = pd.api.types.is_numeric_dtype(train)  # true for booleans too
     whole = numeric and bool((train.astype(float) % 1 == 0).all())
@@ -210,6 +218,22 @@ def _column_targets(parts: dict[str, pd.DataFrame], label: str) -> tuple[dict, d
             for name, part in parts.items()
         }
     return head, targets
+
+
+def _by_value(values: pd.Series, label: str) -> pd.Series:
+    """A column as booleans, whole or real numbers, or text: what its values are, whatever holds them."""
+    values = [value.decode("utf8", "replace") if isinstance(value, bytes) else value for value in values]
+    kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
+    found: dict = {}
+    for value in values:
+        kind = next((kind for kind, classes in kinds.items() if isinstance(value, classes)), type(value).__name__)
+        found.setdefault(kind, value)
+    if len(found) > 1 or not found.keys() <= kinds.keys():
+        shown = " and ".join(f"{kind} (such as {value!r})" for kind, value in found.items())
+        raise ValueError(f"column {label!r} holds {shown}; labels must be all text, all numbers, or all true or false")
+    if "numbers" in found and not all(isinstance(value, Integral) for value in values):
+        values = map(float, values)
+    return pd.Series(list(values))
 
 
 def _refuse_unknown(part: pd.DataFrame, label: str, known: list) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.runs import RunFolder
 from zoobook.trees import DecisionTree
 
@@ -26,28 +27,66 @@ STAGE_DECAY = 0.7  # and each stage further from the head this much more slowly 
 BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, other labels with few
 
 
-def check_settings(settings: dict, devices: str | int) -> None:
+def check_settings(
+    settings: dict, galaxies: int, devices: str | int, num_nodes: int, gpus: int
+) -> tuple[dict, str | int, int]:
     """Refuse settings that make no sense, before anything is written.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision`` and
-            ``photometric``.
-        devices: ``"auto"``, ``"cpu"``, or how many.
+        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision``,
+            ``photometric`` and ``seed``.
+        galaxies: how many to learn from.
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        num_nodes: machines.
+        gpus: how many there are.
+
+    Returns:
+        tuple: settings, devices and machines, their numbers as Python's own.
 
     Raises:
         ValueError: one of them is out of range; the message names it.
     """
-    if devices not in ("auto", "cpu") and not (isinstance(devices, int) and devices >= 1):
-        raise ValueError(f"devices must be 'auto', 'cpu' or how many to use, not {devices!r}")
-    for name in ("epochs", "batch_size", "accumulate", "patience"):
-        if not isinstance(settings[name], int) or settings[name] < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
-    if not 0 < settings["learning_rate"] < math.inf:
-        raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
+    devices, num_nodes = check_devices(devices, gpus), arguments.whole("num_nodes", num_nodes)
+    several = ("epochs", "batch_size", "accumulate", "patience")
+    counts = {name: arguments.whole(name, settings[name]) for name in several}
+    counts["seed"] = arguments.whole("seed", settings["seed"], 0)
+    settings = {**settings, **counts, "learning_rate": arguments.real("learning_rate", settings["learning_rate"])}
+    if isinstance(settings["photometric"], np.bool_):
+        settings["photometric"] = bool(settings["photometric"])
     if not isinstance(settings["photometric"], bool):
         raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
+    size = settings["batch_size"]
+    if galaxies // -(-galaxies // size) < 2:
+        raise ValueError(
+            f"batch_size={size} makes batches of a single galaxy out of {galaxies}, from which batch normalisation can "
+            "learn nothing: it takes at least 2 training galaxies, and a batch_size that leaves none alone"
+        )
+    return settings, devices, num_nodes
+
+
+def check_devices(devices: str | int, gpus: int) -> str | int:
+    """Refuse devices that are not there, in training and afterwards, before anything starts.
+
+    Args:
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        gpus: how many there are.
+
+    Returns:
+        str or int: the same, as Python's own.
+
+    Raises:
+        ValueError: it is something else, or there are not so many.
+    """
+    if isinstance(devices, str) and devices in ("auto", "cpu"):
+        return devices
+    number = None if isinstance(devices, str) else arguments.whole("devices, if not 'auto' or 'cpu',", devices)
+    if number is None:
+        raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
+    if number > gpus:
+        raise ValueError(f"devices={number}, but the GPUs that can be used here are {gpus}; 'auto' takes what there is")
+    return number
 
 
 def check_start(spec: dict | None, **asked) -> dict:

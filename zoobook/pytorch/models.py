@@ -76,7 +76,7 @@ class GalaxyModel(nn.Module):
 
     def __init__(self, spec: dict):
         super().__init__()
-        self.spec = spec = whole_spec(spec)
+        self.spec = spec = check_options(whole_spec(spec))
         self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
         self.encoder = _encoder(spec)
         self.num_features = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
@@ -252,7 +252,6 @@ def _precise(values: torch.Tensor) -> torch.Tensor:
 
 
 def _encoder(spec: dict) -> nn.Module:
-    check_options(spec)
     name = spec["architecture"]
     check_architecture(name)
     design, options = BOTH.get(name), {"pretrained": False, "num_classes": 0, "in_chans": spec["channels"]}

@@ -21,6 +21,7 @@ from zoobook.augment import FIELD_OF_VIEW
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.losses import galaxy_losses
 from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, check_size, set_arrays, to_arrays
+from zoobook.pytorch.prediction import accelerators
 from zoobook.runs import Result, RunFolder, fingerprint
 from zoobook.training import (
     WEIGHT_DECAY,
@@ -106,16 +107,16 @@ def train(
     built["image_size"] = image_size or store.size
     if field_of_view is None:
         field_of_view = model.spec["field_of_view"] if model else FIELD_OF_VIEW
-    built["field_of_view"] = augment.check_radii("field_of_view", field_of_view)
+    built["field_of_view"] = field_of_view
+    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
+    built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
+    if model is not None:
+        check_size(model, built["image_size"])
     settings = dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
-    check_options({**built, "dropout": 0})
-    if model is not None:
-        check_size(model, built["image_size"])
     task = labels.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
@@ -173,7 +174,8 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    check_settings(settings, devices)
+    galaxies = len(task.rows["train"])
+    settings, devices, num_nodes = check_settings(settings, galaxies, devices, num_nodes, accelerators())
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # that torchrun has started on this machine
     on_cpu = devices == "cpu" or (devices == "auto" and not torch.cuda.is_available() and processes > 1)
     accelerator = {"accelerator": "cpu", "devices": processes} if on_cpu else {"devices": devices}

@@ -27,7 +27,7 @@ from zoobook.tensorflow.models import (
     set_arrays,
     to_arrays,
 )
-from zoobook.tensorflow.prediction import device_names
+from zoobook.tensorflow.prediction import accelerators, device_names
 from zoobook.training import (
     WEIGHT_DECAY,
     Progress,
@@ -112,14 +112,14 @@ def train(
     built["image_size"] = image_size or store.size
     if field_of_view is None:
         field_of_view = model.spec["field_of_view"] if model else FIELD_OF_VIEW
-    built["field_of_view"] = augment.check_radii("field_of_view", field_of_view)
+    built["field_of_view"] = field_of_view
+    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
+    built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
     settings = dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
-    check_options({**built, "dropout": 0})
     task = labels.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
@@ -177,7 +177,8 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    check_settings(settings, devices)
+    galaxies = len(task.rows["train"])
+    settings, devices, num_nodes = check_settings(settings, galaxies, devices, num_nodes, accelerators())
     strategy = _strategy(devices, num_nodes)
     folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
     best, last = folder.path / "best.safetensors", folder.path / "last.safetensors"
