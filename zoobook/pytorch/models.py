@@ -225,7 +225,7 @@ def check_architecture(name: str) -> None:
         )
 
 
-def check_size(model: GalaxyModel, image_size: int) -> None:
+def _check_size(model: GalaxyModel, image_size: int) -> None:
     """Refuse images of a size that a trained model cannot go on with.
 
     Args:

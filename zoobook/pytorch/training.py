@@ -20,7 +20,7 @@ from zoobook.architectures import check_options
 from zoobook.augment import FIELD_OF_VIEW
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.losses import galaxy_losses
-from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, check_size, set_arrays, to_arrays
+from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, _check_size, set_arrays, to_arrays
 from zoobook.pytorch.prediction import accelerators
 from zoobook.runs import Result, RunFolder, fingerprint
 from zoobook.training import (
@@ -111,7 +111,7 @@ def train(
     check_architecture(built["architecture"])  # bad arguments are refused before anything is written
     built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
     if model is not None:
-        check_size(model, built["image_size"])
+        _check_size(model, built["image_size"])
     settings = dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
