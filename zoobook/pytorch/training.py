@@ -20,7 +20,7 @@ from zoobook.architectures import check_options
 from zoobook.augment import FIELD_OF_VIEW
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.losses import galaxy_losses
-from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, _check_size, set_arrays, to_arrays
+from zoobook.pytorch.models import GalaxyModel, _check_size, build_model, check_architecture, set_arrays, to_arrays
 from zoobook.pytorch.prediction import accelerators
 from zoobook.runs import Result, RunFolder, fingerprint
 from zoobook.training import (
