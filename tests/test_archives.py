@@ -667,3 +667,15 @@ def test_unknown_kind(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(b"no tar" * 500))
     with pytest.raises(ArchiveError, match="damaged or not whole"):
         extract(tmp_path / "x.tar.gz", tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_archives_made_on_windows(tmp_path, kind):
+    archive = tmp_path / f"w.{kind}"
+    archive.write_bytes((zipped if kind == "zip" else tarred)({"img\\sub\\a.png": b"x", "b.png": b"y"}))
+    assert extract(archive, tmp_path / "out") == [tmp_path / "out/img/sub/a.png", tmp_path / "out/b.png"]
+    assert (tmp_path / "out/img/sub/a.png").read_bytes() == b"x"
+    for name in ("..\\a.png", "img\\..\\..\\a.png", "C:\\a.png", "\\a.png"):
+        archive.write_bytes((zipped if kind == "zip" else tarred)({name: b"x"}))
+        with pytest.raises(ArchiveError, match="leads out of its folder"):
+            extract(archive, tmp_path / "elsewhere")

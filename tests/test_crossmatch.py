@@ -46,7 +46,7 @@ def test_crossmatch_on_the_sky():
         ValueError, match=r"the left table: `dec` is missing or not within -90 … 90 degrees in 1 rows.*: 2"
     ):
         crossmatch.by_position(left.assign(dec=[0, 0, np.nan, 0]), right)
-    with pytest.raises(ValueError, match="radius_arcsec must be positive"):
+    with pytest.raises(ValueError, match="radius_arcsec must be a positive number"):
         crossmatch.by_position(left, right, radius_arcsec=0)
 
 
@@ -128,7 +128,7 @@ def test_near_pairs():
     pairs = crossmatch.near_pairs(catalog, radius_arcsec=1)
     assert pairs[["id_str", "id_str_right"]].to_numpy().tolist() == [["a", "b"], ["c", "d"]]
     np.testing.assert_allclose(pairs["separation_arcsec"], [0.36, 0.8], rtol=1e-6)
-    with pytest.raises(ValueError, match="radius_arcsec must be positive"):
+    with pytest.raises(ValueError, match="radius_arcsec must be a positive number"):
         crossmatch.near_pairs(catalog, 0)
 
 

@@ -72,6 +72,26 @@ def others(folder, *files, count=1):
     return processes(SCRIPT, folder, *(repr((f.url, f.path, f.bytes, f.hash)) for f in files), count=count)
 
 
+# ---- what is compressed on the way
+
+
+@pytest.mark.parametrize("fault", [None, "hang up"])
+@pytest.mark.parametrize("known", [{}, {"length": False}, {"length": False, "hashed": False}])
+def test_a_server_that_compresses(server, tmp_path, known, fault):
+    server.coding, server.faults["a"] = "gzip", [fault]
+    fetch([remote(server, "a", **known)], tmp_path, "toy")
+    whole(server, tmp_path, "a")
+
+
+def test_a_server_that_compresses_without_telling_the_end(server, tmp_path):
+    server.coding, server.faults["a"] = "gzip", ["endless"] * 9
+    with pytest.raises(DownloadError, match="its end would not be seen"):
+        fetch([remote(server, "a", length=False, hashed=False)], tmp_path, "toy")
+    server.coding = "zopfli"
+    with pytest.raises(DownloadError, match="coding that was not asked for .zopfli"):
+        fetch([remote(server, "b")], tmp_path, "toy")
+
+
 # ---- connections that break
 
 

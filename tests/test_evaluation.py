@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from zoobook import evaluation, trees, votes
+from zoobook import evaluation, plots, trees, votes
 
 TREE = trees.load("decals_dr5")
 
@@ -88,3 +88,54 @@ def test_radial_profiles_see_a_ring():
     difference = profiles[1, 0] - profiles[0, 0]
     assert difference.argmax() in (9, 10)  # radius 20 of 32, in 16 bins
     np.testing.assert_allclose(profiles[:, 2:], 0, atol=1e-6)  # grey has no colour
+
+
+SMALL = trees.DecisionTree.from_dict({"name": "toy", "questions": [{"name": "shape", "answers": ["round", "flat"]}]})
+
+
+def answers(ids, passes: int = 1) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return votes.prediction_table(ids, 1 + rng.random((len(ids), 2, passes)), SMALL)
+
+
+def test_a_galaxy_with_two_rows_is_refused_by_name():
+    ids = [f"g{i}" for i in range(6)]
+    catalog = pd.DataFrame({"id_str": ids, "shape_round": [3, 4, 5, 6, 7, 8], "shape_flat": 2})
+    twice = pd.DataFrame({"id_str": [*ids, "g4 "], "shape_round": 3, "shape_flat": 2})
+    for table, votes_of in ((answers([*ids, "g4"]), catalog), (answers(ids), twice)):
+        with pytest.raises(ValueError, match="'g4' in rows 4, 6"):
+            evaluation.evaluate(table, votes_of, SMALL)
+        with pytest.raises(ValueError, match="'g4' in rows 4, 6"):
+            plots.fractions(table, votes_of, SMALL, ["shape_round"])
+
+
+@pytest.mark.parametrize("change", [np.int64, ">i8", lambda i: f" {i}\n", str])
+def test_ids_of_any_type_meet(change):
+    numbers = np.arange(6) + 100
+    own = numbers.astype(change) if change in (np.int64, ">i8") else [change(i) for i in numbers]
+    catalog = pd.DataFrame({"id_str": own, "shape_round": np.array([3, 4, 5, 6, 7, 8], ">f8"), "shape_flat": 2})
+    expected = evaluation.evaluate(answers(numbers.astype(str)), catalog.assign(id_str=numbers.astype(str)), SMALL)
+    pd.testing.assert_frame_equal(evaluation.evaluate(answers(numbers.astype(str)), catalog, SMALL), expected)
+    plots.fractions(answers(numbers.astype(str)), catalog, SMALL, ["shape_round"])
+    with pytest.raises(ValueError, match="floating-point"):
+        evaluation.evaluate(answers(numbers.astype(str)), catalog.assign(id_str=numbers.astype(float)), SMALL)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_answers_that_went_through_a_csv(tmp_path, passes):
+    ids = [f"g{i}" for i in range(6)]
+    catalog, table = pd.DataFrame({"id_str": ids, "shape_round": 3, "shape_flat": 2}), answers(ids, passes)
+    table.to_csv(tmp_path / "p.csv", index=False)
+    commas = table.assign(**{c: table[c].map(lambda v: str(v.tolist())) for c in table if "_concentration" in c})
+    for again in (pd.read_csv(tmp_path / "p.csv"), commas):
+        pd.testing.assert_frame_equal(
+            evaluation.evaluate(again, catalog, SMALL), evaluation.evaluate(table, catalog, SMALL), rtol=1e-6
+        )
+    cut = commas.assign(shape_round_concentration="[1.5, 2.5, ..., 3.5]")
+    with pytest.raises(ValueError, match="shape_round_concentration.*to_parquet"):
+        evaluation.evaluate(cut, catalog, SMALL)
+
+
+def test_a_montage_of_nothing():
+    with pytest.raises(ValueError, match="no images"):
+        plots.montage([])

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, LeaveOneOut, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from toys import FOLDER, TREE, survey, trained
 
-from zoobook import trees
+from zoobook import labels, trees
+from zoobook.training import Progress
 
 QUICK = dict(epochs=4, batch_size=12, learning_rate=3e-3, devices="cpu")
 
@@ -15,7 +22,7 @@ QUICK = dict(epochs=4, batch_size=12, learning_rate=3e-3, devices="cpu")
 def tuned(half, label, unfreeze="head", **options):
     """Fine-tune the toy model; runs are kept, so asking twice costs nothing."""
     store, catalog = survey()
-    options |= {"unfreeze": unfreeze, "out_dir": Path(FOLDER.name) / f"{half.__name__}_{label}_{unfreeze}"}
+    options = {"unfreeze": unfreeze, "out_dir": Path(FOLDER.name) / f"{half.__name__}_{label}_{unfreeze}"} | options
     return half.finetune(trained(half).model, store, catalog, label, **QUICK | options)
 
 
@@ -65,15 +72,111 @@ def test_votes_on_the_same_tree_make_a_good_model_better(half, unfreeze):
     out_dir = Path(FOLDER.name) / f"{half.__name__}_further_{unfreeze}"
     result = half.finetune(model, store, catalog, TREE, unfreeze=unfreeze, out_dir=out_dir, **QUICK)
     assert result.model.spec == model.spec
-    assert result.history["train_loss"][0] < arrived["train_loss"].iloc[-1]
+    start, first = result.history.iloc[0], result.history.iloc[1]
+    assert start["epoch"] == -1 and start["val_loss"] == pytest.approx(arrived["val_loss"].min(), rel=1e-4)
+    assert first["epoch"] == 0 and first["train_loss"] < arrived["train_loss"].iloc[-1]
     assert result.history["val_loss"].min() < arrived["val_loss"].min()
 
 
+def test_learning_votes_with_the_whole_encoder_is_training(half, tmp_path):
+    """As good as training with as many galaxies: not a digit differs."""
+    store, catalog = survey()
+    tuned = half.finetune(trained(half).model, store, catalog, TREE, unfreeze="all", out_dir=tmp_path / "a", **QUICK)
+    on = half.train(store, catalog, TREE, model=trained(half).model, out_dir=tmp_path / "b", **QUICK)
+    columns = ["epoch", "train_loss", "val_loss", "learning_rate"]
+    assert tuned.history[columns].iloc[1:].reset_index(drop=True).equals(on.history[columns])
+    one, other = (half.models.to_arrays(result.model).values() for result in (tuned, on))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "all"])
+def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, tmp_path, unfreeze):
+    """Steps so large that they ruin all leave the regression that scikit-learn finds, here of some wrong labels."""
+    store, catalog = survey()
+    wrong = np.random.default_rng(1).random(len(catalog)) < 0.2
+    catalog = catalog.assign(large=np.where(wrong, 1 - catalog["large"], catalog["large"]))
+    options = QUICK | {"epochs": 2, "learning_rate": 1.0}
+    result = half.finetune(trained(half).model, store, catalog, "large", unfreeze=unfreeze, out_dir=tmp_path, **options)
+    assert list(result.history["epoch"]) == [-1, 0, 1] and result.history["val_loss"].idxmin() == 0
+    assert list(result.history["train_loss"].isna()) == [True, False, False]
+    features = half.represent(trained(half).model, store).drop(columns="id_str").to_numpy(float)
+    train, val = (catalog["subset"] == name for name in ("train", "val"))
+    expected = searched(LogisticRegression(max_iter=1000), "C", labels.STRENGTHS, "neg_log_loss")
+    expected.fit(features[train], catalog["large"][train])
+    found = half.predict(result.model, store)["large_probability"]
+    np.testing.assert_allclose(found, expected.predict_proba(features)[:, 1], atol=2e-3)
+    assert result.history["val_loss"][0] == pytest.approx(log_loss(catalog["large"][val], found[val]), rel=1e-3)
+
+
+def searched(model, name: str, values, scoring: str):
+    """A model of scikit-learn on standardised features, with its option chosen by cross-validation."""
+    folds = StratifiedKFold(5, shuffle=True, random_state=0) if scoring == "neg_log_loss" else LeaveOneOut()
+    return make_pipeline(StandardScaler(), GridSearchCV(model, {name: values}, scoring=scoring, cv=folds))
+
+
+@pytest.mark.parametrize(("galaxies", "features"), [(100, 20), (50, 120)])
+def test_the_linear_answer_is_that_of_the_usual_pipeline(galaxies, features):
+    rng = np.random.default_rng(galaxies)
+    given = rng.normal(5, rng.uniform(0.1, 10, features), (galaxies, features)).astype(np.float32)
+    given[:, 3] = 0.1  # a feature that says nothing
+    hidden = (given[:, :4] - 5) / given[:, :4].std(0).clip(1e-3) @ [1, -1, 1, 0] + rng.normal(0, 0.5, galaxies)
+    number = ((hidden - hidden.mean()) / hidden.std()).astype(np.float32)[:, None]
+    weights, bias = labels.linear_answer(given, number, {"kind": "number"})
+    ridge = searched(Ridge(), "alpha", 1 / labels.STRENGTHS, "neg_mean_squared_error").fit(given, number[:, 0])
+    np.testing.assert_allclose(given @ weights[0] + bias, ridge.predict(given), atol=2e-2)
+    for kind, count in (("binary", 2), ("classes", 2), ("classes", 3)):
+        classes = np.argsort(np.argsort(hidden)) * count // galaxies
+        targets = classes.astype(np.float32)[:, None] if kind == "binary" else classes.astype(np.int64)
+        weights, bias = labels.linear_answer(given, targets, {"kind": kind})
+        raw = given @ weights.T + bias
+        assert raw.shape[1] == (1 if kind == "binary" else count) and weights.dtype == bias.dtype == np.float32
+        raw = np.concatenate([0 * raw, raw], 1) if kind == "binary" else raw
+        usual = searched(LogisticRegression(max_iter=1000), "C", labels.STRENGTHS, "neg_log_loss").fit(given, classes)
+        np.testing.assert_allclose(softmax(raw, axis=1), usual.predict_proba(given), atol=2e-2)
+
+
+def test_a_class_of_one_galaxy_has_an_answer():
+    given = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    weights, bias = labels.linear_answer(given, np.array([0, 1] * 5 + [0, 2]), {"kind": "classes"})
+    assert weights.shape == (3, 5) and np.isfinite(weights).all() and np.isfinite(bias).all()
+
+
+def test_an_untrained_encoder_begins_with_what_its_settled_features_say_and_learns_freely(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    model = half.build_model(None, "test_efficientnet", image_size=32)
+    result = half.finetune(model, store, catalog, "large", out_dir=tmp_path / "head", **QUICK)
+    assert result.history["val_loss"][0] < 0.8 * np.log(2)
+    monkeypatch.setattr(Progress, "note_start", lambda *_: None)
+    result = half.finetune(model, store, catalog, "large", unfreeze="all", out_dir=tmp_path / "all", **QUICK)
+    before, after = (half.models.to_arrays(one) for one in (model, result.model))
+    assert not any(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_an_interrupted_run_knows_its_start(half, tmp_path, monkeypatch):
+    store, catalog = survey()
+    whole, step, steps = tuned(half, "large"), Progress.step, []
+
+    def interrupted(self, *args):
+        steps.append(1)
+        if len(steps) in (3, 14):  # in the first epoch, and in a later one
+            raise KeyboardInterrupt
+        step(self, *args)
+
+    monkeypatch.setattr(Progress, "step", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt, match="same arguments"):
+            half.finetune(trained(half).model, store, catalog, "large", out_dir=tmp_path, **QUICK)
+    result = half.finetune(trained(half).model, store, catalog, "large", out_dir=tmp_path, **QUICK)
+    columns = ["epoch", "train_loss", "val_loss", "learning_rate"]
+    assert result.history[columns].equals(whole.history[columns])
+
+
 @pytest.mark.parametrize("unfreeze", ["head", "top", "all"])
-def test_only_what_is_unfrozen_changes(half, unfreeze):
-    """Weights as well as batch statistics."""
+def test_only_what_is_unfrozen_changes(half, tmp_path, monkeypatch, unfreeze):
+    """Weights, and of batch normalisation nothing; the start, with which nothing has changed, does not count here."""
+    monkeypatch.setattr(Progress, "note_start", lambda *_: None)
     before = {name: array.copy() for name, array in half.models.to_arrays(trained(half).model).items()}
-    result = tuned(half, "large", unfreeze)
+    result = tuned(half, "large", unfreeze, out_dir=tmp_path)
     after = half.models.to_arrays(result.model)
     changed = {name for name in before if name.startswith("encoder.") and not np.array_equal(before[name], after[name])}
     names = {name for name in before if name.startswith("encoder.")}
@@ -84,7 +187,8 @@ def test_only_what_is_unfrozen_changes(half, unfreeze):
         assert "encoder.conv_head.weight" in changed and "encoder.conv_stem.weight" not in changed
         assert 0.25 <= weights / sum(before[name].size for name in names) < 0.8
     else:
-        assert changed == names
+        norms = tuple(name.removesuffix("running_mean") for name in names if name.endswith("running_mean"))
+        assert changed == {name for name in names if not name.startswith(norms)}
     given = half.models.to_arrays(trained(half).model)
     assert all(np.array_equal(before[name], array) for name, array in given.items())
     assert all(trainable(half, trained(half).model))

@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
 import make_encoder  # noqa: E402
 
 TOY = {
-    "survey": {"n_galaxies": 120, "image_size": 48, "seed": 3},
+    "survey": {"image_size": 48, "seed": 3},
     "test": {"n_galaxies": 40, "image_size": 48, "seed": 4},
     "fractions": [0.7, 0.3, 0.0],
     "model": {"architecture": "test_efficientnet", "channels": 1, "field_of_view": 8.5},
     "training": {"batch_size": 32, "photometric": True, "patience": 9, "seed": 0},
     "stages": [
-        {"image_size": 24, "epochs": 2, "learning_rate": 2e-3},
-        {"image_size": 32, "epochs": 1, "learning_rate": 1e-3},
+        {"n_galaxies": 100, "image_size": 24, "epochs": 2, "learning_rate": 2e-3},
+        {"n_galaxies": 120, "image_size": 32, "epochs": 1, "learning_rate": 1e-3},
     ],
 }
 

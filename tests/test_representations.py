@@ -73,7 +73,7 @@ def test_nearest_has_no_neighbours_to_invent(table, tmp_path):
     assert found["rank"].tolist() == [1, 2, 3] * 3 and found["distance"][2] == 1e4
     assert representations.nearest(tmp_path / "few.parquet", "b", k=2)["id_str"].tolist() == ["a", "c"]
     assert len(representations.nearest(tmp_path / "few.parquet", [])) == 0
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
         representations.nearest(tmp_path / "few.parquet", "a", k=0)
 
 
@@ -190,5 +190,66 @@ def test_clear_errors(table, tmp_path):
     pd.DataFrame({"id_str": ["a", "b"], "feat_0": [1.0, np.nan]}).to_parquet(tmp_path / "z.parquet")
     with pytest.raises(ValueError, match="galaxy 'b' has no finite number in column 'feat_0'"):
         representations.open(tmp_path / "z.parquet").read()
-    with pytest.raises(ValueError, match="n_components must lie between 1 and 30"):
+    with pytest.raises(ValueError, match="n_components, for .* must be a whole number, from 1 to 30"):
         representations.compress(table[0], tmp_path / "out.parquet", n_components=31)
+
+
+def few(**columns) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    features = pd.DataFrame(rng.normal(size=(20, 4)).astype("f4"), columns=[f"feat_{i}" for i in range(4)])
+    return features.assign(**({"id_str": [f"g{i}" for i in range(20)]} | columns))
+
+
+def test_ids_are_compared_as_they_are_stored(tmp_path):
+    first = 587722981742084096
+    few(id_str=[first + i for i in range(20)]).to_parquet(tmp_path / "i.parquet")
+    few(id_str=[f" {first + i} " for i in range(20)]).to_parquet(tmp_path / "t.parquet")
+    for path in (tmp_path / "i.parquet", tmp_path / "t.parquet"):
+        found = [representations.nearest(path, one) for one in (first + 1, np.int64(first + 1), f"{first + 1} ")]
+        assert found[0]["id_str"].iloc[0] in {str(first + i) for i in range(20)}
+        assert all(table.equals(found[0]) for table in found) and len(found[0]) == 8
+        catalog = pd.DataFrame({"id_str": np.arange(first, first + 5).astype(">i8")})
+        assert len(representations.crossmatch(path, catalog)) == 5
+        rated = representations.interesting(path, {first: 1, first + 1: 2})
+        assert len(rated) == 18
+    few(id_str=np.arange(20.0) + 1e15).to_parquet(tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match="floating-point"):
+        representations.open(tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match="floating-point"):
+        representations.nearest(tmp_path / "i.parquet", float(first))
+
+
+@pytest.mark.parametrize("equal", [20, 12])
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-4, 300.0])
+def test_equal_galaxies_are_neighbours(tmp_path, monkeypatch, equal, value):
+    monkeypatch.setattr(search, "_BLOCK", 7)
+    table = few()
+    table.loc[: equal - 1, [f"feat_{i}" for i in range(4)]] = np.float32(value)
+    table.to_parquet(tmp_path / "e.parquet")
+    found = representations.nearest(tmp_path / "e.parquet", ["g1", "g11"], k=10)
+    assert len(found) == 20 and (found["distance"] == 0).all()
+    assert set(found["id_str"]) <= {f"g{i}" for i in range(equal)}
+
+
+def test_what_is_no_table_of_features(tmp_path):
+    few()[:0].to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="no rows"):
+        representations.open(tmp_path / "none.parquet")
+    few().to_csv(tmp_path / "c.csv", index=False)
+    with pytest.raises(ValueError, match="not a table of features in parquet"):
+        representations.open(tmp_path / "c.csv")
+    (tmp_path / "p").mkdir()
+    few().to_parquet(tmp_path / "p" / "0.parquet")
+    few().drop(columns="feat_3").to_parquet(tmp_path / "p" / "1.parquet")
+    with pytest.raises(ValueError, match="1.parquet has other columns"):
+        representations.open(tmp_path / "p")
+
+
+def test_home_and_numpy_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    few().to_parquet(tmp_path / "t.parquet")
+    assert representations.compress("~/t.parquet", "~/pca.parquet", np.int64(2)).path == tmp_path / "pca.parquet"
+    assert len(representations.nearest("~/pca.parquet", "g1", k=np.int32(3))) == 3
+    assert set(representations.clusters("~/pca.parquet", np.int64(2), seed=np.int64(1))["cluster"]) == {0, 1}
+    with pytest.raises(ValueError, match="k must be a whole number, at least 1, not 2.5"):
+        representations.nearest("~/pca.parquet", "g1", k=2.5)

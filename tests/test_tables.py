@@ -67,3 +67,105 @@ print(pyarrow.default_memory_pool().max_memory())
 """
     peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert peak < 0.7 * path.stat().st_size, f"{peak / 1e6:.0f} MB"
+
+
+LONG = 2**61 + 1  # a float would make 2**61 of it
+
+
+def write_as(frame: pd.DataFrame, path) -> None:
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".fits":
+        from astropy.table import Table
+
+        Table.from_pandas(frame).write(path)
+    else:
+        frame.to_parquet(path)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.fits"])
+@pytest.mark.parametrize("rows", [None, [0, 1], [1, 2]])
+def test_every_digit_beside_a_gap(tmp_path, name, rows):
+    frame = pd.DataFrame({
+        "whole": [1, 2, 3], "n": pd.array([LONG, None, 3], "Int64"), "x": [0.5, np.nan, 2.0],
+        "flag": pd.array([True, None, False], "boolean"),
+    })  # fmt: skip
+    write_as(frame, tmp_path / name)
+    got = tables.read(tmp_path / name, rows=None if rows is None else np.array(rows))
+    expected = frame if rows is None else frame.iloc[rows].reset_index(drop=True)
+    if name == "t.fits":  # has no boolean that is missing
+        got, expected = got.drop(columns="flag"), expected.drop(columns="flag")
+    pd.testing.assert_frame_equal(got, expected, check_dtype=False)
+    if rows is None:
+        assert got["n"][0] == LONG and got["n"].dtype == "Int64" and got["whole"].dtype == "int64"
+
+
+def test_a_logical_of_fits_that_is_neither_true_nor_false(tmp_path):
+    from astropy.io import fits
+
+    columns = [fits.Column("a", "L", array=[True, False, True]), fits.Column("b", "L", array=[True, False, True])]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    data = (tmp_path / "t.fits").read_bytes()
+    (tmp_path / "t.fits").write_bytes(data.replace(b"TTFFTT", b"TTF\0TT"))
+    got = tables.read(tmp_path / "t.fits")
+    assert got["a"].tolist() == [True, False, True] and got["a"].dtype == bool
+    assert got["b"].tolist() == [True, pd.NA, True]
+
+
+def test_words_of_a_csv_are_words(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "id_str,bar,x,y,galid,all\nNA,nan,1.5,1,0012,\nnull,NULL,NaN,nan,12,\nN/A,None,,,7e5,\nc,,2,3,13,\n"
+    )
+    got = tables.read(tmp_path / "t.csv", text=("galid",))
+    assert got["id_str"].tolist() == ["NA", "null", "N/A", "c"]
+    assert got["bar"].tolist()[:3] == ["nan", "NULL", "None"] and got["bar"].isna().tolist() == [False] * 3 + [True]
+    np.testing.assert_array_equal(got["x"], [1.5, np.nan, np.nan, 2])  # programs write NaN in columns of numbers
+    assert got["y"].tolist()[::3] == [1, 3] and got["y"].isna().sum() == 2
+    assert got["galid"].tolist() == ["0012", "12", "7e5", "13"] and got["all"].isna().all()
+
+
+def test_a_column_of_text_is_text_from_its_first_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_CHUNK", 2)
+    (tmp_path / "t.csv").write_text("id_str,x\na,001\nb,002\nc,M31\nd,\n")
+    assert tables.read(tmp_path / "t.csv", rows=np.array([0, 1]))["x"].tolist() == ["001", "002"]
+    assert tables.read(tmp_path / "t.csv")["x"].tolist()[:3] == ["001", "002", "M31"]
+
+
+def test_foreign_byte_order():
+    foreign = pd.DataFrame({"id": np.arange(3).astype(">i8"), "x": np.arange(3).astype(">f4"), "name": list("abc")})
+    native = tables.in_memory(foreign)
+    assert all(kind.isnative for kind in native.dtypes if isinstance(kind, np.dtype))
+    assert native.columns.tolist() == ["id", "x", "name"] and native["x"].tolist() == [0, 1, 2]
+    assert tables.floats(foreign["x"]).tolist() == [0, 1, 2] and tables.ids_of(foreign["id"]).tolist() == list("012")
+
+
+def test_ids_as_they_are_stored():
+    assert tables.ids_of(7).tolist() == ["7"] and tables.ids_of(" a ").tolist() == ["a"]
+    assert tables.ids_of([np.int64(LONG), b"b"]).tolist() == [str(LONG), "b"]
+    for text in (["7e12", "0a"], ["12e4"], ["1E5", "2E5"]):
+        assert tables.ids_of(text).tolist() == text
+    for lost in (1.0, [1.5e17, 2e17], np.array([1e17]), ["5.877e+17", "5.878e+17"], ["587722981742084096.0"]):
+        with pytest.raises(ValueError, match="floating-point"):
+            tables.ids_of(lost)
+
+
+def test_a_fits_table_behind_an_image_and_a_folder_of_parquet(tmp_path):
+    from astropy.io import fits
+
+    from zoobook.runs import ShardedTable
+
+    table = fits.BinTableHDU.from_columns([fits.Column("id_str", "2A", array=["a", "b"])])
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((4, 4))), table]).writeto(tmp_path / "t.fits")
+    assert tables.read(tmp_path / "t.fits")["id_str"].tolist() == ["a", "b"]
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((4, 4)))]).writeto(tmp_path / "none.fits")
+    with pytest.raises(ValueError, match="it has no table"):
+        tables.read(tmp_path / "none.fits")
+
+    frame = pd.DataFrame({"id_str": list("abcde"), "x": range(5)})
+    shards = ShardedTable(tmp_path / "p", 5, {}, shard_rows=2)
+    for number, start, stop in shards.missing():
+        shards.write(number, frame[start:stop])
+    shards.finish()
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "p"), frame, check_dtype=False)
+    assert tables.read(tmp_path / "p", ["x"], np.array([1, 4]))["x"].tolist() == [1, 4]
+    assert tables.id_column(tmp_path / "p", "id_str", "it").to_pylist() == list("abcde")

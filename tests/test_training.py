@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import installed
 from toys import TREE, quick, survey, trained
 
 from zoobook import labels, trees, votes, weights
@@ -237,6 +238,16 @@ def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, mon
         half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick(field_of_view=8.5))
 
 
+def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
+    half = installed("pytorch")
+    store, catalog = survey()
+    model = half.build_model(TREE, "test_vit", image_size=48)
+    for options in ({}, {"image_size": 64}):
+        with pytest.raises(ValueError, match="test_vit was trained with 48, .* Pass image_size=48"):
+            half.train(store, catalog, TREE, model=model, out_dir=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
     """Without dropout, which draws for each part, and batch normalisation, which looks at the part alone."""
     store, catalog = survey()
@@ -282,6 +293,10 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c, {"photometric": 1}, "photometric must be True or False"),
         (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
         (lambda c: c, {"devices": "quantum"}, "devices"),
+        (lambda c: c, {"devices": np.int64(99)}, "devices=99, but the GPUs"),
+        (lambda c: c, {"seed": -1}, "seed must be a whole number, at least 0"),
+        (lambda c: c, {"batch_size": np.int64(1)}, "batch_size=1 makes batches of a single galaxy"),
+        (lambda c: c.assign(id_str=c["id_str"].iloc[0]), {}, "occur more than once"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(half, tmp_path, change, options, message):

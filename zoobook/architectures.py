@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from zoobook import arguments
 from zoobook.augment import FIELD_OF_VIEW, check_radii
 
 
@@ -211,23 +212,27 @@ def whole_spec(spec: dict) -> dict:
     return {"field_of_view": FIELD_OF_VIEW, **spec}
 
 
-def check_options(spec: dict) -> None:
+def check_options(spec: dict) -> dict:
     """Refuse what no encoder can be built with.
 
     Args:
         spec: a model's description, see ``zoobook.pytorch.models.GalaxyModel``.
 
+    Returns:
+        dict: the same, its numbers as Python's own.
+
     Raises:
         ValueError: ``channels``, ``dropout``, ``image_size`` or ``field_of_view`` is out of range.
     """
-    size = spec["image_size"]
-    check_radii("field_of_view", spec["field_of_view"])
     if spec["channels"] not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {spec['channels']!r}")
-    if not 0 <= spec["dropout"] < 1:
-        raise ValueError(f"dropout must be from 0 to below 1, not {spec['dropout']!r}")
-    if not isinstance(size, int) or size < 16:
-        raise ValueError(f"image_size must be a whole number of pixels, at least 16, not {size!r}")
+    return {
+        **spec,
+        "channels": int(spec["channels"]),
+        "image_size": arguments.whole("image_size", spec["image_size"], 16),
+        "field_of_view": check_radii("field_of_view", spec["field_of_view"]),
+        "dropout": arguments.real("dropout", spec["dropout"], lambda rate: 0 <= rate < 1, "from 0 to below 1"),
+    }
 
 
 def check_tensors(architecture: str, expected: dict[str, list[int]], arrays: dict) -> None:

@@ -14,9 +14,10 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from numbers import Real
 
 import numpy as np
+
+from zoobook import arguments
 
 DECALS_FRAMING = 17.0  # [R50] side of a GZ DECaLS stamp: 424 pixels of 0.04 R50 (Walmsley et al. 2022, MNRAS 509, 3966)
 CENTRE = 0.865  # side of Zoobot's view of such a stamp at evaluation, as a share: about 75 % of its area
@@ -51,9 +52,7 @@ def check_radii(name: str, value) -> float:
     Raises:
         ValueError: it is no positive, finite number.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive number, in units of the galaxy's R50, not {value!r}")
-    return float(value)
+    return arguments.real(name, value, meaning="a positive number, in units of the galaxy's R50")
 
 
 def share_seen(spec: dict, store) -> float:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from zoobook import tables, trees
+from zoobook import arguments, tables, trees
 from zoobook.tables import listed
 from zoobook.trees import DecisionTree
 
@@ -33,7 +32,7 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
 
     Returns:
         DataFrame: all columns, with ``id_str`` first; ``file_loc``, where there is one, is an absolute path (a relative
-        one counts from the folder of the table; in a DataFrame it is left as it is); votes are int64.
+        one counts from the folder of the table; in a DataFrame it stays relative); votes are int64.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -41,9 +40,9 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
             somewhere; votes are absent or bad (see :func:`check_votes`).
     """
     if isinstance(source, pd.DataFrame):
-        catalog, where, folder = source.reset_index(drop=True), "the table", None
+        catalog, where, folder = tables.in_memory(source).reset_index(drop=True), "the table", ""
     else:
-        path = Path(source).expanduser().absolute()
+        path = arguments.path(source)
         catalog, where, folder = tables.read(path), str(path), path.parent
     column = next((name for name in _ID_COLUMNS if name in catalog.columns), None)
     if column is None:
@@ -59,7 +58,7 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
         if empty.any():
             raise ValueError(f"{where}: `file_loc` is empty for {_galaxies(ids, np.flatnonzero(empty))}")
         locations = catalog["file_loc"].astype(str)
-        catalog["file_loc"] = locations if folder is None else [os.path.join(folder, file) for file in locations]
+        catalog["file_loc"] = [os.path.join(folder, os.path.expanduser(file)) for file in locations]
     if tree is not None:
         try:
             votes = check_votes(catalog, tree)
@@ -97,6 +96,22 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
     return ids
 
 
+def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
+    """A table of galaxies in memory, checked: each has one row, and an id as it is stored.
+
+    Args:
+        table: with ``id_str``; it is not changed.
+        where: what to call it in a message.
+
+    Returns:
+        DataFrame: the same rows, ids as text, bytes in the order of this machine.
+
+    Raises:
+        ValueError: see :func:`check_ids`.
+    """
+    return tables.in_memory(table).assign(id_str=check_ids(table, where))
+
+
 def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     """The votes of a catalogue as one array, if every one of them is a whole number, 0 or more.
 
@@ -122,11 +137,8 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     votes = np.empty((len(catalog), len(tree.label_columns)), dtype=np.int64)
     problems, first, bad_cells = [], None, 0
     for number, column in enumerate(tree.label_columns):
-        series = catalog[column]
-        if series.dtype.kind in "iu":
-            exact, values = series.to_numpy(), series.to_numpy(dtype=float)
-        else:
-            exact = values = pd.to_numeric(series, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        series, values = catalog[column], tables.floats(catalog[column])
+        exact = series.to_numpy() if series.dtype.kind in "iu" and not series.isna().any() else values
         missing = series.isna().to_numpy()
         kinds = {
             "missing (NaN)": missing,
@@ -283,15 +295,15 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
     if count in catalog.columns:
         answers = [a.column for q in tree.questions if q.name == f"{question}{tree.suffix}" for a in q.answers]
         if total in catalog.columns:
-            totals = catalog[total].to_numpy(dtype=float)
+            totals = tables.floats(catalog[total])
         elif answers and set(answers) <= set(catalog.columns):
-            totals = catalog[answers].sum(axis=1).to_numpy(dtype=float)
+            totals = np.nansum([tables.floats(catalog[column]) for column in answers], axis=0)
         else:
             raise ValueError(f"the column {total!r} is missing beside {count!r}, so shares cannot be told")
-        return catalog[count].to_numpy(dtype=float) / np.where(totals > 0, totals, np.nan)
+        return tables.floats(catalog[count]) / np.where(totals > 0, totals, np.nan)
     for published in (f"{count}_fraction", f"{answer}_fraction"):
         if published in catalog.columns:
-            return catalog[published].to_numpy(dtype=float)
+            return tables.floats(catalog[published])
     raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {published!r}")
 
 

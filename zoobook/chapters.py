@@ -20,7 +20,6 @@ from zoobook.training import keep_memory
 
 TREE = "decals_dr5"
 ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
-RESULTS = Path(__file__).parents[1] / "book/encoder/results"  # what was measured of it
 FIELD_OF_VIEW = 8.5  # [R50] half of a DECaLS stamp, of which the rest is mostly sky
 RING_SEED = 1
 PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
@@ -179,20 +178,16 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
     return Run(framework, dataset, size)
 
 
-def results(name: str) -> dict | None:
-    """What was measured of the network that comes with zoobook: a committed file, which comes with the source.
+def results(name: str) -> dict:
+    """What was measured of the network that comes with zoobook, by the programs in ``book/encoder``.
 
     Args:
         name: ``"training"``, how it was trained and what it learned, or ``"real"``, what it is worth on real galaxies.
 
     Returns:
-        dict: the file's content; ``None``, and a line that says why, where zoobook was installed without its source.
+        dict: the content of the file that lies beside the weights.
     """
-    file = RESULTS / f"{name}.json"
-    if not file.exists():
-        print("The measured results come with the source: clone the repository to see them.")
-        return None
-    return json.loads(file.read_text("utf8"))
+    return json.loads(weights.find_shipped(ENCODER).with_name(f"{name}.json").read_text("utf8"))
 
 
 def needs_both_frameworks() -> None:

@@ -24,13 +24,23 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # the reader of the output had enough
             raise
         except (ValueError, OSError, ImportError) as error:
-            typer.secho(f"Error: {error}", fg="red", err=True)
+            message = str(error)
+            for advice, option in _ADVICE.items():
+                message = message.replace(advice, option)
+            typer.secho(f"Error: {message}", fg="red", err=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt as stop:
             typer.secho(str(stop) or "stopped", err=True)
             raise typer.Exit(130) from None
 
 
+_ADVICE = {  # what messages advise in Python, as options
+    "bad='quarantine'": "--skip-bad-images",
+    "pass resume=False": "give --no-resume",
+    "another out_dir": "another --out",
+    "`root=`": "`--root`",
+    "precision='float32'": "--precision float32",
+}
 _OPTIONS = {
     "no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # help without rich comes in half the time
@@ -251,7 +261,7 @@ def weights_inspect(
     architecture: _Architecture = None,
 ) -> None:
     """What a weight file holds."""
-    if file.endswith(".safetensors") or zoobook.weights.find_shipped(file):
+    if _is_ours(file):
         about = zoobook.weights.inspect(file)
     else:
         spec, tensors = zoobook.weights.legacy.read(_published(file), architecture)
@@ -280,10 +290,21 @@ def _twin(framework: str | None):
 
 def _load(model: str, framework: str | None):
     twin = _twin(framework).__name__.split(".")[1]
-    best = Path(model).expanduser() / "best.safetensors"
-    if best.is_file() or model.endswith(".safetensors") or zoobook.weights.find_shipped(model):
-        return zoobook.weights.load(best if best.is_file() else model, twin)
+    if _is_ours(model):
+        return zoobook.weights.load(model, twin)
     return zoobook.weights.read_legacy(_published(model), twin)
+
+
+def _is_ours(model: str) -> bool:
+    """Whether weights are in zoobook's own format: a file, the folder of a training, or what comes with zoobook."""
+    trained = (_path(model) / "best.safetensors").is_file()
+    return trained or model.endswith(".safetensors") or bool(zoobook.weights.find_shipped(model))
+
+
+def _path(name: str) -> Path:
+    from zoobook import arguments
+
+    return arguments.path(name)
 
 
 def _published(source: str) -> str | Path:
@@ -306,7 +327,7 @@ def _galaxies(
         if framing not in (None, store.framing):
             raise ValueError(f"the images in {source} have a framing of {store.framing:g}: leave out --framing")
         return None, store
-    if source in zoobook.datasets.registry() and not Path(source).exists():
+    if source in zoobook.datasets.registry() and not _path(source).exists():
         catalog = zoobook.datasets.load(source)
     else:
         catalog = zoobook.catalogs.read(source, tree)
@@ -331,7 +352,7 @@ def _split_galaxies(
 
 
 def _tree(name: str):
-    return zoobook.trees.DecisionTree.from_yaml(name) if Path(name).is_file() else zoobook.trees.load(name)
+    return zoobook.trees.DecisionTree.from_yaml(name) if _path(name).is_file() else zoobook.trees.load(name)
 
 
 def _devices(devices: str) -> str | int:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoobook import tables
+from zoobook import arguments, tables
 
 _MEANING = {
     "matched": "galaxies that both tables have",
@@ -38,7 +38,8 @@ def by_id(
 
     Args:
         left: a table.
-        right: a table, or a file with one; those of its columns that ``left`` has too get the ending ``_right``.
+        right: a table, or a file or folder with one; those of its columns that ``left`` has too get the ending
+            ``_right``.
         on: the id column in both, such as ``"iauname"``, or its names in the left and in the right table, such as
             ``("id_str", "dr8_id")``; compared as text.
         columns: which columns of the right table to add; all by default.
@@ -51,7 +52,7 @@ def by_id(
         ValueError: a column is missing; ids are missing or are floating-point numbers.
     """
     left_on, right_on = (on, on) if isinstance(on, str) else on
-    right = right if isinstance(right, pd.DataFrame) else Path(right)
+    left, right = _table(left), _table(right)
     left_ids = tables.id_column(left, left_on, "the left table")
     right_ids = tables.id_column(right, right_on, "the right table" if isinstance(right, pd.DataFrame) else str(right))
 
@@ -102,11 +103,10 @@ def by_position(
         FileNotFoundError: there is no such file.
         ValueError: positions are missing or no positions on the sky, or the radius is not positive.
     """
-    if not radius_arcsec > 0:
-        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
-    right = right if isinstance(right, pd.DataFrame) else Path(right)
+    left, right = _table(left), _table(right)
     sky_left = _positions(left, "the left table")
     sky_right = _positions(right, "the right table" if isinstance(right, pd.DataFrame) else str(right))
     if len(sky_left) and len(sky_right):
@@ -157,9 +157,8 @@ def by_position_hats(
         ValueError: the radius is not positive, or positions are missing.
         FileExistsError: there is something at ``out``.
     """
-    if not radius_arcsec > 0:
-        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
-    out = Path(out).expanduser().absolute()
+    radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
+    out = arguments.path(out)
     if out.exists():
         raise FileExistsError(f"{out} exists: choose another folder for the joined catalogue, or delete it")
     try:
@@ -168,6 +167,7 @@ def by_position_hats(
         raise ImportError('lsdb is not installed: pip install "zoobook[sky]"') from None
 
     def opened(table, where: str):
+        table = _table(table)
         if not isinstance(table, pd.DataFrame):
             return lsdb.open_catalog(table)
         _positions(table, where)
@@ -198,11 +198,10 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
     Raises:
         ValueError: positions are missing or no positions on the sky, or the radius is not positive.
     """
-    if not radius_arcsec > 0:
-        raise ValueError(f"radius_arcsec must be positive, not {radius_arcsec}")
+    radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
-    sky, ids = _positions(catalog, "the catalogue"), catalog["id_str"].to_numpy()
+    sky, ids = _positions(catalog, "the catalogue"), tables.ids_of(catalog["id_str"], "the catalogue")
     first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
     once = first < second
     return pd.DataFrame({
@@ -227,6 +226,10 @@ def report(joined: pd.DataFrame) -> pd.DataFrame:
     if counts is None:
         raise ValueError("this table has no report of a cross-match: ask before you merge, group or save it")
     return pd.DataFrame({"rows": counts, "meaning": {kind: _MEANING[kind] for kind in counts}}).rename_axis("kind")
+
+
+def _table(table: pd.DataFrame | str | os.PathLike) -> pd.DataFrame | Path:
+    return tables.in_memory(table) if isinstance(table, pd.DataFrame) else arguments.path(table)
 
 
 def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -270,7 +273,7 @@ def _positions(table: pd.DataFrame | Path, where: str):
         table = tables.read(table, ["ra", "dec"])
     degrees = {}
     for name, low, high in (("ra", -360.0, 360.0), ("dec", -90.0, 90.0)):
-        degrees[name] = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        degrees[name] = tables.floats(table[name])
         bad = np.flatnonzero(~((degrees[name] >= low) & (degrees[name] <= high)))
         if len(bad):
             raise ValueError(

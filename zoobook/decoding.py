@@ -1,19 +1,21 @@
 """Decoding of single image files: JPEG, PNG and FITS, each to 8-bit RGB, or a plain word on what is wrong with it."""
 from __future__ import annotations
 
-import gzip
-import io
 import os
+import re
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from zoobook import arguments
 from zoobook.colour import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 from zoobook.tables import FITS_NAME
 
 SMALLEST = 8  # pixels of the shorter side
 LARGEST = 100_000_000  # pixels in all
 MOST_BLANK = 0.75  # share of the pixels, unless one says otherwise
+_BANDS = "ugrizy"  # in the order of their wavelengths
 
 
 class BadImage(ValueError):
@@ -39,11 +41,14 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
     (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is.
 
     FITS: the first HDU with an image. Three planes are taken as g, r, z in one flux unit per pixel, as the Legacy
-    Surveys deliver them; two axes make a grey image, treated as r. They become a picture as those of Galaxy Zoo DECaLS
+    Surveys deliver them; so are three HDUs of one plane each and of the same size, without names or named after their
+    bands (``EXTNAME``, ``BAND`` or ``FILTER``; then they may be in any order). Two axes make a grey image, treated as
+    r. They become a picture as those of Galaxy Zoo DECaLS
     (:func:`zoobook.colour.colour`), whatever their unit: sky and noise are the median and its absolute deviation in a
     frame along the edges, a tenth of the side wide, and the planes are scaled so that their noise is on average that of
     the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own). Without
-    any noise, the brightest pixel becomes nearly white. NaN counts as sky. The lowest row of a FITS image is its first,
+    any noise, the brightest pixel becomes nearly white. NaN counts as sky, as do
+    whole numbers that the header declares undefined (``BLANK``). The lowest row of a FITS image is its first,
     so rows are turned round.
 
     Args:
@@ -58,14 +63,15 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
             than 100 million; it is CMYK; more of it is blank than ``max_blank``; it is FITS and a whole plane is NaN,
             or all pixels have the same value.
     """
-    path = os.fspath(path)
+    path = arguments.path(path)
     try:
         with open(path, "rb") as file:
-            data = file.read()
-        if not data:
-            raise _Unusable("the file is empty (0 bytes)")
-        fits = FITS_NAME.search(path) or data.startswith(b"SIMPLE  =")
-        image = _decode_fits(data, max_blank) if fits else _decode(data)
+            begin = file.read(12)
+            if not begin:
+                raise _Unusable("the file is empty (0 bytes)")
+            file.seek(0)
+            fits = FITS_NAME.search(path.name) or begin.startswith(b"SIMPLE  =")
+            image = _decode_fits(file, begin, max_blank) if fits else _decode(file, begin)
         blank = _blank_share(image)
         if blank > max_blank:
             raise _Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
@@ -79,14 +85,14 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
     raise BadImage(f"{path}: {cause}", cause)
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
     """Decode what Pillow can; see :func:`read_image`."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(file)
     except Image.DecompressionBombError:
         raise _Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
     except Exception:  # UnidentifiedImageError, and whatever a broken header makes a decoder raise
-        raise _Unusable(f"it is no image file, or its beginning is damaged (it begins with {data[:12]!r})") from None
+        raise _Unusable(f"it is no image file, or its beginning is damaged (it begins with {begin!r})") from None
     _check_shape(image.height, image.width)
     if image.mode == "CMYK":
         raise _Unusable("it is a CMYK image, made for printing; save it as RGB")
@@ -107,33 +113,21 @@ def _decode(data: bytes) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _decode_fits(data: bytes, max_blank: float) -> np.ndarray:
+def _decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
     """Decode and stretch a FITS image; see :func:`read_image`."""
     from astropy.io import fits
 
-    planes = None
+    if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
+        raise _Unusable(f"it is not a FITS file (it begins with {begin!r})")
     try:
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-        if not data.startswith(b"SIMPLE"):
-            raise _Unusable(f"it is not a FITS file (it begins with {data[:12]!r})")
-        with fits.open(io.BytesIO(data), memmap=False) as hdus:
-            for hdu in hdus:
-                if hdu.is_image and len(hdu.shape) >= 2:
-                    _check_shape(*hdu.shape[-2:])
-                    planes, pixel = np.asarray(hdu.data, dtype=np.float64), _pixel_arcsec(hdu.header)
-                    break
+        with fits.open(file, memmap=False, do_not_scale_image_data=True) as hdus:
+            chosen = _image_hdus(hdus)
+            planes = np.concatenate([_planes(hdu) for hdu in chosen])
+            pixel = _pixel_arcsec(chosen[0].header)
     except _Unusable:
         raise
     except Exception as error:
         raise _Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
-    if planes is None:
-        raise _Unusable("it is a FITS file without an image")
-    planes = planes.reshape([n for n in planes.shape[:-2] if n > 1] + list(planes.shape[-2:]))
-    if planes.ndim == 2:
-        planes = planes[None]
-    if planes.ndim != 3 or len(planes) not in (1, 3):
-        raise _Unusable(f"its image has the shape {planes.shape}; one plane, or three (g, r, z), can be shown")
     blank = ~np.isfinite(planes)
     if blank.mean() > max_blank:
         raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
@@ -159,6 +153,48 @@ def _decode_fits(data: bytes, max_blank: float) -> np.ndarray:
         planes = planes * scales / scales[1]
     light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)  # gaps may be marked by huge numbers
     return np.ascontiguousarray(colour(light)[::-1])
+
+
+def _image_hdus(hdus) -> list:
+    """The HDU with the image, or the three with its colours, once it is clear that they can be shown."""
+    images = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2]
+    if not images:
+        raise _Unusable("it is a FITS file without an image")
+    first = images[0]
+    _check_shape(*first.shape[-2:])
+    planes = [n for n in first.shape[:-2] if n > 1]
+    if planes not in ([], [3]):
+        shape = (*planes, *first.shape[-2:])
+        raise _Unusable(f"its image has the shape {shape}; one plane, or three (g, r, z), can be shown")
+    alike = [hdu for hdu in images if hdu.shape == first.shape]
+    bands = {_band(hdu.header): hdu for hdu in alike}
+    if planes or len(alike) < 3:
+        return [first]
+    if {"g", "r", "z"} <= bands.keys():
+        return [bands[band] for band in "grz"]
+    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(_BANDS):
+        return [bands[band] for band in _BANDS if band in bands]
+    return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
+
+
+def _band(header) -> str:
+    """The band that an HDU names: a letter, empty where it has no name at all."""
+    name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
+    words = re.findall("[a-z0-9]+", name.lower())
+    return next((word for word in words if len(word) == 1 and word in _BANDS), name)
+
+
+def _planes(hdu) -> np.ndarray:
+    """Float64 [planes, H, W], NaN where a pixel is undefined.
+
+    Astropy would not see the undefined ones among unsigned whole numbers, which FITS stores with an offset.
+    """
+    header, stored = hdu.header, hdu.data
+    scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
+    planes = stored.astype(np.float64) * scale + zero
+    if stored.dtype.kind in "iu" and undefined is not None:
+        planes[stored == undefined] = np.nan
+    return planes.reshape(-1, *planes.shape[-2:])
 
 
 def _pixel_arcsec(header) -> float:

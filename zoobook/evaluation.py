@@ -6,6 +6,7 @@ import pandas as pd
 from scipy.special import gammaln, logsumexp
 from scipy.stats import rankdata
 
+from zoobook import tables
 from zoobook import votes as _votes
 from zoobook.trees import DecisionTree
 
@@ -35,13 +36,13 @@ def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTre
         (share of vote counts within the central intervals that the model predicts for them).
 
     Raises:
-        ValueError: a galaxy or a column is missing, or votes are not whole numbers.
+        ValueError: a galaxy or a column is missing, a galaxy has several rows, or votes are not whole numbers.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
     from zoobook.catalogs import check_votes
 
-    catalog = _rows_of(catalog, predictions["id_str"])
+    predictions, catalog = of_same_galaxies(predictions, catalog)
     votes = check_votes(catalog, tree)
     concentrations = _votes.predicted_concentrations(predictions, tree)
     if baseline is None:
@@ -50,7 +51,8 @@ def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTre
     nll["_constant"] = _votes.nll(np.tile(baseline, (len(votes), 1)), votes, tree)
     oracle_columns = [f"{column}_oracle" for column in tree.label_columns]
     if set(oracle_columns) <= set(catalog):
-        nll["_oracle"] = _votes.nll(catalog[oracle_columns].to_numpy(float), votes, tree)
+        oracle = np.stack([tables.floats(catalog[column]) for column in oracle_columns], axis=1)
+        nll["_oracle"] = _votes.nll(oracle, votes, tree)
     by_pass = [_votes.expected_fractions(concentrations[:, :, p], tree) for p in range(concentrations.shape[2])]
     fractions = np.mean(by_pass, axis=0)
     everybody = np.max([votes[:, start:stop].sum(1) for start, stop in tree.index_groups], axis=0)
@@ -73,6 +75,29 @@ def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTre
         rows.append(row)
     whole = {"question": "all", "galaxies": len(votes)} | _information({n: v.sum(1) for n, v in nll.items()})
     return pd.DataFrame([*rows, whole]).set_index("question")
+
+
+def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions, and the rows of a catalogue for the same galaxies in the same order.
+
+    Args:
+        predictions: a table made by ``predict``.
+        catalog: at least the same galaxies.
+
+    Returns:
+        tuple: both tables.
+
+    Raises:
+        ValueError: a galaxy is missing or has several rows, or ids are bad.
+    """
+    from zoobook.catalogs import keyed
+
+    predictions, catalog = keyed(predictions, "the predictions"), keyed(catalog)
+    missing = predictions["id_str"][~predictions["id_str"].isin(catalog["id_str"])]
+    if len(missing):
+        example = missing.iloc[0]
+        raise ValueError(f"the catalogue has no votes for {len(missing)} predicted galaxies, such as {example!r}")
+    return predictions, catalog.set_index("id_str", drop=False).loc[predictions["id_str"]]
 
 
 def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
@@ -137,14 +162,6 @@ def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
     ones = labels == 1
     count = ones.sum()
     return (rankdata(scores)[ones].sum() - count * (count + 1) / 2) / (count * (len(labels) - count))
-
-
-def _rows_of(catalog: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
-    missing = ids[~ids.isin(catalog["id_str"])]
-    if len(missing):
-        example = missing.iloc[0]
-        raise ValueError(f"the catalogue has no votes for {len(missing)} predicted galaxies, such as {example!r}")
-    return catalog.set_index("id_str", drop=False).loc[ids]
 
 
 def _mixture_nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np.ndarray:

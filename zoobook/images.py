@@ -22,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from zoobook import runs
+from zoobook import arguments, runs, tables
 from zoobook.augment import DECALS_FRAMING, check_radii
 from zoobook.catalogs import check_ids
 from zoobook.decoding import MOST_BLANK, SMALLEST, BadImage, read_image
@@ -90,28 +90,25 @@ class ImageStore:
         """
         if bad not in ("error", "quarantine"):
             raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
-        if int(size) != size or size < SMALLEST:
-            raise ValueError(f"size must be a whole number of pixels, {SMALLEST} or more, not {size!r}")
-        if not 0 <= max_blank <= 1:
-            raise ValueError(f"max_blank must be a share from 0 to 1, not {max_blank!r}")
+        size, max_blank = arguments.whole("size", size, SMALLEST), arguments.share("max_blank", max_blank)
         framing = check_radii("framing", framing)
         if "file_loc" not in catalog.columns:
             raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
         if len(catalog) == 0:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
-        files = [os.path.abspath(file) for file in catalog["file_loc"].astype(str)]
-        path = Path(path).expanduser().absolute()
+        files = [os.path.abspath(arguments.path(file)) for file in catalog["file_loc"].astype(str)]
+        path = arguments.path(path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
-            key = runs.fingerprint(ids.tolist(), files, rowkeys, int(size), _VERSION)
+            key = runs.fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
             store = cls._finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
             if store is None or store.framing != framing:
                 runs.own_folder(path.parent)
                 with FileLock(path.with_name(f".{path.name}.lock")):
                     store = cls._finished(path, key)  # another process may just have made it
                     if store is None:
-                        about = {"key": key, "size": int(size), "framing": framing}
+                        about = {"key": key, "size": size, "framing": framing}
                         store = cls._make(path, about, ids, files, rowkeys, bad, max_blank, pool)
                     elif store.framing != framing:  # the pixels stay
                         _write(path, store.ids, store.pixels, store.quarantine, store._about | {"framing": framing})
@@ -132,7 +129,7 @@ class ImageStore:
             FileNotFoundError: there is no such file.
             ValueError: it is no image store, or not a whole one.
         """
-        path = Path(path).expanduser().absolute()
+        path = arguments.path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no image store at {path}; make one with ImageStore.build")
         try:
@@ -161,7 +158,7 @@ class ImageStore:
         """Where galaxies are in the store.
 
         Args:
-            ids: their ``id_str``.
+            ids: their ``id_str``; whole numbers count as their digits.
 
         Returns:
             ndarray: int64 rows of :attr:`pixels`, in the order asked for.
@@ -171,7 +168,7 @@ class ImageStore:
         """
         if self._index is None:
             self._index = pd.Index(self.ids, dtype=object)
-        ids = np.asarray(list(ids), dtype=object)
+        ids = tables.ids_of(ids)
         rows = self._index.get_indexer(ids).astype(np.int64)
         unknown = ids[rows < 0]
         if len(unknown):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
+from zoobook import evaluation, tables
 from zoobook.trees import DecisionTree
 
 # Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").
@@ -25,7 +26,12 @@ def montage(images, titles=None, columns: int = 8, size: float = 1.35):
 
     Returns:
         matplotlib.figure.Figure: the figure.
+
+    Raises:
+        ValueError: there are no images.
     """
+    if not len(images):
+        raise ValueError("there are no images to show side by side: `images` is empty")
     rows = -(-len(images) // columns)
     height = size * (1.0 if titles is None else 1.22)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
@@ -163,7 +169,7 @@ def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: D
     Returns:
         matplotlib.figure.Figure: the figure.
     """
-    votes = catalog.set_index("id_str").loc[predictions["id_str"]]
+    predictions, votes = evaluation.of_same_galaxies(predictions, catalog)
     columns = min(len(answers), 4)
     rows = -(-len(answers) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.75 * rows), squeeze=False,
@@ -172,10 +178,10 @@ def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: D
         axis.axis("off")
     for axis, column in zip(axes.flat, answers, strict=False):
         question = next(q for q in decision_tree.questions if column in [a.column for a in q.answers])
-        total = votes[[answer.column for answer in question.answers]].sum(axis=1).to_numpy()
+        total = np.nansum([tables.floats(votes[answer.column]) for answer in question.answers], axis=0)
         enough = total >= minimum
-        observed = votes[column].to_numpy()[enough] / total[enough]
-        predicted = predictions[f"{column}_fraction"].to_numpy()[enough]
+        observed = tables.floats(votes[column])[enough] / total[enough]
+        predicted = tables.floats(predictions[f"{column}_fraction"])[enough]
         axis.plot([0, 1], [0, 1], color="#777777", linewidth=1)
         axis.scatter(predicted, observed, s=5, alpha=0.35, color=COLOURS[0], linewidths=0)
         axis.set_title(f"{question.name.removesuffix(decision_tree.suffix)}:\n"
@@ -324,7 +330,7 @@ def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
     Returns:
         ndarray: [Q] shares between 0 and 1.
     """
-    votes = catalog[decision_tree.label_columns].to_numpy(float)
+    votes = np.stack([tables.floats(catalog[column]) for column in decision_tree.label_columns], axis=1)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
     return (totals.sum(0) / totals.max(1).sum())
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from zoobook import arguments
 from zoobook.architectures import whole_spec
 from zoobook.augment import DECALS_FRAMING, FIELD_OF_VIEW
 
@@ -62,7 +63,7 @@ def own_folder(path: str | Path) -> Path:
     Raises:
         OSError: it cannot be made or written to.
     """
-    path = Path(path).expanduser().absolute()
+    path = arguments.path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_whole(path / ".writable", b"")
@@ -90,7 +91,7 @@ def fingerprint(*parts: Any) -> str:
         elif isinstance(part, np.ndarray) and part.dtype != object:
             digest.update(f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
         else:
-            digest.update(json.dumps(part, sort_keys=True, default=list).encode())
+            digest.update(json.dumps(part, sort_keys=True, default=arguments.plain).encode())
         digest.update(b"\0")
     return digest.hexdigest()
 
@@ -110,7 +111,7 @@ class RunFolder:
 
     def __init__(self, out_dir: str | Path, settings: dict, resume: bool = True):
         self.path = own_folder(out_dir)
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = json.loads(json.dumps(settings, default=arguments.plain))
         self._record = self.path / "run.json"
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
@@ -188,7 +189,9 @@ class ShardedTable:
     def __init__(self, folder: str | Path, rows: int, made_of: dict, shard_rows: int = 4096):
         self.folder = own_folder(folder)
         self._manifest = self.folder / self.MANIFEST
-        plan = json.loads(json.dumps({"rows": rows, "shard_rows": shard_rows, "made_of": made_of}))
+        plan = json.loads(json.dumps(
+            {"rows": rows, "shard_rows": shard_rows, "made_of": made_of}, default=arguments.plain
+        ))  # fmt: skip
         if self._manifest.exists():
             earlier = json.loads(self._manifest.read_text())["plan"]
             if earlier | {"made_of": UNSTATED | earlier["made_of"]} != plan | {"made_of": UNSTATED | plan["made_of"]}:
@@ -253,7 +256,7 @@ def table_files(path: str | Path) -> list[Path]:
         FileNotFoundError: there is nothing there.
         ValueError: the folder is an unfinished :class:`ShardedTable`.
     """
-    path = Path(path)
+    path = arguments.path(path)
     if path.is_file():
         return [path]
     files = sorted(path.glob("*.parquet"))

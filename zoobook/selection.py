@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs
+from zoobook import catalogs, tables
 from zoobook.trees import DecisionTree
 
 # Galaxy Zoo DECaLS debiased galaxies within these limits alone (Walmsley et al. 2022, MNRAS 509, 3966)
@@ -40,6 +40,7 @@ def select(
     Raises:
         ValueError: an answer or question is unknown, or the catalogue has no votes, or no fractions, on it.
     """
+    catalog = tables.in_memory(catalog)
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
         keep &= total_votes(catalog, tree, question) >= fewest
@@ -144,14 +145,14 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
     known = tree.question(question)
     total, answers = tree.total_column(known.name), [answer.column for answer in known.answers]
     if total in catalog:
-        return catalog[total].to_numpy()
+        return tables.floats(catalog[total])
     absent = [column for column in answers if column not in catalog]
     if absent:
         raise ValueError(
             f"the catalogue has no votes on {question!r}: the columns {total!r} and {absent[0]!r} are missing. "
             "Predictions have none; cut on `asked_fraction` instead."
         )
-    return catalog[answers].sum(axis=1).to_numpy()
+    return np.nansum([tables.floats(catalog[column]) for column in answers], axis=0)
 
 
 def classes(
@@ -207,6 +208,7 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
             "tells where their debiased fractions hold"
         )
     first = tree.questions[tree.walking_order[0]].name
+    catalog = tables.in_memory(catalog)
     holds = (
         catalog["redshift"].between(*DEBIASED_REDSHIFT, inclusive="neither")
         & catalog["elpetro_absmag_r"].between(*DEBIASED_MAGNITUDE, inclusive="neither")

@@ -1,8 +1,15 @@
-"""Tables on disk (CSV, parquet, FITS): which columns they have, reading some of them, some of the rows; ids as text."""
+"""Tables, in memory and on disk (CSV, parquet, FITS): the one door through which they come in.
+
+Whole numbers keep every digit and booleans stay booleans, also beside a gap (then as pandas' ``Int64`` and
+``boolean``); a word stays a word, and of a CSV only empty cells are missing; bytes are in the machine's order; ids are
+text.
+"""
 from __future__ import annotations
 
 import os
 import re
+import warnings
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from zoobook import arguments
+
 FITS_NAME = re.compile(r"\.(fits?|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid")  # never read as numbers from a CSV
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
-_WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE][+-]?\d+"
+_WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
+_NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
+_NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
+             for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
+_NULLABLE[pa.bool_()] = pd.BooleanDtype()
+_TEXT = pd.Series(["a"]).dtype  # object, or since pandas 3 str
 _CHUNK = 8192  # rows of a CSV read at a time
 _VALUES = 1 << 22  # of a parquet file decoded at a time: 32 MB of float64
 _SHOWN = 10  # examples in a message
@@ -25,7 +39,7 @@ def column_names(path: str | os.PathLike) -> list[str]:
     """Names of the columns of a table, without reading it.
 
     Args:
-        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table.
+        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table, or a folder that ``predict`` or ``represent`` wrote.
 
     Returns:
         list of str: the names, in order.
@@ -34,20 +48,24 @@ def column_names(path: str | os.PathLike) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not a table.
     """
-    return _guarded(Path(path), _names)
+    return _guarded(arguments.path(path), _names)
 
 
 def read(
-    path: str | os.PathLike, columns: list[str] | None = None, rows: np.ndarray | None = None
+    path: str | os.PathLike,
+    columns: list[str] | None = None,
+    rows: np.ndarray | None = None,
+    text: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Read a table, or some of its columns and rows; of parquet and CSV only what is asked for is held in memory.
 
     Columns that are known to hold ids (``id_str``, ``iauname``, ``dr8_id``, ``dr7objid`` …) are read from CSV as text.
 
     Args:
-        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table.
+        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table, or a folder that ``predict`` or ``represent`` wrote.
         columns: which columns; all by default.
         rows: positions of the rows to keep, ascending; all by default.
+        text: further columns that hold ids.
 
     Returns:
         DataFrame: the columns, numbered from 0.
@@ -56,13 +74,65 @@ def read(
         FileNotFoundError: there is no such file.
         ValueError: it is not a table, or a column is missing.
     """
-    path = Path(path)
+    path = arguments.path(path)
     if columns is not None:
         known = set(column_names(path))
         absent = [name for name in columns if name not in known]
         if absent:
             raise ValueError(f"{path} has no column {absent[0]!r}; there are: {listed(sorted(known))}")
-    return _guarded(path, _read, columns, rows)
+    return _guarded(path, _read, columns, rows, text)
+
+
+def in_memory(table: pd.DataFrame) -> pd.DataFrame:
+    """A table that somebody has made, with bytes in the order of this machine: pandas cannot work with others.
+
+    Args:
+        table: it is not changed.
+
+    Returns:
+        DataFrame: the same columns; FITS files have the other order.
+    """
+    foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
+    if not foreign:
+        return table
+    columns = [table.iloc[:, n] for n in range(table.shape[1])]
+    for n in foreign:
+        values = columns[n].to_numpy()
+        columns[n] = pd.Series(values.astype(values.dtype.newbyteorder("=")), table.index, name=columns[n].name)
+    native = pd.concat(columns, axis=1)
+    native.attrs = table.attrs
+    return native
+
+
+def floats(column: pd.Series) -> np.ndarray:
+    """A column of numbers for calculations.
+
+    Args:
+        column: of any type, also nullable, object or Arrow.
+
+    Returns:
+        ndarray: float64 [N]; NaN where there is no number.
+    """
+    return pd.to_numeric(in_memory(column.to_frame()).iloc[:, 0], errors="coerce").to_numpy(float, na_value=np.nan)
+
+
+def ids_of(values, where: str = "the ids asked for", column: str = "id_str") -> np.ndarray:
+    """Ids in a list, an array, or alone, as they are stored: text without blanks around them.
+
+    Args:
+        values: one id, or several.
+        where: what to call them in a message.
+        column: what to call their column in a message.
+
+    Returns:
+        ndarray: [N] of ``str`` (dtype object).
+
+    Raises:
+        ValueError: see :func:`id_array`.
+    """
+    values = [values] if isinstance(values, (str, bytes, Number)) else values
+    values = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
+    return id_array(values, where, column).to_numpy(zero_copy_only=False)
 
 
 def id_array(values: pd.Series | pa.ChunkedArray, where: str, column: str) -> pa.Array:
@@ -79,6 +149,8 @@ def id_array(values: pd.Series | pa.ChunkedArray, where: str, column: str) -> pa
     Raises:
         ValueError: ids are floating-point numbers, or missing.
     """
+    if isinstance(values, pd.Series):
+        values = in_memory(values.to_frame()).iloc[:, 0]
     try:
         ids = pa.array(values, from_pandas=True) if isinstance(values, pd.Series) else values
         if isinstance(ids, pa.ChunkedArray):
@@ -88,7 +160,7 @@ def id_array(values: pd.Series | pa.ChunkedArray, where: str, column: str) -> pa
         written = pa.types.is_floating(ids.type) and ids.null_count < len(ids)
         if not written:
             ids = ids.cast(pa.string())
-            written = pc.any(pc.match_substring_regex(ids, f"^\\s*({_WRITTEN_AS_FLOAT})\\s*$")).as_py()
+            written = pc.all(pc.match_substring_regex(ids, f"^\\s*({_WRITTEN_AS_FLOAT})\\s*$"), min_count=1).as_py()
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several types
         raw = [v.decode() if isinstance(v, bytes) else v for v in values]
         written = any(isinstance(v, (float, np.floating)) and not pd.isna(v) for v in raw)
@@ -128,10 +200,13 @@ def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) 
         raise ValueError(f"{where} has no column `{column}`; there are: {listed(names)}")
     if isinstance(table, pd.DataFrame):
         return id_array(table[column], where, column)
-    if _PARQUET_NAME.search(Path(table).name):
-        values = _guarded(Path(table), lambda path: pq.read_table(path, columns=[column]).column(column))
+    path = arguments.path(table)
+    if _is_parquet(path):
+        values = _guarded(path, lambda path: pa.chunked_array(
+            [chunk for file in _files(path) for chunk in pq.read_table(file, columns=[column]).column(0).chunks]
+        ))  # fmt: skip
         return id_array(values, where, column)
-    return id_array(read(table, [column])[column], where, column)
+    return id_array(read(path, [column], text=(column,))[column], where, column)
 
 
 def listed(things) -> str:
@@ -145,9 +220,9 @@ def listed(things) -> str:
 
 
 def _guarded(path: Path, function, *arguments):
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no table at {path}")
-    if not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
+    if path.is_file() and not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
         raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
     try:
         return function(path, *arguments)
@@ -158,11 +233,22 @@ def _guarded(path: Path, function, *arguments):
         ) from None
 
 
+def _is_parquet(path: Path) -> bool:
+    return path.is_dir() or bool(_PARQUET_NAME.search(path.name))
+
+
+def _files(path: Path) -> list[Path]:
+    """The parquet files of a table."""
+    from zoobook.runs import table_files
+
+    return table_files(path)
+
+
 def _names(path: Path) -> list[str]:
+    if _is_parquet(path):
+        return _parquet_names(_files(path)[0])
     if _CSV_NAME.search(path.name):
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-    if _PARQUET_NAME.search(path.name):
-        return _parquet_names(path)
     return list(_read_fits(path).columns)
 
 
@@ -171,16 +257,11 @@ def _parquet_names(path: Path) -> list[str]:
     return [name for name in pq.read_schema(path).names if not re.fullmatch(r"__index_level_\d+__", name)]
 
 
-def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
+def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: tuple[str, ...]) -> pd.DataFrame:
+    if _is_parquet(path):
+        return _read_parquet(_files(path), columns, rows)
     if _CSV_NAME.search(path.name):
-        dtype = dict.fromkeys(TEXT_COLUMNS, str)
-        if rows is None:
-            table = pd.read_csv(path, dtype=dtype, usecols=columns, low_memory=False)
-        else:
-            pieces = pd.read_csv(path, dtype=dtype, usecols=columns, chunksize=_CHUNK)
-            table = pd.concat([piece[np.isin(piece.index, rows)] for piece in pieces])
-    elif _PARQUET_NAME.search(path.name):
-        return _read_parquet(path, columns, rows)
+        table = _read_csv(path, columns, rows, {*TEXT_COLUMNS, *text})
     else:
         table = _read_fits(path)
         table = table if rows is None else table.iloc[rows]
@@ -188,37 +269,98 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.
     return table.reset_index(drop=True)
 
 
-def _read_parquet(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
-    columns = _parquet_names(path) if columns is None else columns
+def _read_csv(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: set[str]) -> pd.DataFrame:
+    options = {"usecols": columns, "dtype_backend": "numpy_nullable", "keep_default_na": False, "na_values": [""]}
+    dtype = dict.fromkeys(text, "string")
     if rows is None:
-        return pq.read_table(path, columns=columns).to_pandas(ignore_metadata=True)
-    file = pq.ParquetFile(path, pre_buffer=False)
-    groups, start = [file.schema_arrow.empty_table().select(columns)], 0
-    for number in range(file.num_row_groups):
-        length = file.metadata.row_group(number).num_rows
-        first, last = np.searchsorted(rows, [start, start + length])
-        if last > first:
-            wanted = pa.array(rows[first:last] - start)
-            # A row group may be the whole file: of it, so many columns at a time as hold few values.
-            width = max(1, _VALUES // length)
-            blocks = [columns[i : i + width] for i in range(0, len(columns), width)]
-            taken = {}
-            for block in blocks:
-                part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
-                taken |= {name: part.column(name) for name in block}
-            groups.append(pa.table(taken))
-        start += length
-    table = pa.concat_tables(groups[1:] or groups)
-    return table.to_pandas(ignore_metadata=True, self_destruct=True)
+        table = pd.read_csv(path, dtype=dtype, low_memory=False, **options)
+    else:
+        pieces, words, counts = [], set(), {}
+        for piece in pd.read_csv(path, dtype=dtype, chunksize=_CHUNK, **options):
+            for name in piece.columns[piece.notna().any()]:
+                words |= {name} if isinstance(piece[name].dtype, pd.StringDtype) else set()
+                counts[name] = counts.get(name, set()) | {isinstance(piece[name].dtype, pd.StringDtype)}
+            pieces.append(piece[np.isin(piece.index, rows)])
+        mixed = {name for name in words - text if len(counts[name]) > 1}
+        if mixed:  # what is text anywhere is text from the beginning, as where the whole table is read
+            return _read_csv(path, columns, rows, text | mixed)
+        table = pd.concat(pieces)
+    return pd.DataFrame({name: _settled(table[name], name not in text) for name in table.columns}, table.index)
+
+
+def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
+    """A column of a CSV in pandas' usual types, but for whole numbers and booleans with gaps."""
+    gaps = column.isna()
+    if gaps.all():
+        return pd.Series(np.nan, column.index, name=column.name).astype(float if may_be_numbers else object)
+    if isinstance(column.dtype, pd.StringDtype):
+        nan = column.isin(_NOT_A_NUMBER)
+        if may_be_numbers and nan.any() and not (nan | gaps).all():
+            try:
+                return _settled(pd.to_numeric(column.mask(nan), dtype_backend="numpy_nullable"), True)
+            except ValueError:
+                pass  # words among which is the word nan
+        return column.astype(object).where(~gaps, np.nan).astype(_TEXT)
+    if isinstance(column.dtype, pd.Float64Dtype):
+        return pd.Series(column.to_numpy(float, na_value=np.nan), column.index, name=column.name)
+    return column if gaps.any() else column.astype(column.dtype.numpy_dtype)
+
+
+def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
+    columns = _parquet_names(files[0]) if columns is None else columns
+    if rows is None:
+        return _to_pandas(pa.concat_tables([pq.read_table(file, columns=columns) for file in files]))
+    groups, start = [], 0
+    for file in (pq.ParquetFile(path, pre_buffer=False) for path in files):
+        empty = file.schema_arrow.empty_table().select(columns)
+        for number in range(file.num_row_groups):
+            length = file.metadata.row_group(number).num_rows
+            first, last = np.searchsorted(rows, [start, start + length])
+            if last > first:
+                wanted = pa.array(rows[first:last] - start)
+                # A row group may be the whole file: of it, so many columns at a time as hold few values.
+                width = max(1, _VALUES // length)
+                blocks = [columns[i : i + width] for i in range(0, len(columns), width)]
+                taken = {}
+                for block in blocks:
+                    part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
+                    taken |= {name: part.column(name) for name in block}
+                groups.append(pa.table(taken))
+            start += length
+    return _to_pandas(pa.concat_tables(groups or [empty]), self_destruct=True)
+
+
+def _to_pandas(table: pa.Table, **options) -> pd.DataFrame:
+    gaps = {name: table.column(name) for name in table.column_names
+            if table.column(name).null_count and table.schema.field(name).type in _NULLABLE}
+    names, rest = table.column_names, table.drop_columns(list(gaps))
+    del table
+    frame = rest.to_pandas(ignore_metadata=True, **options)
+    if not gaps:
+        return frame
+    gaps = {name: column.to_pandas(types_mapper=_NULLABLE.get) for name, column in gaps.items()}
+    return pd.concat([frame, pd.DataFrame(gaps)], axis=1)[names]
 
 
 def _read_fits(path: Path) -> pd.DataFrame:
+    from astropy.io import fits
     from astropy.table import Table
 
-    table = Table.read(path, hdu=1)
+    with fits.open(path) as hdus, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*contains NULL.*")
+        numbers = [n for n, hdu in enumerate(hdus)
+                   if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(hdu, fits.CompImageHDU)]
+        if not numbers:
+            raise ValueError("it has no table")
+        hdu = hdus[numbers[0]]
+        table = Table.read(hdu)
+        # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.
+        logical = [column.name for column in hdu.columns if column.format in ("L", "1L")]
+        gaps = {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
     table.convert_bytestring_to_unicode()
     scalars = [name for name in table.colnames if table[name].ndim == 1]  # pandas has no array columns
-    return table[scalars].to_pandas()
+    frame = table[scalars].to_pandas()
+    return frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})
 
 
 def _first_float(values) -> tuple[int, object]:

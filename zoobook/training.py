@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.runs import RunFolder
 from zoobook.trees import DecisionTree
 
@@ -20,35 +21,72 @@ WEIGHT_DECAY = 0.01  # of matrices and kernels; biases and scales have none
 DEFAULTS = {"architecture": "efficientnet_b0", "channels": 1, "dropout": 0.2}
 
 # Fine-tuning
-HIDDEN = [64, 64]  # the head of Walmsley et al.'s ring finder: two small dense layers, with dropout
-DROPOUT = 0.5
 TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
-STAGE_DECAY = 0.7  # each stage further from the head learns this much more slowly
+ENCODER_RATE = 0.1  # to a label: the last stage of the encoder learns this much more slowly than the head
+STAGE_DECAY = 0.7  # and each stage further from the head this much more slowly than the one above it
 BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, other labels with few
 
 
-def check_settings(settings: dict, devices: str | int) -> None:
+def check_settings(
+    settings: dict, galaxies: int, devices: str | int, num_nodes: int, gpus: int
+) -> tuple[dict, str | int, int]:
     """Refuse settings that make no sense, before anything is written.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision`` and
-            ``photometric``.
-        devices: ``"auto"``, ``"cpu"``, or how many.
+        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision``,
+            ``photometric`` and ``seed``.
+        galaxies: how many to learn from.
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        num_nodes: machines.
+        gpus: how many there are.
+
+    Returns:
+        tuple: settings, devices and machines, their numbers as Python's own.
 
     Raises:
         ValueError: one of them is out of range; the message names it.
     """
-    if devices not in ("auto", "cpu") and not (isinstance(devices, int) and devices >= 1):
-        raise ValueError(f"devices must be 'auto', 'cpu' or how many to use, not {devices!r}")
-    for name in ("epochs", "batch_size", "accumulate", "patience"):
-        if not isinstance(settings[name], int) or settings[name] < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, not {settings[name]!r}")
-    if not 0 < settings["learning_rate"] < math.inf:
-        raise ValueError(f"learning_rate must be a positive number, not {settings['learning_rate']!r}")
+    devices, num_nodes = check_devices(devices, gpus), arguments.whole("num_nodes", num_nodes)
+    several = ("epochs", "batch_size", "accumulate", "patience")
+    counts = {name: arguments.whole(name, settings[name]) for name in several}
+    counts["seed"] = arguments.whole("seed", settings["seed"], 0)
+    settings = {**settings, **counts, "learning_rate": arguments.real("learning_rate", settings["learning_rate"])}
+    if isinstance(settings["photometric"], np.bool_):
+        settings["photometric"] = bool(settings["photometric"])
     if not isinstance(settings["photometric"], bool):
         raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
+    size = settings["batch_size"]
+    if galaxies // -(-galaxies // size) < 2:
+        raise ValueError(
+            f"batch_size={size} makes batches of a single galaxy out of {galaxies}, from which batch normalisation can "
+            "learn nothing: it takes at least 2 training galaxies, and a batch_size that leaves none alone"
+        )
+    return settings, devices, num_nodes
+
+
+def check_devices(devices: str | int, gpus: int) -> str | int:
+    """Refuse devices that are not there, in training and afterwards, before anything starts.
+
+    Args:
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        gpus: how many there are.
+
+    Returns:
+        str or int: the same, as Python's own.
+
+    Raises:
+        ValueError: it is something else, or there are not so many.
+    """
+    if isinstance(devices, str) and devices in ("auto", "cpu"):
+        return devices
+    number = None if isinstance(devices, str) else arguments.whole("devices, if not 'auto' or 'cpu',", devices)
+    if number is None:
+        raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
+    if number > gpus:
+        raise ValueError(f"devices={number}, but the GPUs that can be used here are {gpus}; 'auto' takes what there is")
+    return number
 
 
 def check_start(spec: dict | None, **asked) -> dict:
@@ -90,6 +128,19 @@ def voting_spec(spec: dict, tree: DecisionTree) -> dict:
         "head": {"kind": "concentrations", "hidden": []},
         "dropout": DEFAULTS["dropout"] if usual else spec["dropout"],
     }
+
+
+def label_spec(spec: dict, head: dict) -> dict:
+    """What a network is made of that goes on from a trained one and learns a label: its encoder, and a linear head.
+
+    Args:
+        spec: of the trained model.
+        head: what :func:`zoobook.labels.find_task` says of the answer.
+
+    Returns:
+        dict: a model's ``spec``.
+    """
+    return {**spec, "tree": None, "head": {**head, "hidden": []}, "dropout": DEFAULTS["dropout"]}
 
 
 def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
@@ -140,13 +191,14 @@ class Progress:
 
     def __init__(self, folder: RunFolder, patience: int):
         self.folder, self.patience = folder, patience
-        self.losses = list(folder.history["val_loss"]) if folder.resuming else []
+        history = folder.history
+        self.losses = dict(zip(history["epoch"], history["val_loss"], strict=True)) if folder.resuming else {}
         self.bar, self.epoch, self.epochs = None, 0, 0
 
     @property
     def done(self) -> bool:
         """Whether the validation loss has not fallen for long enough."""
-        return bool(self.losses) and len(self.losses) - 1 - int(np.argmin(self.losses)) >= self.patience
+        return bool(self.losses) and max(self.losses) - min(self.losses, key=self.losses.get) >= self.patience
 
     def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
         """Start, or go on.
@@ -157,7 +209,7 @@ class Progress:
             steps: of one epoch.
             visible: ``False`` for all but one of several processes.
         """
-        self.losses = self.losses[:epoch]
+        self.losses = {done: loss for done, loss in self.losses.items() if done < epoch}
         self.epoch, self.epochs = epoch, epochs
         visible = visible and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.bar = tqdm(
@@ -189,24 +241,18 @@ class Progress:
             learning_rate: of the head.
             save: writes the weights to a path; ``None`` for all but one of several processes, which then write nothing.
         """
-        for loss in (train_loss, val_loss):
-            self._refuse_not_a_number(loss)
-        improved = not self.losses or val_loss < min(self.losses)
-        self.losses.append(val_loss)
-        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
-        if save is not None:
-            self.folder.log(
-                epoch=self.epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
-                seconds=round(seconds, 2),
-            )  # fmt: skip
-            if improved:
-                save(self.folder.path / "best.safetensors")
-            self.bar.write(
-                f"epoch {self.epoch + 1:3d}/{self.epochs}  train {train_loss:.4f}  val {val_loss:.4f}"
-                f"{'  best' if improved else '      '}  {seconds:.1f} s",
-                file=sys.stdout,
-            )
+        self._refuse_not_a_number(train_loss)
+        self._keep(self.epoch, train_loss, val_loss, learning_rate, save)
         self.epoch += 1
+
+    def note_start(self, val_loss: float, save: Callable[[Path], None] | None) -> None:
+        """Let the state before the first step be the first that may be the best: epoch -1 of the history.
+
+        Args:
+            val_loss: mean over the validation galaxies.
+            save: see :meth:`end_epoch`.
+        """
+        self._keep(-1, math.nan, val_loss, 0.0, save)
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -218,6 +264,25 @@ class Progress:
         return KeyboardInterrupt(
             f"stopped; whole epochs are kept in {self.folder.path}. Call again with the same arguments to go on."
         )
+
+    def _keep(self, epoch: int, train_loss: float, val_loss: float, learning_rate: float, save) -> None:
+        self._refuse_not_a_number(val_loss)
+        improved = not self.losses or val_loss < min(self.losses.values())
+        self.losses[epoch] = val_loss
+        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
+        if save is not None:
+            self.folder.log(
+                epoch=epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
+                seconds=round(seconds, 2),
+            )  # fmt: skip
+            if improved:
+                save(self.folder.path / "best.safetensors")
+            train = "at the start" if epoch < 0 else f"train {train_loss:.4f}"
+            self.bar.write(
+                f"epoch {epoch + 1:3d}/{self.epochs}  {train}  val {val_loss:.4f}"
+                f"{'  best' if improved else '      '}  {seconds:.1f} s",
+                file=sys.stdout,
+            )
 
     def _refuse_not_a_number(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from zoobook import arguments
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -236,7 +238,7 @@ class DecisionTree:
             FileNotFoundError: there is no such file.
             ValueError: the file is not YAML, or does not describe a tree.
         """
-        path = Path(path)
+        path = arguments.path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no decision tree at {path}")
         try:

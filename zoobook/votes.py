@@ -224,13 +224,26 @@ def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> n
         ndarray: float64 [N, A, P].
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: a column is missing, or does not hold equally many numbers for each galaxy.
     """
     columns = [f"{column}_concentration" for column in tree.label_columns]
     missing = [column for column in columns if column not in predictions]
     if missing:
         raise ValueError(f"the predictions have no column {missing[0]!r}: were they made for tree {tree.name!r}?")
-    return np.stack([np.stack(predictions[column].to_numpy()) for column in columns], axis=1).astype(float)
+    return np.stack([_several(predictions[column]) for column in columns], axis=1)
+
+
+def _several(column: pd.Series) -> np.ndarray:
+    """A column of lists, float64 [N, P]; a CSV has them as text, such as ``[1.5 2.5]`` or ``[1.5, 2.5]``."""
+    try:
+        lists = [value.strip("[] ").replace(",", " ").split() if isinstance(value, str) else np.atleast_1d(value)
+                 for value in column]  # fmt: skip
+        return np.stack([np.asarray(values, float) for values in lists])
+    except ValueError:
+        raise ValueError(
+            f"the column {column.name!r} does not hold equally many numbers for each galaxy. A CSV keeps no lists: "
+            "write predictions with to_parquet and read them with read_parquet, or give predict a folder as `out`."
+        ) from None
 
 
 def _starts(tree: DecisionTree) -> list[int]:

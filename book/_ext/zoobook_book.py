@@ -60,7 +60,7 @@ def cache_dir(root: Path, edition: Edition) -> Path:
     """The jupyter-cache folder of an edition.
 
     jupyter-cache compares code cells only, so the folder's name stands for the rest of what outputs depend on: the
-    package's source and data, what was measured apart, the parameters, and the versions of the main dependencies.
+    package's source and data, the parameters, and the versions of the main dependencies.
     """
     digest = hashlib.sha256(str(edition).encode())
     for name in DEPENDENCIES:
@@ -68,9 +68,8 @@ def cache_dir(root: Path, edition: Edition) -> Path:
             digest.update(f"{name}={version(name)}\n".encode())
         except PackageNotFoundError:
             digest.update(f"{name}=none\n".encode())
-    measured = (root / "book/encoder/results").glob("*.json")
-    package = (path for path in (root / "zoobook").rglob("*") if path.suffix in {".py", ".yaml", ".csv"})
-    for path in sorted([*package, *measured]):
+    kinds = {".py", ".yaml", ".csv", ".json"}
+    for path in sorted(path for path in (root / "zoobook").rglob("*") if path.suffix in kinds):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()}={len(content)}\n".encode() + content)
     return root / "_build" / ".jupyter_cache" / digest.hexdigest()[:16]

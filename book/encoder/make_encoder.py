@@ -42,11 +42,11 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
     Yields:
         tuple: after each stage the model, the stage's epochs, and how many galaxies taught it.
     """
-    catalog, store = survey(folder, settings["survey"])
-    catalog = catalogs.split(catalog, settings["fractions"])
     model = None
     for number, stage in enumerate(settings["stages"]):
         options = settings["training"] | stage | (settings["model"] if model is None else {})
+        catalog, store = survey(folder, settings["survey"] | {"n_galaxies": options.pop("n_galaxies")})
+        catalog = catalogs.split(catalog, settings["fractions"])
         result = zoobook.load_framework(framework).train(
             store, catalog, simulation.lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
         )

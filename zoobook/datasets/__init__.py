@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from zoobook import arguments
 from zoobook.augment import DECALS_FRAMING
 
 _VERIFIED = {
@@ -29,7 +30,7 @@ _VERIFIED = {
 def home() -> Path:
     """The folder where data sets are kept: ``$ZOOBOOK_HOME``, else the cache folder of the operating system."""
     if os.environ.get("ZOOBOOK_HOME"):
-        return Path(os.environ["ZOOBOOK_HOME"]).expanduser().absolute()
+        return arguments.path(os.environ["ZOOBOOK_HOME"])
     import pooch
 
     return Path(pooch.os_cache("zoobook"))
@@ -157,7 +158,7 @@ def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
     """
     if "address" in known(name):
         return remote_files(name, root)[1]
-    return (home() if root is None else Path(root).expanduser().absolute()) / name
+    return (home() if root is None else arguments.path(root)) / name
 
 
 def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list, Path]:
@@ -173,7 +174,7 @@ def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list
     Raises:
         ValueError: the name is unknown, or the data set is made here.
     """
-    entry, root = known(name), home() if root is None else Path(root).expanduser().absolute()
+    entry, root = known(name), home() if root is None else arguments.path(root)
     if "address" not in entry:
         raise ValueError(f"the data set {name!r} is made on this machine: it has no files to fetch or to verify")
     if "catalogue" in entry:

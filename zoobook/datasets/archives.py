@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.datasets.download import RemoteFile, alone, check_room, fetch, missing, offline, require
 from zoobook.datasets.unpacking import LOCK, ArchiveError, Job, Zip, extract_tar, is_right, is_zip, safe_name
 from zoobook.datasets.web import DownloadError, Passing, Refused, ask, patiently
@@ -74,7 +75,7 @@ def images_for(
         FileNotFoundError: images are missing and the network may not be used.
         OSError: the folder cannot be written to, or the disk is full; finished images are kept.
     """
-    folder, names = Path(folder).expanduser().absolute(), _image_names(catalog, image)
+    folder, names = arguments.path(folder), _image_names(catalog, image)
     causes = _gather(names, archives, folder, name, download, whole, verify)
     found = ~names.isin(causes).to_numpy()
     have = catalog.loc[found].assign(file_loc=[str(folder / path) for path in names[found]])
@@ -101,7 +102,7 @@ def fetch_members(archive: RemoteFile, folder: str | os.PathLike, members: Itera
         OSError: the folder cannot be written to, or the disk is full; finished members are kept.
     """
     names = [safe_name(member, archive.path) for member in members]
-    return _gather(names, [archive], Path(folder).expanduser().absolute(), archive.path)
+    return _gather(names, [archive], arguments.path(folder), archive.path)
 
 
 def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:

@@ -304,7 +304,7 @@ class _Fetcher:
             self.forget(file, part)  # nothing would show that the piece is of another version of the file
             start = 0
         with ask(url, start, validator=known) as answer:
-            if answer.length is None and not file.hash:
+            if not answer.bounded and not file.hash:
                 raise Refused("the server does not tell its length, and no hash is known: its end would not be seen")
             if file.bytes is not None and answer.length not in (file.bytes, None):
                 raise Refused(f"the server has {answer.length:,} bytes, where {file.bytes:,} are expected")

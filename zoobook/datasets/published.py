@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoobook import catalogs, tables, trees
+from zoobook import arguments, catalogs, tables, trees
 from zoobook.datasets.download import RemoteFile, fetch, require
 from zoobook.trees import DecisionTree
 
@@ -57,7 +57,7 @@ def load(
     from zoobook import datasets
 
     entry = datasets.registry()[name]
-    root = datasets.home() if root is None else Path(root).expanduser().absolute()
+    root = datasets.home() if root is None else arguments.path(root)
     pictures = entry.get("images", {})
     images = pictures.get("always", False) if images is None else images
     if images and not pictures:
@@ -68,7 +68,7 @@ def load(
     files = local_files(name, root / name)
     fetch(files, root / name, name) if download else require(files, root / name, name)
 
-    wanted, notes, parts = None if ids is None else pd.unique(pd.Series(ids).astype(str)), [], []
+    wanted, notes, parts = None if ids is None else pd.unique(tables.ids_of(ids)), [], []
     for file in files:
         part = _read(root / name / file.path, entry, columns, wanted, notes)
         subset = entry["files"][file.path].get("subset")
@@ -82,7 +82,7 @@ def load(
     if images is True:
         catalog = _with_images(catalog, name, pictures, root, download, notes)
     elif images:
-        folder = Path(images).expanduser().absolute()
+        folder = arguments.path(images)
         rows = catalog[fields].to_dict("records")
         catalog["file_loc"] = [str(folder / pictures["image"].format_map(row)) for row in rows]
     front = [column for column in ("id_str", "file_loc") if column in catalog]
@@ -160,7 +160,7 @@ def _read(
     if ids is not None:
         found = pc.is_in(tables.id_column(path, entry["id"], str(path)), value_set=pa.array(ids, pa.string()))
         rows = np.flatnonzero(found.to_numpy(zero_copy_only=False))
-    table = tables.read(path, [entry["id"], *ours], rows)
+    table = tables.read(path, [entry["id"], *ours], rows, (entry["id"],))
     exact = tables.id_array(table[entry["id"]], str(path), entry["id"]).to_numpy(zero_copy_only=False)
     named = {"id_str": exact, entry["id"]: exact} if columns is None or entry["id"] in columns else {"id_str": exact}
     table = pd.concat([pd.DataFrame(named), table[list(ours)].rename(columns=ours)], axis=1)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs, trees
+from zoobook import arguments, catalogs, trees
 from zoobook.datasets import home, registry
 from zoobook.datasets.download import RemoteFile, fetch, missing
 
@@ -46,7 +46,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         FileNotFoundError: the table is missing; or files are missing and ``download`` is ``False``.
         OSError: files could not be fetched or written.
     """
-    root = home() if root is None else Path(root).expanduser().absolute()
+    root = home() if root is None else arguments.path(root)
     if _TABLE_ENDING.search(root.name) and not root.is_dir():
         return _labelled(catalogs.read(root), root)
     for name in _TABLE_NAMES:

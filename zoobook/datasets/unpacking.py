@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.datasets.download import alone, check_room
 from zoobook.runs import own_folder, write_whole
 
@@ -53,7 +54,7 @@ def extract(archive: str | os.PathLike, folder: str | os.PathLike) -> list[Path]
             than its size allows. Nothing is written outside the folder, and no damaged file is kept.
         OSError: the folder cannot be written to, or the disk is full; finished files are kept.
     """
-    archive, folder = Path(archive).expanduser().absolute(), Path(folder).expanduser().absolute()
+    archive, folder = arguments.path(archive), arguments.path(folder)
     note = folder / f".{archive.name}.extracted"
     if (names := _noted(note, archive)) is not None:
         return [folder / name for name in names]
@@ -113,6 +114,8 @@ class Zip:
             self.zip = zipfile.ZipFile(file)
         except _DAMAGE as error:
             raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
+        for info in self.zip.infolist():
+            info.filename = _slashes(info.filename)
         self.infos = [info for info in self.zip.infolist() if not info.is_dir()]
         self.members = {info.filename: info for info in self.infos}
         _check_size(sum(info.file_size for info in self.infos), length, self.label)
@@ -252,7 +255,7 @@ def extract_tar(path: Path, folder: Path, place: Callable[[str], str | None]) ->
 
 
 def _one_of_tar(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, folder: Path, place, names: dict) -> None:
-    member_name = safe_name(member.name.removeprefix("./"), str(path))
+    member_name = safe_name(_slashes(member.name).removeprefix("./"), str(path))
     if not member.isreg() or member.issparse():  # a sparse file may claim any length
         raise ArchiveError(f"{path} holds {member.name!r}, a link, device or sparse file; it is not extracted")
     name = place(member_name)
@@ -293,6 +296,11 @@ class _Bounded:
 # ---- what both share
 
 
+def _slashes(name: str) -> str:
+    """The path of a member as it is meant: programs on Windows write backslashes."""
+    return name.replace("\\", "/")
+
+
 def safe_name(name: str, where: str) -> str:
     """The path of a member, if it stays below a folder on every operating system.
 
@@ -303,9 +311,10 @@ def safe_name(name: str, where: str) -> str:
     Raises:
         ArchiveError: it leads out of the folder, or is no path.
     """
+    name = _slashes(name)
     if (
         not name.strip("/. ")
-        or re.search(r"[\x00-\x1f\\]", name)
+        or re.search(r"[\x00-\x1f]", name)
         or PurePosixPath(name).is_absolute()
         or PureWindowsPath(name).drive
         or ".." in PurePosixPath(name).parts

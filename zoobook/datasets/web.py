@@ -58,32 +58,44 @@ class Answer:
         partial: whether it is a part of the file.
         start: the byte of the file at which it begins.
         length: of the whole file, in bytes, or ``None`` if the server does not tell.
+        bounded: whether a connection that breaks before the end of the content would be noticed.
         validator: what the server calls this version of the file, or ``None``.
     """
 
     def __init__(self, response: requests.Response):
         self._response, headers = response, response.headers
         self.partial, self.start, self.length = response.status_code == 206, 0, None
+        coding = headers.get("Content-Encoding", "identity").lower()
+        self._coded = coding != "identity"
+        if coding not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise Refused(f"the server sends it in a coding that was not asked for ({coding})")
+        if self.partial and self._coded:
+            raise NoSuchPart("the server sends a part of something compressed, which is no part of the file")
+        sent = int(headers["Content-Length"]) if headers.get("Content-Length", "").isdigit() else None
+        self._sent = sent if self._coded else None
         if self.partial:
             part = re.match(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
             if not part:
                 raise Refused("the server sends a part of it without telling which")
             self.start, self.length = int(part[1]), None if part[2] == "*" else int(part[2])
-        elif headers.get("Content-Length", "").isdigit():
-            self.length = int(headers["Content-Length"])
+        elif not self._coded:
+            self.length = sent
+        self.bounded = self.length is not None or self._sent is not None
         tag = headers.get("ETag")
         self.validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
     def pieces(self) -> Iterator[bytes]:
-        """The content, as it arrives.
+        """The content, as it arrives; what is compressed on the way only (some servers do not ask) is unpacked.
 
         Raises:
             Passing: the connection broke before its end.
         """
         try:
-            yield from self._response.raw.stream(_PIECE, decode_content=False)
+            yield from self._response.raw.stream(_PIECE, decode_content=self._coded)
         except (urllib3.exceptions.HTTPError, OSError):
             raise Passing("the connection broke") from None
+        if self._response.raw.tell() < (self._sent or 0):
+            raise Passing("the connection broke")
 
 
 @contextmanager

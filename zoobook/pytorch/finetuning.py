@@ -5,11 +5,13 @@ import pandas as pd
 import torch
 from timm.models import group_parameters
 
-from zoobook import labels
-from zoobook.pytorch.models import GalaxyModel, to_arrays
-from zoobook.pytorch.training import fit, go_on
+from zoobook import augment, labels
+from zoobook.pytorch.data import Batches, look
+from zoobook.pytorch.models import GalaxyModel, set_arrays, to_arrays
+from zoobook.pytorch.prediction import features_of
+from zoobook.pytorch.training import fit, go_on, settle_statistics
 from zoobook.runs import Result, fingerprint
-from zoobook.training import BATCH_SIZE, DROPOUT, HIDDEN, STAGE_DECAY, TOP_SHARE, voting_spec
+from zoobook.training import BATCH_SIZE, ENCODER_RATE, STAGE_DECAY, TOP_SHARE, label_spec, voting_spec
 from zoobook.trees import DecisionTree
 
 
@@ -36,9 +38,18 @@ def finetune(
     """Give a trained encoder a new head and train it on a new question.
 
     The task follows from the labels, see :func:`zoobook.labels.find_task`: yes or no, classes, a number, or votes on
-    a decision tree. A label gets a head of two small dense layers with strong dropout, which suits a few hundred
-    galaxies. Votes get a linear head as in training, which begins with the model's answers to the questions that its
-    tree has too: they come with many galaxies, of which such a small head would lose much. Runs are kept, resumed and
+    a decision tree. The new head is linear, and begins with what is known already:
+
+    - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
+      :func:`zoobook.labels.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder learns
+      ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
+      normalisation stays as it is. (An untrained encoder has nothing to lose, and learns as fast as the head.)
+    - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
+      what is unfrozen learns as fast as in training, and with ``unfreeze="all"`` this is the same as
+      ``train(model=...)`` with the model's ``image_size``.
+
+    The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
+    validation loss, the result is never worse than what it began with. Runs are kept, resumed and
     repeated as in :func:`~zoobook.pytorch.training.train`.
 
     Args:
@@ -47,7 +58,7 @@ def finetune(
         catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
-            ``"all"`` the whole encoder; deeper stages learn more slowly. What is frozen keeps its batch statistics.
+            ``"all"`` the whole encoder. What is frozen keeps its batch statistics.
         photometric: see :func:`~zoobook.pytorch.training.train`.
         epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
@@ -58,7 +69,7 @@ def finetune(
         precision: see :func:`~zoobook.pytorch.training.train`.
         devices: ``"auto"``, ``"cpu"``, or how many GPUs.
         num_nodes: machines, each started by SLURM or torchrun.
-        seed: decides the head's first weights, order, views and dropout.
+        seed: decides order, views, dropout, and the head's first weights for new questions of a tree.
         out_dir: folder of the run.
         resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
 
@@ -75,8 +86,7 @@ def finetune(
     if task.tree:
         spec, batch_size = voting_spec(model.spec, task.tree), batch_size or BATCH_SIZE["votes"]
     else:
-        batch_size = batch_size or BATCH_SIZE["labels"]
-        spec = {**model.spec, "tree": None, "head": {**task.head, "hidden": HIDDEN}, "dropout": DROPOUT}
+        spec, batch_size = label_spec(model.spec, task.head), batch_size or BATCH_SIZE["labels"]
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, patience=patience,
@@ -85,9 +95,33 @@ def finetune(
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
         new = go_on(model, spec, task)
-        return new, _thaw(new, unfreeze)
+        shares = _thaw(new, unfreeze)
+        if task.tree:
+            return new, {}
+        untrained = _start_head(new, store, task, devices)
+        if untrained:
+            return new, {}
+        for module in new.encoder.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.requires_grad_(False)
+        return new, shares
 
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def _start_head(model: GalaxyModel, store, task: labels.Task, devices: str | int) -> bool:
+    """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies.
+
+    Returns:
+        bool: whether the encoder was untrained, so that it has nothing to lose.
+    """
+    rows, share = task.rows["train"], augment.share_seen(model.spec, store)
+    images, views = next(iter(Batches(store.pixels, rows, 128, share=share)))
+    untrained = settle_statistics(model, look(images, views, model.spec["channels"], model.spec["image_size"], share))
+    features = features_of(model, store, rows, devices)
+    weights, bias = labels.linear_answer(features, task.targets["train"], task.head)
+    set_arrays(model, to_arrays(model) | {"head.output.weight": weights, "head.output.bias": bias})
+    return untrained
 
 
 def _thaw(model: GalaxyModel, unfreeze: str) -> dict[str, float]:
@@ -100,7 +134,7 @@ def _thaw(model: GalaxyModel, unfreeze: str) -> dict[str, float]:
         held += sum(parameters[name].numel() for name in names)
         for name in names:
             parameters[name].requires_grad_(learns)
-            shares[f"encoder.{name}"] = STAGE_DECAY ** (depth + 1)
+            shares[f"encoder.{name}"] = ENCODER_RATE * STAGE_DECAY**depth
     return shares
 
 

@@ -76,7 +76,7 @@ class GalaxyModel(nn.Module):
 
     def __init__(self, spec: dict):
         super().__init__()
-        self.spec = spec = whole_spec(spec)
+        self.spec = spec = check_options(whole_spec(spec))
         self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
         self.encoder = _encoder(spec)
         self.num_features = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
@@ -225,12 +225,33 @@ def check_architecture(name: str) -> None:
         )
 
 
+def _check_size(model: GalaxyModel, image_size: int) -> None:
+    """Refuse images of a size that a trained model cannot go on with.
+
+    Args:
+        model: the trained model.
+        image_size: side of what it shall see, in pixels.
+
+    Raises:
+        ValueError: its weights are for another size, as those of a transformer with a code for each patch are.
+    """
+    own = model.spec["image_size"]
+    if image_size == own:
+        return
+    with torch.random.fork_rng(devices=[]):
+        other = _encoder({**model.spec, "image_size": image_size}).state_dict()
+    if any(other[name].shape != tensor.shape for name, tensor in model.encoder.state_dict().items()):
+        raise ValueError(
+            f"image_size is {image_size}, but the given {model.spec['architecture']} was trained with {own}, and its "
+            f"weights fit no other size. Pass image_size={own}; the stored images may have any size."
+        )
+
+
 def _precise(values: torch.Tensor) -> torch.Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
 def _encoder(spec: dict) -> nn.Module:
-    check_options(spec)
     name = spec["architecture"]
     check_architecture(name)
     design, options = BOTH.get(name), {"pretrained": False, "num_classes": 0, "in_chans": spec["channels"]}

@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from zoobook import augment, labels
+from zoobook import arguments, augment, labels
 from zoobook.inference import by_shards, feature_table, shard_seed
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.models import GalaxyModel, to_arrays
 from zoobook.runs import fingerprint
+from zoobook.training import check_devices
 
 SHARD_ROWS = 4096
 
@@ -53,8 +54,7 @@ def predict(
     """
     if model.head is None:
         raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
-    if passes < 1:
-        raise ValueError(f"passes must be at least 1, not {passes}")
+    passes, seed = arguments.whole("passes", passes), arguments.whole("seed", seed, 0)
     head = nn.ModuleDict({"dropout": model.dropout, "head": model.head})
     head = copy.deepcopy(head).to("cpu").eval()
     for module in head.modules():
@@ -102,8 +102,7 @@ def represent(
 
 def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size: int, made_of: dict):
     """Features of all images, shard by shard over all devices; ``table`` makes of each what is kept."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    batch_size = arguments.whole("batch_size", batch_size)
     replicas = [copy.deepcopy(model).to(place, memory_format=torch.channels_last) for place in device_names(devices)]
     for replica in replicas:
         replica.eval().requires_grad_(False)
@@ -115,6 +114,23 @@ def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size
         return _features(replica, store, rows, batch_size)
 
     return by_shards(store, replicas, features, table, out, made_of, SHARD_ROWS)
+
+
+def features_of(model: GalaxyModel, store, rows: np.ndarray, devices: str | int) -> np.ndarray:
+    """What a model's encoder finds in some images, on one device.
+
+    Args:
+        model: the model; it is left as it is.
+        store: the images.
+        rows: int64 [N], which of them.
+        devices: as for :func:`predict`; where there are several, the first is used.
+
+    Returns:
+        ndarray: float32 [N, F].
+    """
+    place = device_names("cpu" if devices == "cpu" else "auto")[0]
+    replica = copy.deepcopy(model).to(place, memory_format=torch.channels_last).eval()
+    return np.concatenate(list(_features(replica, store, rows, 256)))
 
 
 @torch.inference_mode()
@@ -149,15 +165,14 @@ def device_names(devices: str | int) -> list[str]:
     Raises:
         ValueError: there are not so many, or the text is another.
     """
-    gpus = torch.cuda.device_count()
-    if isinstance(devices, int):
-        if not 1 <= devices <= max(gpus, 1):
-            raise ValueError(f"devices={devices}, but this machine has {gpus} GPUs")
-        return [f"cuda:{i}" for i in range(devices)] if gpus else ["cpu"]
-    if devices == "auto" and gpus:
-        return [f"cuda:{i}" for i in range(gpus)]
-    if devices == "auto" and torch.backends.mps.is_available():
+    gpus = accelerators()
+    devices = check_devices(devices, gpus)
+    number = gpus if devices == "auto" else 0 if devices == "cpu" else devices
+    if number and not torch.cuda.is_available():
         return ["mps"]
-    if devices in ("auto", "cpu"):
-        return ["cpu"]
-    raise ValueError(f"devices must be 'auto', 'cpu' or a number of GPUs, not {devices!r}")
+    return [f"cuda:{i}" for i in range(number)] or ["cpu"]
+
+
+def accelerators() -> int:
+    """How many GPUs there are; that of an Apple computer is one too."""
+    return torch.cuda.device_count() or int(torch.backends.mps.is_available())

@@ -20,7 +20,8 @@ from zoobook.architectures import check_options
 from zoobook.augment import FIELD_OF_VIEW
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.losses import galaxy_losses
-from zoobook.pytorch.models import GalaxyModel, build_model, check_architecture, set_arrays, to_arrays
+from zoobook.pytorch.models import GalaxyModel, _check_size, build_model, check_architecture, set_arrays, to_arrays
+from zoobook.pytorch.prediction import accelerators
 from zoobook.runs import Result, RunFolder, fingerprint
 from zoobook.training import (
     WEIGHT_DECAY,
@@ -106,14 +107,16 @@ def train(
     built["image_size"] = image_size or store.size
     if field_of_view is None:
         field_of_view = model.spec["field_of_view"] if model else FIELD_OF_VIEW
-    built["field_of_view"] = augment.check_radii("field_of_view", field_of_view)
+    built["field_of_view"] = field_of_view
+    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
+    built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
+    if model is not None:
+        _check_size(model, built["image_size"])
     settings = dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
-    check_options({**built, "dropout": 0})
     task = labels.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
@@ -171,7 +174,8 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    check_settings(settings, devices)
+    galaxies = len(task.rows["train"])
+    settings, devices, num_nodes = check_settings(settings, galaxies, devices, num_nodes, accelerators())
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # that torchrun has started on this machine
     on_cpu = devices == "cpu" or (devices == "auto" and not torch.cuda.is_available() and processes > 1)
     accelerator = {"accelerator": "cpu", "devices": processes} if on_cpu else {"devices": devices}
@@ -206,17 +210,17 @@ def fit(
                         enable_progress_bar=False,
                         enable_checkpointing=False,  # _Keeper does it, atomically
                         enable_model_summary=False,
-                        num_sanity_val_steps=0,
+                        num_sanity_val_steps=-1 if settings["what"] == "finetune" and not last.exists() else 0,
                         default_root_dir=folder.path,
                     )
-                    _run(trainer, _Learner(model, groups, seed, share), loaders, last, progress)
+                    _run(trainer, _Learner(model, groups, seed, share, loaders[0]), loaders, last, progress)
         if rank_zero_only.rank == 0:  # of several processes, one writes
             folder.finish()
             last.unlink(missing_ok=True)
     return Result(weights.load(best, "pytorch"), folder.history, best)
 
 
-def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
+def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> bool:
     """Let untrained batch normalisation begin with the statistics of some images instead of mean 0 and variance 1.
 
     Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
@@ -225,8 +229,13 @@ def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
     Args:
         model: the model; batch normalisation that has been trained is left as it is.
         images: float [N, C, H, W], what the model sees.
+
+    Returns:
+        bool: whether there was any.
     """
     fresh = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.running_mean.any()]
+    if not fresh:
+        return False
     momenta, training = [m.momentum for m in fresh], model.training
     model.eval()
     for module in fresh:
@@ -236,14 +245,16 @@ def settle_statistics(model: GalaxyModel, images: torch.Tensor) -> None:
     for module, momentum in zip(fresh, momenta, strict=True):
         module.momentum = momentum
     model.train(training)
+    return True
 
 
 class _Learner(lightning.LightningModule):
     """How a model learns: Lightning calls these methods."""
 
-    def __init__(self, model: GalaxyModel, groups: list[dict], seed: int, share: float):
+    def __init__(self, model: GalaxyModel, groups: list[dict], seed: int, share: float, batches: Batches):
         super().__init__()
         self.model, self.groups, self.seed = model.to(memory_format=torch.channels_last), groups, seed
+        self.batches = batches
         self.seen_by_model = model.spec["channels"], model.spec["image_size"], share
 
     def configure_optimizers(self):
@@ -253,16 +264,15 @@ class _Learner(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(factors[step]))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_start(self):
-        if self.current_epoch == 0:
-            batch = self.trainer.strategy.batch_to_device(next(iter(self.trainer.train_dataloader)), self.device)
-            settle_statistics(self.model, look(*batch[:2], *self.seen_by_model))
+    def on_fit_start(self):
+        batch = self.trainer.strategy.batch_to_device(next(iter(self.batches)), self.device)
+        settle_statistics(self.model, look(*batch[:2], *self.seen_by_model))
 
     def on_train_epoch_start(self):
         # Whatever is random follows from the seed and the epoch, so a resumed run repeats an uninterrupted one.
         draw = np.random.SeedSequence([self.seed, self.current_epoch, 2, self.global_rank]).generate_state(1)
         torch.manual_seed(int(draw[0]))
-        self.trainer.train_dataloader.epoch = self.current_epoch
+        self.batches.epoch = self.current_epoch
         for module in self.model.modules():  # frozen batch normalisation keeps its statistics
             own = list(module.parameters(recurse=False))
             if own and not any(p.requires_grad for p in own):
@@ -276,7 +286,7 @@ class _Learner(lightning.LightningModule):
         return loss
 
     def training_step(self, batch, number):
-        return self._loss(batch, "train_loss") * self.trainer.train_dataloader._weight(number)
+        return self._loss(batch, "train_loss") * self.batches._weight(number)
 
     def validation_step(self, batch, _):
         self._loss(batch, "val_loss")
@@ -286,12 +296,17 @@ class _Keeper(lightning.Callback):
     """Tells :class:`~zoobook.training.Progress` what happens, and keeps the state to resume from."""
 
     def __init__(self, progress: Progress):
-        self.progress = progress
+        self.progress, self.start = progress, None
+
+    def on_sanity_check_end(self, trainer, learner):
+        self.start = float(trainer.callback_metrics["val_loss"])
 
     def on_train_start(self, trainer, learner):
         self.progress.begin(
             trainer.current_epoch, trainer.max_epochs, trainer.num_training_batches, trainer.is_global_zero
         )
+        if self.start is not None:
+            self.progress.note_start(self.start, self._saver(trainer, learner, -1))
 
     def on_train_batch_end(self, trainer, learner, outputs, batch, batch_number):
         self.progress.step(batch_number, lambda: outputs["loss"])
@@ -303,7 +318,7 @@ class _Keeper(lightning.Callback):
             train_loss,
             val_loss,
             trainer.optimizers[0].param_groups[-1]["lr"],
-            (lambda path: weights.save(learner.model, path, epoch=str(epoch))) if first else None,
+            self._saver(trainer, learner, epoch),
         )
         # The state goes last: if this is cut short, the epoch is repeated, with the same result.
         folder = self.progress.folder.path
@@ -312,6 +327,9 @@ class _Keeper(lightning.Callback):
             os.replace(folder / "last.part", folder / "last.ckpt")
         trainer.strategy.barrier()
         trainer.should_stop = trainer.should_stop or self.progress.done
+
+    def _saver(self, trainer, learner, epoch: int) -> Callable[[Path], None] | None:
+        return (lambda path: weights.save(learner.model, path, epoch=str(epoch))) if trainer.is_global_zero else None
 
     def teardown(self, trainer, learner, stage):
         self.progress.close()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
+from zoobook import arguments
 from zoobook.representations.tables import FeatureTable
 from zoobook.runs import own_folder
 
@@ -53,14 +54,11 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
         ValueError: more components are wanted than there are features or galaxies.
         OSError: ``out`` cannot be written to.
     """
-    table, out = FeatureTable(path), Path(out)
+    table, out = FeatureTable(path), arguments.path(out)
     rows, width = len(table), len(table.columns)
-    if not 1 <= n_components <= min(width, rows):
-        raise ValueError(
-            f"n_components must lie between 1 and {min(width, rows)} for {rows} galaxies of {width} features, "
-            f"not at {n_components}"
-        )
-    own_folder(out.absolute().parent)  # before the long sum, not after it
+    what = f"n_components, for {rows} galaxies of {width} features,"
+    n_components = arguments.whole(what, n_components, 1, min(width, rows))
+    own_folder(out.parent)  # before the long sum, not after it
     mean, covariance = _moments(table)
     variance, axes = np.linalg.eigh(covariance)
     variance, axes = np.clip(variance[::-1], 0, None), axes[:, ::-1].T[:n_components]

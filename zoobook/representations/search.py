@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from zoobook import arguments, tables
 from zoobook.representations.tables import FeatureTable
 from zoobook.runs import own_folder
 
@@ -39,12 +40,10 @@ def nearest(
         ImportError: an index is given and faiss is not installed.
     """
     table = FeatureTable(path)
-    queries = [id_str] if isinstance(id_str, str) else list(id_str)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    if not queries:
+    queries, k = tables.ids_of(id_str), arguments.whole("k", k)
+    if not len(queries):
         return pd.DataFrame({"query": [], "rank": [], "id_str": [], "distance": []})
-    unique = list(dict.fromkeys(queries))
+    unique = list(dict.fromkeys(queries.tolist()))
     places, rows = table.rows_of(unique)
     lost = sorted(set(range(len(unique))) - set(places))
     if lost:
@@ -60,7 +59,7 @@ def nearest(
     ids[found >= 0] = table.ids_at(found[found >= 0])
     again = np.array([unique.index(query) for query in queries])
     result = pd.DataFrame({
-        "query": np.repeat(np.array(queries, dtype=object), k),
+        "query": np.repeat(queries, k),
         "rank": np.tile(np.arange(1, k + 1), len(queries)),
         "id_str": ids[again].ravel(),
         "distance": distance[again].ravel(),
@@ -86,8 +85,9 @@ def build_index(path: str | Path, out: str | Path, seed: int = 0) -> Path:
         ImportError: faiss is not installed.
         OSError: ``out`` cannot be written to.
     """
+    seed = arguments.whole("seed", seed, 0)
     faiss, merge = _faiss()
-    table, out = FeatureTable(path), Path(out).expanduser().absolute()
+    table, out = FeatureTable(path), arguments.path(out)
     own_folder(out.parent)
     cells = int(np.clip(2 * np.sqrt(len(table)), 1, _MOST_CELLS))
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -139,7 +139,8 @@ def _exact(
                 limit = best[:, -1] - lengths
                 if not np.isfinite(limit).all() and len(block) > k:
                     limit = np.minimum(limit, np.partition(squared, k - 1, axis=1)[:, k - 1] + margin)
-                few = np.flatnonzero(squared < (limit + margin).astype(np.float32)[:, None])  # nonzero is far slower
+                bound = np.nextafter((limit + margin).astype(np.float32), np.float32(np.inf))  # equal ones are near too
+                few = np.flatnonzero(squared <= bound[:, None])  # nonzero is far slower
                 if not len(few):
                     continue
                 asked, near = np.divmod(few, len(block))
@@ -160,7 +161,8 @@ def _by_index(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Like :func:`_exact`, from an index."""
     faiss, _ = _faiss()
-    if not Path(path).is_file():
+    path = arguments.path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"there is no index at {path}; make one with build_index")
     index = faiss.read_index(str(path), faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY)
     index.nprobe = max(8, index.nlist // 16)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from zoobook import arguments, tables
 from zoobook.representations.tables import FeatureTable
 
 _SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted
@@ -26,7 +27,7 @@ def anomalies(path: str | Path, seed: int = 0) -> pd.DataFrame:
     """
     from sklearn.ensemble import IsolationForest
 
-    table = FeatureTable(path)
+    table, seed = FeatureTable(path), arguments.whole("seed", seed, 0)
     forest = IsolationForest(n_estimators=200, random_state=seed).fit(table.sample(_SAMPLE, seed))
     parts = [pd.DataFrame({"id_str": ids, "anomaly_score": -forest.score_samples(np.ascontiguousarray(features))})
              for ids, features in table.batches()]
@@ -59,7 +60,8 @@ def interesting(
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    table, rated = FeatureTable(path), [str(galaxy) for galaxy in ratings]
+    table, rated = FeatureTable(path), tables.ids_of(ratings)
+    seed, explore = arguments.whole("seed", seed, 0), arguments.real("explore", explore, np.isfinite, "a number")
     known = np.array(list(ratings.values()), dtype=float)
     if len(rated) < 2:
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
@@ -109,8 +111,8 @@ def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
 
     table = FeatureTable(path)
     most = min(len(table), _SAMPLE)
-    if not 1 <= n_clusters <= most:
-        raise ValueError(f"n_clusters must lie between 1 and {most} for {len(table)} galaxies, not at {n_clusters}")
+    n_clusters = arguments.whole(f"n_clusters, for {len(table)} galaxies,", n_clusters, 1, most)
+    seed = arguments.whole("seed", seed, 0)
     model = KMeans(n_clusters, n_init=4, random_state=seed).fit(np.ascontiguousarray(table.sample(_SAMPLE, seed)))
     parts = []
     for ids, features in table.batches():

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from zoobook import arguments, tables
 from zoobook.runs import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
 KEPT = 1 << 24  # numbers of a table small enough to be kept once it is read: 64 MB
+_FIRST = 1024  # ids looked at when a table is opened
 _FEATURE = re.compile(r"feat_(\d+)(?:_pred|_pca)?|feat_pca_(\d+)")
 
 
@@ -28,9 +30,12 @@ class FeatureTable:
     """
 
     def __init__(self, path: str | Path):
-        self._files = table_files(path)
-        self.path = Path(path)
-        names = pq.ParquetFile(self._files[0]).schema_arrow.names
+        self._files, self.path = table_files(path), arguments.path(path)
+        names = [_names(file) for file in self._files]
+        others = [file for file, its in zip(self._files, names, strict=True) if its != names[0]]
+        if others:
+            raise ValueError(f"{others[0]} has other columns than {self._files[0]}: they are not parts of one table")
+        names = names[0]
         numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
         self.columns = [name for _, name in sorted(numbered)]
         if not self.columns:
@@ -39,6 +44,9 @@ class FeatureTable:
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
         self._rows = sum(pq.read_metadata(file).num_rows for file in self._files)
+        if not self._rows:
+            raise ValueError(f"{path} has no rows, so there are no galaxies to look at")
+        self._as_ids(next(self._read([self.id_column], _FIRST)).column(0))  # floats are refused before any work
         self._kept: tuple[pa.ChunkedArray, list[np.ndarray]] | None = None
 
     def __len__(self) -> int:
@@ -57,7 +65,7 @@ class FeatureTable:
             ValueError: a feature is missing or not a finite number.
         """
         for batch, features in self._pieces([self.id_column]):
-            yield _as_ids(batch.column(self.id_column)), features
+            yield self._as_ids(batch.column(self.id_column)).to_numpy(zero_copy_only=False), features
 
     def features(self) -> Iterator[np.ndarray]:
         """Read the features in pieces, without the ids.
@@ -105,8 +113,12 @@ class FeatureTable:
             ndarray: ids [n], in the order asked for.
         """
         if self._small():
-            return _as_ids(self._kept[0].take(pa.array(rows)))
-        return _gather(rows, self._row_groups([self.id_column], lambda table: _as_ids(table.column(0))))
+            return self._kept[0].take(pa.array(rows)).to_numpy(zero_copy_only=False)
+
+        def texts(table: pa.Table) -> np.ndarray:
+            return self._as_ids(table.column(0)).to_numpy(zero_copy_only=False)
+
+        return _gather(rows, self._row_groups([self.id_column], texts))
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """Features of galaxies drawn at random, each at most once; the whole table where it has no more than that.
@@ -128,11 +140,11 @@ class FeatureTable:
             first += len(features)
         return np.concatenate(drawn)
 
-    def rows_of(self, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def rows_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where galaxies are in the table.
 
         Args:
-            ids: of the galaxies.
+            ids: of the galaxies, as :func:`zoobook.tables.ids_of` gives them.
 
         Returns:
             tuple: int64 [m] places in ``ids`` and int64 [m] rows of the table, one pair for each row that has
@@ -142,9 +154,9 @@ class FeatureTable:
         if self._small():
             columns = self._kept[0].chunks
         else:
-            columns = (batch.column(0) for batch in self._read([self.id_column], 1 << 18))
+            columns = (self._as_ids(batch.column(0)) for batch in self._read([self.id_column], 1 << 18))
         for column in columns:
-            place = pc.index_in(column.cast(pa.string()), value_set=wanted)
+            place = pc.index_in(column, value_set=wanted)
             found = place.is_valid().to_numpy(zero_copy_only=False).nonzero()[0]
             places.append(place.drop_null().to_numpy().astype(np.int64))
             rows.append(found + first)
@@ -155,9 +167,12 @@ class FeatureTable:
         """Whether the table is kept in memory, being small: then it need not be read again and again."""
         if self._kept is None and len(self) * len(self.columns) <= KEPT:
             pieces = list(self._pieces([self.id_column]))
-            ids = pa.chunked_array([batch.column(0).cast(pa.string()) for batch, _ in pieces], pa.string())
+            ids = pa.chunked_array([self._as_ids(batch.column(0)) for batch, _ in pieces], pa.string())
             self._kept = ids, [features for _, features in pieces]
         return self._kept is not None
+
+    def _as_ids(self, column) -> pa.Array:
+        return tables.id_array(column, str(self.path), self.id_column)
 
     def _row_groups(self, columns: list[str], convert) -> Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]:
         """For each row group its length, and a function that reads some rows of it."""
@@ -189,7 +204,7 @@ class FeatureTable:
                 if bad.any():
                     row, column = np.argwhere(bad)[0]
                     return ValueError(
-                        f"{file}: galaxy {_as_ids(batch.column(0))[row]!r} has no finite number in column "
+                        f"{file}: galaxy {self._as_ids(batch.column(0))[row].as_py()!r} has no finite number in column "
                         f"{self.columns[column]!r} ({int(bad.any(1).sum())} such galaxies in this piece)"
                     )
         return ValueError(f"{self.path} changed while it was read")
@@ -232,7 +247,7 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     table = FeatureTable(path)
     on = on or table.id_column
     if on in catalog.columns:
-        wanted = set(catalog[on].astype(str))
+        wanted = set(tables.ids_of(catalog[on], "the catalogue", on))
         found = [(ids[keep], features[keep]) for ids, features in table.batches()
                  if (keep := np.fromiter((galaxy in wanted for galaxy in ids), bool, len(ids))).any()]
     else:
@@ -245,6 +260,16 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     return joined
 
 
+def _names(file: Path) -> list[str]:
+    try:
+        return pq.read_schema(file).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{file} is not a table of features in parquet, as represent and compress write it "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
 def _gather(rows: np.ndarray, parts: Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]) -> np.ndarray:
     """Some rows of a table that is in parts; a part without any of them is not read."""
     order = np.argsort(rows, kind="stable")
@@ -255,10 +280,6 @@ def _gather(rows: np.ndarray, parts: Iterator[tuple[int, Callable[[np.ndarray], 
             found.append(read(here))
         first += length
     return np.concatenate(found)[np.argsort(order, kind="stable")]
-
-
-def _as_ids(column) -> np.ndarray:
-    return np.array(column.cast(pa.string()).to_pylist(), dtype=object)
 
 
 def _as_matrix(columns) -> np.ndarray:

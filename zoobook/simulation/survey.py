@@ -11,6 +11,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.simulation.scene import render
 from zoobook.simulation.truth import draw_truth
 from zoobook.simulation.volunteers import vote
@@ -45,8 +46,9 @@ def make_survey(
         ValueError: ``n_galaxies``, ``image_size`` or ``seed`` makes no sense.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    _check(n_galaxies, image_size, seed)
-    folder = Path(root).expanduser().resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
+    n_galaxies, image_size = arguments.whole("n_galaxies", n_galaxies), arguments.whole("image_size", image_size, 16)
+    seed = arguments.whole("seed", seed, 0)
+    folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
     starts = range(0, n_galaxies, CHUNK)
     wanted = [(folder, start, min(CHUNK, n_galaxies - start), image_size, seed) for start in starts]
     try:
@@ -65,12 +67,6 @@ def make_survey(
     catalogue = pd.concat([_read(task[0], task[1], task[2]) for task in wanted], ignore_index=True)
     catalogue.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalogue["true_index"]])
     return catalogue
-
-
-def _check(n_galaxies: int, image_size: int, seed: int) -> None:
-    for name, value, least in (("n_galaxies", n_galaxies, 1), ("image_size", image_size, 16), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
 
 
 def _make(tasks: list[tuple], workers: int | None) -> None:

@@ -78,7 +78,7 @@ class GalaxyModel(keras.Model):
 
     def __init__(self, spec: dict):
         super().__init__()
-        spec = whole_spec(spec)
+        spec = check_options(whole_spec(spec))
         self._spec = json.dumps(spec)  # as text, because Keras puts wrappers around dictionaries
         self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
         self.encoder = _encoder(spec)
@@ -302,7 +302,6 @@ def _dense(name: str, features: int, width: int, dtype: str) -> layers.Dense:
 
 
 def _encoder(spec: dict) -> keras.Model:
-    check_options(spec)
     check_architecture(spec["architecture"])
     design = BOTH[spec["architecture"]]
     images = keras.Input((None, None, spec["channels"]), dtype=_precise())  # of any size, as in PyTorch

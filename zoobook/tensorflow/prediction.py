@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from zoobook import augment, labels
+from zoobook import arguments, augment, labels
 from zoobook.inference import by_shards, feature_table, shard_seed
 from zoobook.runs import fingerprint
 from zoobook.tensorflow.data import Batches, look
 from zoobook.tensorflow.models import GalaxyModel, from_arrays, to_arrays
+from zoobook.training import check_devices
 
 SHARD_ROWS = 4096
 
@@ -51,8 +52,7 @@ def predict(
     """
     if model.head is None:
         raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
-    if passes < 1:
-        raise ValueError(f"passes must be at least 1, not {passes}")
+    passes, seed = arguments.whole("passes", passes), arguments.whole("seed", seed, 0)
 
     def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
         # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
@@ -92,8 +92,7 @@ def represent(
 
 def _apply(model: GalaxyModel, store, table, out, devices: str | int, batch_size: int, made_of: dict):
     """Features of all images, shard by shard over all devices; ``table`` makes of each what is kept."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    batch_size = arguments.whole("batch_size", batch_size)
     places = device_names(devices)
     if out is not None:
         about = {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
@@ -125,6 +124,23 @@ def _compiled(model: GalaxyModel):
     if not hasattr(model, "seen_features"):
         model.seen_features = tf.function(_seen_features(model), reduce_retracing=True)
     return model.seen_features
+
+
+def features_of(model: GalaxyModel, store, rows: np.ndarray, devices: str | int) -> np.ndarray:
+    """What a model's encoder finds in some images, on one device.
+
+    Args:
+        model: the model; it is left as it is.
+        store: the images.
+        rows: int64 [N], which of them.
+        devices: as for :func:`predict`; where there are several, the first is used.
+
+    Returns:
+        ndarray: float32 [N, F].
+    """
+    place = device_names("cpu" if devices == "cpu" else "auto")[0]
+    compute = tf.function(_seen_features(model), reduce_retracing=True)
+    return np.concatenate(list(_features((place, model, compute), store, rows, 256)))
 
 
 def _features(replica: tuple, store, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
@@ -173,13 +189,12 @@ def device_names(devices: str | int) -> list[str]:
     Raises:
         ValueError: there are not so many, or the text is another.
     """
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if isinstance(devices, int):
-        if not 1 <= devices <= max(gpus, 1):
-            raise ValueError(f"devices={devices}, but this machine has {gpus} GPUs")
-        return [f"GPU:{i}" for i in range(devices)] if gpus else ["CPU:0"]
-    if devices == "auto" and gpus:
-        return [f"GPU:{i}" for i in range(gpus)]
-    if devices in ("auto", "cpu"):
-        return ["CPU:0"]
-    raise ValueError(f"devices must be 'auto', 'cpu' or a number of GPUs, not {devices!r}")
+    gpus = accelerators()
+    devices = check_devices(devices, gpus)
+    number = gpus if devices == "auto" else 0 if devices == "cpu" else devices
+    return [f"GPU:{i}" for i in range(number)] or ["CPU:0"]
+
+
+def accelerators() -> int:
+    """How many GPUs there are."""
+    return len(tf.config.list_physical_devices("GPU"))

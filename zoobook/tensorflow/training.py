@@ -27,7 +27,7 @@ from zoobook.tensorflow.models import (
     set_arrays,
     to_arrays,
 )
-from zoobook.tensorflow.prediction import device_names
+from zoobook.tensorflow.prediction import accelerators, device_names
 from zoobook.training import (
     WEIGHT_DECAY,
     Progress,
@@ -112,14 +112,14 @@ def train(
     built["image_size"] = image_size or store.size
     if field_of_view is None:
         field_of_view = model.spec["field_of_view"] if model else FIELD_OF_VIEW
-    built["field_of_view"] = augment.check_radii("field_of_view", field_of_view)
+    built["field_of_view"] = field_of_view
+    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
+    built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
     settings = dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    check_architecture(built["architecture"])  # bad arguments are refused before anything is written
-    check_options({**built, "dropout": 0})
     task = labels.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
@@ -177,7 +177,8 @@ def fit(
     Returns:
         Result: model, history, weight file.
     """
-    check_settings(settings, devices)
+    galaxies = len(task.rows["train"])
+    settings, devices, num_nodes = check_settings(settings, galaxies, devices, num_nodes, accelerators())
     strategy = _strategy(devices, num_nodes)
     folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
     best, last = folder.path / "best.safetensors", folder.path / "last.safetensors"
@@ -218,7 +219,7 @@ def fit(
     return Result(weights.load(best, "tensorflow"), folder.history, best)
 
 
-def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> None:
+def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> bool:
     """Let untrained batch normalisation begin with the statistics of some images instead of mean 0 and variance 1.
 
     Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
@@ -227,23 +228,21 @@ def settle_statistics(model: GalaxyModel, images: tf.Tensor) -> None:
     Args:
         model: the model; batch normalisation that has been trained is left as it is.
         images: float [N, H, W, C], what the model sees.
+
+    Returns:
+        bool: whether there was any.
     """
     norms = [layer for layer in model.encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
     fresh = [layer for layer in norms if not np.any(layer.moving_mean)]
-    features = images
-    if fresh:
-        momentum = fresh[0].momentum
-        for layer in fresh:
-            layer.momentum = 0.0
-        features = model.encoder(images, training=True)
-        for layer in fresh:
-            layer.momentum = momentum
-    if model.head and model.head.hidden and not np.any(model.head.hidden[0].moving_mean):
-        norm = model.head.hidden[0]
-        features = features if fresh else model.features(images)
-        momentum, norm.momentum = norm.momentum, 0.0
-        norm(features, training=True)
-        norm.momentum = momentum
+    if not fresh:
+        return False
+    momentum = fresh[0].momentum
+    for layer in fresh:
+        layer.momentum = 0.0
+    model.encoder(images, training=True)
+    for layer in fresh:
+        layer.momentum = momentum
+    return True
 
 
 class _Learner(keras.layers.Layer):
@@ -314,8 +313,18 @@ def _run(
         return tf.function(whole, autograph=False)
 
     learn_step, judge_step = step(learn), step(judge)
+
+    def validate() -> float:
+        data = streams(validation)
+        return float(np.average([judge_step(*data) for _ in range(len(validation))], weights=validation._sizes))
+
+    def saver(epoch: int) -> Callable[[Path], None] | None:
+        return (lambda path: weights.save(model, path, epoch=str(epoch))) if first else None
+
     done = int(keras.ops.convert_to_numpy(optimizer.iterations)) * batches.parts // len(batches)
     progress.begin(done, settings["epochs"], len(batches), visible=first)
+    if settings["what"] == "finetune" and not done:
+        progress.note_start(validate(), saver(-1))
     for epoch in range(done, settings["epochs"]):
         _reseed(model, settings["seed"], epoch)
         batches.epoch, losses = epoch, []
@@ -323,13 +332,8 @@ def _run(
         for number in range(len(batches)):
             losses.append(learn_step(*data))
             progress.step(number, lambda: losses[-1])  # noqa: B023
-        data = streams(validation)
-        val_losses = [judge_step(*data) for _ in range(len(validation))]
         progress.end_epoch(
-            float(np.average(losses, weights=batches._sizes)),
-            float(np.average(val_losses, weights=validation._sizes)),
-            float(optimizer.learning_rate),
-            (lambda path: weights.save(model, path, epoch=str(epoch))) if first else None,  # noqa: B023
+            float(np.average(losses, weights=batches._sizes)), validate(), float(optimizer.learning_rate), saver(epoch)
         )
         # The state goes last: if this is cut short, the epoch is repeated, with the same result.
         if first:
@@ -358,12 +362,10 @@ def _restore(model: GalaxyModel, optimizer, file: Path) -> None:
 
 def _reseed(model: GalaxyModel, seed: int, epoch: int) -> None:
     """Whatever is random follows from the seed and the epoch, so a resumed run repeats an uninterrupted one."""
-    dropouts = [model.dropout, *(layer for layer in model.head.hidden if isinstance(layer, keras.layers.Dropout))]
-    for number, layer in enumerate(dropouts):
-        if layer.rate:
-            state = layer.seed_generator.state
-            draw = np.random.SeedSequence([seed, epoch, 2, number]).generate_state(1) >> 1
-            state.assign(np.array([draw[0], 0], state.dtype))
+    if model.dropout.rate:
+        state = model.dropout.seed_generator.state
+        draw = np.random.SeedSequence([seed, epoch, 2, 0]).generate_state(1) >> 1
+        state.assign(np.array([draw[0], 0], state.dtype))
 
 
 def _strategy(devices: str | int, num_nodes: int):

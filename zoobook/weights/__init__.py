@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoobook import architectures
+from zoobook import architectures, arguments
 from zoobook.weights.legacy import read_legacy
 from zoobook.weights.registry import fetch, find_shipped, known_names, published, shipped
 
@@ -74,13 +74,13 @@ def write(path: str | Path, spec: dict, tensors: dict, *, half: bool = False, **
 
     if half:
         tensors = {name: _halved(name, array) if array.ndim > 1 else array for name, array in tensors.items()}
-    path = Path(path).expanduser().absolute()
+    path = arguments.path(path)
     own_folder(path.parent)
     metadata = {
         "format": f"zoobook {FORMAT}",
-        "spec": json.dumps(spec),
+        "spec": json.dumps(spec, default=arguments.plain),
         "encoder": json.dumps(architectures.describe(spec["architecture"])),
-        "provenance": json.dumps({"zoobook": zoobook.__version__, **provenance}),
+        "provenance": json.dumps({"zoobook": zoobook.__version__, **provenance}, default=arguments.plain),
     }
     write_whole(path, to_bytes(dict(sorted(tensors.items())), metadata))
     return path
@@ -90,7 +90,8 @@ def load(path: str | Path, framework: str):
     """Build the model that a weight file describes.
 
     Args:
-        path: a file written by :func:`save`, or the name of one that comes with zoobook, see :func:`shipped`.
+        path: a file written by :func:`save`, the folder of a training, or the name of one that comes with zoobook, see
+            :func:`shipped`.
         framework: ``"pytorch"`` or ``"tensorflow"``.
 
     Returns:
@@ -113,7 +114,8 @@ def read(path: str | Path) -> tuple[dict, dict]:
     """What a weight file holds, without any framework.
 
     Args:
-        path: a file written by :func:`save`, or the name of one that comes with zoobook, see :func:`shipped`.
+        path: a file written by :func:`save`, the folder of a training, or the name of one that comes with zoobook, see
+            :func:`shipped`.
 
     Returns:
         tuple: the model's spec, and its tensors as NumPy arrays by name.
@@ -138,7 +140,8 @@ def inspect(path: str | Path) -> dict:
     """What a weight file says of itself.
 
     Args:
-        path: a file written by :func:`save`, or the name of one that comes with zoobook, see :func:`shipped`.
+        path: a file written by :func:`save`, the folder of a training, or the name of one that comes with zoobook, see
+            :func:`shipped`.
 
     Returns:
         dict: ``spec``, ``encoder`` (see :func:`zoobook.architectures.describe`), ``provenance`` and ``tensors``: the
@@ -161,12 +164,13 @@ def _open(path: str | Path) -> tuple[dict, dict, dict]:
     """Metadata, spec and tensors of a file."""
     from safetensors import SafetensorError, safe_open
 
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        known = find_shipped(path)
-        if known is None:
-            raise FileNotFoundError(f"no weight file at {path}{known_names(path)}")
-        path = str(known)
+    name, path = os.fspath(path), arguments.path(path)
+    if path.is_dir() and (path / "best.safetensors").is_file():  # the folder of a training
+        path = path / "best.safetensors"
+    if not path.is_file():
+        path = find_shipped(name)
+        if path is None:
+            raise FileNotFoundError(f"no weight file at {name}{known_names(name)}")
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoobook import architectures, trees
+from zoobook import architectures, arguments, trees
 from zoobook.augment import FIELD_OF_VIEW
 from zoobook.weights import pytorch_file, tensorflow_file
 
@@ -90,7 +90,7 @@ def read(path: str | Path, architecture: str | None = None) -> tuple[dict, dict[
 
 
 def _checked(spec: dict, tensors: dict[str, np.ndarray]) -> tuple[dict, dict[str, np.ndarray]]:
-    architectures.check_options(spec)
+    spec = architectures.check_options(spec)
     single = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in tensors.items()}
     return spec, {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in single.items()}
 
@@ -99,7 +99,7 @@ def _find(path: str) -> tuple[str, Path]:
     """What kind of weights lie at a path, and where exactly."""
     if path.startswith(_HUB):
         return _find(_from_hub(path.removeprefix(_HUB)))
-    place = Path(path.removeprefix("local-dir:")).expanduser()
+    place = arguments.path(path.removeprefix("local-dir:"))
     if Path(f"{place}.index").is_file():
         return "tensorflow", place
     if place.is_file():

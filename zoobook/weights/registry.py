@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from zoobook import arguments
 from zoobook.datasets import download, home
 from zoobook.weights import legacy
 
@@ -126,7 +127,7 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"there are no published weights {name!r}. {hint}Known: {', '.join(known)}.")
     entry = known[name]
-    folder = (Path(root).expanduser().absolute() if root else home()) / "weights" / name
+    folder = (arguments.path(root) if root else home()) / "weights" / name
     by_hand = (
         f"open {entry['location']} in a browser, download {name}, and put its files (one .ckpt, or one .index with its "
         f".data files) into {folder}"

@@ -1,0 +1,73 @@
+"""What a label means follows from its values, not from what holds them."""
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from toys import TREE, survey
+
+from zoobook import labels
+
+NUMBERS = {
+    "object": lambda v: pd.Series(list(v), dtype=object), "arrow": lambda v: pd.Series(v, dtype="float64[pyarrow]"),
+    "nullable": lambda v: pd.Series(v, dtype="Float64"), "categorical": lambda v: pd.Series(v, dtype="category"),
+    "decimal": lambda v: pd.Series([Decimal(str(x)) for x in v], dtype=object),
+    "FITS": lambda v: pd.Series(v.astype(">f8")),
+    "scalars": lambda v: pd.Series([np.float64(x) for x in v], dtype=object),
+}  # fmt: skip
+BOOLEANS = {
+    "object": lambda v: pd.Series(list(v), dtype=object), "arrow": lambda v: pd.Series(v, dtype="bool[pyarrow]"),
+    "nullable": lambda v: pd.Series(v, dtype="boolean"), "whole": lambda v: pd.Series(v.astype(int)),
+    "FITS": lambda v: pd.Series(v.astype(">i2")), "real": lambda v: pd.Series(v.astype(float)),
+    "decimal": lambda v: pd.Series([Decimal(int(x)) for x in v], dtype=object),
+}  # fmt: skip
+TEXT = {
+    "object": lambda v: pd.Series(v, dtype=object), "arrow": lambda v: pd.Series(v, dtype="string[pyarrow]"),
+    "bytes": lambda v: pd.Series([x.encode() for x in v], dtype=object),
+    "categorical": lambda v: pd.Series(v, dtype="category"),
+}  # fmt: skip
+
+
+def task(values):
+    store, catalog = survey()
+    return labels.find_task(store, catalog.assign(y=np.asarray(values) if isinstance(values, list) else values), "y")
+
+
+@pytest.mark.parametrize(("kind", "forms"), [("number", NUMBERS), ("binary", BOOLEANS), ("classes", TEXT)])
+def test_the_values_decide(kind, forms):
+    rows = np.arange(len(survey()[1]))
+    values = {"number": rows / 7, "binary": rows % 2 == 1, "classes": [("bar", "ring", "none")[i % 3] for i in rows]}
+    expected = task(list(values[kind]))
+    assert expected.head["kind"] == kind
+    for name, form in forms.items():
+        got = task(form(values[kind]))
+        assert got.head == expected.head and got.data == expected.data, name
+
+
+def test_whole_numbers_as_floats_are_classes():
+    rows = np.arange(len(survey()[1]))
+    for values in (rows % 3, (rows % 3).astype(float), pd.Series(list(rows % 3), dtype=object)):
+        assert task(values).head == {"kind": "classes", "label": "y", "classes": [0, 1, 2]}
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    (lambda i: i if i % 2 else "spiral", "holds numbers .such as 1. and text .such as 'spiral'"),
+    (lambda i: i % 2 == 1 if i % 3 else "yes", "holds true or false .such as True. and text .such as 'yes'"),
+    (lambda i: {"a": i}, "holds dict"),
+    (lambda i: complex(i, 1), "holds complex"),
+    (lambda i: None if i == 3 else i / 7, "no usable value"),
+    (lambda i: float("inf") if i == 3 else i / 7, "no usable value"),
+])  # fmt: skip
+def test_what_is_mixed_is_named(values, message):
+    store, catalog = survey()
+    with pytest.raises(ValueError, match=message):
+        task(pd.Series([values(i) for i in range(len(catalog))], dtype=object))
+
+
+def test_a_galaxy_in_two_subsets_is_refused_by_name():
+    store, catalog = survey()
+    train, val = (catalog.index[catalog["subset"] == name] for name in ("train", "val"))
+    leaky = catalog.assign(id_str=catalog["id_str"].astype(object))
+    leaky.loc[val[0], "id_str"] = f" {leaky['id_str'][train[0]]}"
+    with pytest.raises(ValueError, match=f"'{catalog['id_str'][train[0]]}' in rows"):
+        labels.find_task(store, leaky, TREE)
