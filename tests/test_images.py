@@ -165,7 +165,7 @@ def test_fits_looks_as_the_survey_pictures_it(tmp_path, size, frame):
     apart = np.stack(apart)
     # Mostly sky. Haloes that reach the edge are taken for sky there, so it comes out a little darker.
     assert -2 < np.median(apart.mean(axis=(1, 2, 3))) < 1
-    assert (abs(apart.mean(axis=(0, 1, 2))) < 3).all()  # in each colour
+    assert (abs(apart.mean(axis=(0, 1, 2))) < 4).all()  # in each colour
     # The galaxies: 9 levels are a factor of 1.3. A little darker, because neighbours at the edge count as noise.
     middle = slice(3 * size // 8, 5 * size // 8)
     assert -5 < np.median(apart[:, middle, middle].mean(axis=(1, 2, 3))) < 2

@@ -429,7 +429,7 @@ def test_a_finetuned_regressor(half, encoder, tmp_path, unit_interval):
     )
     model, answers = answers_of(half, file)
     np.testing.assert_allclose(answers, raw.sigmoid() if unit_interval else raw, rtol=1e-4, atol=1e-5)
-    store = types.SimpleNamespace(ids=["a"], pixels=np.zeros((1, 64, 64, 3), np.uint8), size=64)
+    store = types.SimpleNamespace(ids=["a"], pixels=np.zeros((1, 64, 64, 3), np.uint8), size=64, framing=17.0)
     assert list(half.predict(model, store, devices="cpu")) == ["id_str", "bulge"]
 
 

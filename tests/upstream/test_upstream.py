@@ -234,7 +234,7 @@ def test_chapters_run_on_real_galaxies(server, tmp_path, monkeypatch):
         server.files[f"gz_decals_volunteers_5/gz_decals_dr5_png_part{number}.zip?download=1"] = images
     scale = dataclasses.replace(chapters.SCALES["quick"], galaxies=12)
     catalog, store = chapters.Run("pytorch", chapters.PUBLISHED, scale).survey()
-    assert len(catalog) == len(store) == 12 and store.pixels.shape[1:] == (64, 64, 3)
+    assert len(catalog) == len(store) == 12 and store.pixels.shape[1:] == (128, 128, 3)
     again, _ = chapters.Run("pytorch", chapters.PUBLISHED, dataclasses.replace(scale, galaxies=9)).survey()
     assert set(again["id_str"]) < set(catalog["id_str"])  # a smaller run looks at some of the same galaxies
 
