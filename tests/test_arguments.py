@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoobook import arguments, runs
+from zoobook import arguments, files
 from zoobook.images import ImageStore
+from zoobook.learning import runs
 from zoobook.trees import DecisionTree
 from zoobook.weights import inspect, write
 
@@ -48,7 +49,7 @@ def test_json():
     given = {"a": np.float32(0.5), "b": np.arange(2), "c": Path("x"), "d": {1}, "e": np.True_, "f": [np.int64(2)]}
     expected = {"a": 0.5, "b": [0, 1], "c": "x", "d": [1], "e": True, "f": [2]}
     assert json.loads(json.dumps(given, default=arguments.plain)) == expected
-    assert runs.fingerprint(given) == runs.fingerprint(expected)
+    assert files.fingerprint(given) == files.fingerprint(expected)
 
 
 def test_numpy_numbers_and_home_in_what_is_written(tmp_path, monkeypatch):

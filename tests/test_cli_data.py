@@ -6,7 +6,7 @@ from server import Server
 from typer.testing import CliRunner
 
 from zoobook import datasets
-from zoobook.cli_data import app
+from zoobook.cli.data import app
 
 
 @pytest.fixture

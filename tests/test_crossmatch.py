@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoobook import catalogs, crossmatch
+from zoobook import catalogs
+from zoobook.catalogs import crossmatch
 
 IDS = st.lists(st.integers(10**17, 10**17 + 8).map(str), max_size=12)  # 18 digits that a float cannot tell apart
 

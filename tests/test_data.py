@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from toys import array, from_model, tensor
 
-from zoobook import augment
+from zoobook.images import views as augment
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 24, 24, 3), dtype=np.uint8)
 UPRIGHT = np.float32([[1, 0, 0], [0, 1, 0]])

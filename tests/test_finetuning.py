@@ -13,8 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from toys import FOLDER, TREE, survey, trained
 
-from zoobook import labels, trees
-from zoobook.training import Progress
+from zoobook import trees
+from zoobook.learning import tasks
+from zoobook.learning.training import Progress
 
 QUICK = dict(epochs=4, batch_size=12, learning_rate=3e-3, devices="cpu")
 
@@ -101,7 +102,7 @@ def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, tmp_p
     assert list(result.history["train_loss"].isna()) == [True, False, False]
     features = half.represent(trained(half).model, store).drop(columns="id_str").to_numpy(float)
     train, val = (catalog["subset"] == name for name in ("train", "val"))
-    expected = searched(LogisticRegression(max_iter=1000), "C", labels.STRENGTHS, "neg_log_loss")
+    expected = searched(LogisticRegression(max_iter=1000), "C", tasks.STRENGTHS, "neg_log_loss")
     expected.fit(features[train], catalog["large"][train])
     found = half.predict(result.model, store)["large_probability"]
     np.testing.assert_allclose(found, expected.predict_proba(features)[:, 1], atol=2e-3)
@@ -121,23 +122,23 @@ def test_the_linear_answer_is_that_of_the_usual_pipeline(galaxies, features):
     given[:, 3] = 0.1  # a feature that says nothing
     hidden = (given[:, :4] - 5) / given[:, :4].std(0).clip(1e-3) @ [1, -1, 1, 0] + rng.normal(0, 0.5, galaxies)
     number = ((hidden - hidden.mean()) / hidden.std()).astype(np.float32)[:, None]
-    weights, bias = labels.linear_answer(given, number, {"kind": "number"})
-    ridge = searched(Ridge(), "alpha", 1 / labels.STRENGTHS, "neg_mean_squared_error").fit(given, number[:, 0])
+    weights, bias = tasks.linear_answer(given, number, {"kind": "number"})
+    ridge = searched(Ridge(), "alpha", 1 / tasks.STRENGTHS, "neg_mean_squared_error").fit(given, number[:, 0])
     np.testing.assert_allclose(given @ weights[0] + bias, ridge.predict(given), atol=2e-2)
     for kind, count in (("binary", 2), ("classes", 2), ("classes", 3)):
         classes = np.argsort(np.argsort(hidden)) * count // galaxies
         targets = classes.astype(np.float32)[:, None] if kind == "binary" else classes.astype(np.int64)
-        weights, bias = labels.linear_answer(given, targets, {"kind": kind})
+        weights, bias = tasks.linear_answer(given, targets, {"kind": kind})
         raw = given @ weights.T + bias
         assert raw.shape[1] == (1 if kind == "binary" else count) and weights.dtype == bias.dtype == np.float32
         raw = np.concatenate([0 * raw, raw], 1) if kind == "binary" else raw
-        usual = searched(LogisticRegression(max_iter=1000), "C", labels.STRENGTHS, "neg_log_loss").fit(given, classes)
+        usual = searched(LogisticRegression(max_iter=1000), "C", tasks.STRENGTHS, "neg_log_loss").fit(given, classes)
         np.testing.assert_allclose(softmax(raw, axis=1), usual.predict_proba(given), atol=2e-2)
 
 
 def test_a_class_of_one_galaxy_has_an_answer():
     given = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
-    weights, bias = labels.linear_answer(given, np.array([0, 1] * 5 + [0, 2]), {"kind": "classes"})
+    weights, bias = tasks.linear_answer(given, np.array([0, 1] * 5 + [0, 2]), {"kind": "classes"})
     assert weights.shape == (3, 5) and np.isfinite(weights).all() and np.isfinite(bias).all()
 
 

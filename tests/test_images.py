@@ -19,9 +19,9 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from zoobook import catalogs, decoding, images, simulation
-from zoobook.colour import NATIVE_ARCSEC, SKY_NOISE, colour
-from zoobook.images import BadImage, ImageStore, read_image
+from zoobook import catalogs, simulation
+from zoobook.images import BadImage, ImageStore, decoding, read_image, store
+from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, colour
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (40, 32, 3), dtype=np.uint8)
@@ -309,7 +309,7 @@ def test_a_store_states_its_framing(tmp_path, decoded, monkeypatch):
     assert again.framing == ImageStore.open(path).framing == pickle.loads(pickle.dumps(again)).framing == 8.5
     assert len(decoded) == 12 and (again.pixels == np.delete(pictures, 4, axis=0)).all()  # only the statement is new
     assert len(again.quarantine) == 1 and len(ImageStore.open(path).quarantine) == 1
-    monkeypatch.setattr(images, "_write", lambda *args, write=images._write: write(*args[:4], {
+    monkeypatch.setattr(store, "_write", lambda *args, write=store._write: write(*args[:4], {
         key: value for key, value in args[4].items() if key != "framing"}))  # as earlier versions wrote it
     assert ImageStore.build(catalog[:3], tmp_path / "old.arrow", size=40).framing == 17
 
@@ -365,7 +365,7 @@ def test_quarantine(tmp_path, decoded):
 
 
 KILLED = """
-import os, pandas as pd, zoobook.images as images
+import os, pandas as pd, zoobook.images.store as images
 read, count = images.read_image, []
 def slow(path, *more):
     count.append(path)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from toys import TREE, survey
 
-from zoobook import labels
+from zoobook.learning import tasks
 
 NUMBERS = {
     "object": lambda v: pd.Series(list(v), dtype=object), "arrow": lambda v: pd.Series(v, dtype="float64[pyarrow]"),
@@ -30,7 +30,7 @@ TEXT = {
 
 def task(values):
     store, catalog = survey()
-    return labels.find_task(store, catalog.assign(y=np.asarray(values) if isinstance(values, list) else values), "y")
+    return tasks.find_task(store, catalog.assign(y=np.asarray(values) if isinstance(values, list) else values), "y")
 
 
 @pytest.mark.parametrize(("kind", "forms"), [("number", NUMBERS), ("binary", BOOLEANS), ("classes", TEXT)])
@@ -70,4 +70,4 @@ def test_a_galaxy_in_two_subsets_is_refused_by_name():
     leaky = catalog.assign(id_str=catalog["id_str"].astype(object))
     leaky.loc[val[0], "id_str"] = f" {leaky['id_str'][train[0]]}"
     with pytest.raises(ValueError, match=f"'{catalog['id_str'][train[0]]}' in rows"):
-        labels.find_task(store, leaky, TREE)
+        tasks.find_task(store, leaky, TREE)

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from toys import TREE, array, survey, tensor, trained
 
-from zoobook import augment, runs, votes
-from zoobook.images import ImageStore
+from zoobook import votes
+from zoobook.catalogs import shards
+from zoobook.images import ImageStore, views
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def test_predictions_are_the_answers_of_the_model(half):
     table = half.predict(model, store, batch_size=7)
     assert list(table["id_str"]) == list(store.ids)
     images = half.data.look(
-        tensor(half, store.pixels), tensor(half, augment.centre_views(len(store))), 1, store.size
+        tensor(half, store.pixels), tensor(half, views.centre_views(len(store))), 1, store.size
     )
     answers, features = array(model(images)), array(model.features(images))
     found = votes.predicted_concentrations(table, TREE)
@@ -39,7 +40,7 @@ def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(h
     model = half.models.from_arrays(trained_one.spec | {"field_of_view": 9.0}, half.models.to_arrays(trained_one))
     for images, share in ((store, 9 / 17), (close, 1.5)):
         seen = half.data.look(
-            tensor(half, images.pixels), tensor(half, augment.centre_views(len(images), share)), 1, 32, share
+            tensor(half, images.pixels), tensor(half, views.centre_views(len(images), share)), 1, 32, share
         )
         found = half.represent(model, images, out=tmp_path / f"{share:.1f}")
         np.testing.assert_allclose(pd.read_parquet(found).iloc[:, 1:], array(model.features(seen)), atol=1e-4)
@@ -76,7 +77,7 @@ def test_a_table_on_disk_is_completed_by_a_rerun(half, tmp_path):
     store, _ = survey()
     model = trained(half).model
     out = half.predict(model, store, out=tmp_path / "table")
-    files = runs.table_files(out)
+    files = shards.table_files(out)
     assert len(files) == 3
     whole = pd.concat(map(pd.read_parquet, files), ignore_index=True)
     assert list(whole["id_str"]) == list(store.ids)
@@ -111,11 +112,11 @@ def test_a_crash_keeps_the_shards_that_were_done(half, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="power cut"):
         half.represent(trained(half).model, store, out=tmp_path)
     with pytest.raises(ValueError, match="not finished"):
-        runs.table_files(tmp_path)
+        shards.table_files(tmp_path)
     monkeypatch.setattr(prediction, "_features", lambda *args: calls.append("again") or features(*args))
     half.represent(trained(half).model, store, out=tmp_path)
     assert calls == [0, 40, 80, "again"]
-    assert sum(len(pd.read_parquet(file)) for file in runs.table_files(tmp_path)) == len(store)
+    assert sum(len(pd.read_parquet(file)) for file in shards.table_files(tmp_path)) == len(store)
 
 
 def test_out_of_memory_halves_the_batch(half, monkeypatch):

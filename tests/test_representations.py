@@ -5,8 +5,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from zoobook import representations
+from zoobook.catalogs.shards import ShardedTable
 from zoobook.representations import search, tables
-from zoobook.runs import ShardedTable
 
 
 @pytest.fixture(params=["kept", "read in pieces"], autouse=True)

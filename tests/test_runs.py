@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoobook.runs import RunFolder, ShardedTable, fingerprint, own_folder, table_files
+from zoobook.catalogs.shards import ShardedTable, table_files
+from zoobook.files import ensure_writable_dir, fingerprint
+from zoobook.learning.runs import RunFolder
 
 
 def test_run_folder_remembers_and_refuses_other_settings(tmp_path):
@@ -35,14 +37,14 @@ def test_run_folder_remembers_and_refuses_other_settings(tmp_path):
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write to the folder .*file"):
-        own_folder(tmp_path / "file" / "run")
+        ensure_writable_dir(tmp_path / "file" / "run")
 
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left on device.*free some space"):
-        own_folder(tmp_path / "run")
+        ensure_writable_dir(tmp_path / "run")
 
 
 def test_fingerprint_tells_contents_apart():
@@ -74,7 +76,7 @@ def test_sharded_table_completes_what_is_missing(tmp_path):
 
 WRITER = """
 import sys, pandas as pd
-from zoobook.runs import ShardedTable
+from zoobook.catalogs.shards import ShardedTable
 table = ShardedTable(sys.argv[1], rows=4000, made_of={}, shard_rows=10)
 for number, start, stop in table.missing():
     table.write(number, pd.DataFrame({"x": range(start, stop)}))

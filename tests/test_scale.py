@@ -19,8 +19,8 @@ sys.path.append(str(Path(__file__).parent / "benchmarks"))
 from side import peak_mb  # noqa: E402
 
 from zoobook import representations  # noqa: E402
-from zoobook.inference import by_shards, feature_table  # noqa: E402
-from zoobook.runs import table_files  # noqa: E402
+from zoobook.catalogs.shards import table_files  # noqa: E402
+from zoobook.learning.inference import by_shards, feature_table  # noqa: E402
 
 ROWS, WIDTH, SHARD = 230, 12, 20
 
@@ -67,7 +67,7 @@ def represent_slowly(framework, out):
 def kill_at_random(work, args, folder: Path, kills: int, longest: float, seed: int) -> None:
     """Start the work again and again and kill it; whole shards must never be made twice. Then let it finish."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["toys", "zoobook.inference", "zoobook.pytorch.prediction"])
+    processes.set_forkserver_preload(["toys", "zoobook.learning.inference", "zoobook.pytorch.prediction"])
     rng, seen = np.random.default_rng(seed), {}
     while True:
         process = processes.Process(target=work, args=args)
@@ -165,7 +165,7 @@ TRAINING = """
 import os, runpy, sys
 from functools import partial
 from zoobook.pytorch import models, training
-from zoobook.runs import RunFolder
+from zoobook.learning.runs import RunFolder
 
 def finish(folder, finish=RunFolder.finish):
     (folder.path / ("finished-by-" + os.environ.get("RANK", "0"))).touch()

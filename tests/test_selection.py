@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoobook import catalogs, selection, trees, votes
+from zoobook import catalogs, trees, votes
+from zoobook.catalogs import samples
 
 TREE = trees.load("decals_dr5")
 
@@ -29,9 +30,9 @@ def test_fractions_down_the_tree_are_shares_of_everybody(catalog):
     """Volunteers who walk the tree lose nobody on the way, so products of fractions are plain ratios of counts."""
     people = everybody(catalog)
     for column in TREE.label_columns:
-        joint = selection.joint_fraction(catalog, TREE, column.replace("-dr5", ""))
+        joint = samples.joint_fraction(catalog, TREE, column.replace("-dr5", ""))
         np.testing.assert_allclose(joint[people > 0], (catalog[column] / people)[people > 0], atol=1e-12)
-    assert np.isnan(selection.fraction(catalog, TREE, "bar_no")[0]) and (selection.asked_fraction(
+    assert np.isnan(samples.fraction(catalog, TREE, "bar_no")[0]) and (samples.asked_fraction(
         catalog, TREE, "smooth-or-featured") == 1).all()
 
 
@@ -39,15 +40,15 @@ def test_votes_and_published_fractions_agree(catalog):
     published = catalogs.add_fractions(catalog, TREE).filter(regex="id_str|_fraction$")
     no_suffix = published.rename(columns=lambda name: name.replace("-dr5_", "_"))
     for answer in ("bar_strong", "merging_none", "spiral-arm-count_2"):
-        expected = selection.joint_fraction(catalog, TREE, answer)
-        np.testing.assert_array_equal(selection.joint_fraction(published, TREE, answer), expected)
-        np.testing.assert_array_equal(selection.joint_fraction(no_suffix, trees.load("desi"), answer), expected)
+        expected = samples.joint_fraction(catalog, TREE, answer)
+        np.testing.assert_array_equal(samples.joint_fraction(published, TREE, answer), expected)
+        np.testing.assert_array_equal(samples.joint_fraction(no_suffix, trees.load("desi"), answer), expected)
 
 
 @settings(max_examples=40, deadline=None)
 @given(edge=st.floats(0, 1), arms=st.floats(0, 1), fewest=st.integers(0, 40))
 def test_face_on_spirals_with_votes_on_the_bar(catalog, edge, arms, fewest):
-    chosen = selection.select(
+    chosen = samples.select(
         catalog, TREE, {"disk-edge-on_no": edge, "has-spiral-arms_yes": arms}, {"bar": fewest}
     )
     kept = []
@@ -60,19 +61,19 @@ def test_face_on_spirals_with_votes_on_the_bar(catalog, edge, arms, fewest):
         if asked >= fewest and share("disk-edge-on", "no") > edge and share("has-spiral-arms", "yes") > arms:
             kept.append(row["id_str"])
     assert chosen["id_str"].tolist() == kept
-    left = selection.cuts(chosen)["galaxies"]
+    left = samples.cuts(chosen)["galaxies"]
     assert left.is_monotonic_decreasing and left.iloc[-1] == len(kept)
     assert left.index[1] == f"at least {fewest} votes on bar"
 
 
 def test_classes(catalog):
-    label = selection.classes(catalog, TREE, "smooth-or-featured", above=0.6, votes=20)
+    label = samples.classes(catalog, TREE, "smooth-or-featured", above=0.6, votes=20)
     fractions = catalogs.add_fractions(catalog, TREE)
     for name in ("smooth", "featured-or-disk", "artifact"):
         sure = (fractions[f"smooth-or-featured-dr5_{name}_fraction"] > 0.6) & (everybody(catalog) >= 20)
         assert ((label == name) == sure).all()
     assert label.isna()[:5].all() and label.name == "smooth-or-featured"
-    assert set(selection.classes(catalog, TREE, "bar", above=0).dropna()) == {"strong", "weak", "no"}
+    assert set(samples.classes(catalog, TREE, "bar", above=0).dropna()) == {"strong", "weak", "no"}
 
 
 def test_debiased_only_where_it_holds():
@@ -81,22 +82,22 @@ def test_debiased_only_where_it_holds():
     frame["smooth-or-featured-dr5_total-votes"] = [30, 40, 40, 40, 40, 29, 40]
     for column in TREE.label_columns:
         frame[f"{column}_debiased"] = 0.25
-    table = selection.debiased(frame, TREE)
+    table = samples.debiased(frame, TREE)
     assert list(table.columns) == TREE.label_columns
     assert table.notna().all(axis=1).tolist() == [True] + 6 * [False] and (table.iloc[0] == 0.25).all()
     with pytest.raises(ValueError, match="no column 'elpetro_absmag_r': only the volunteers' tables"):
-        selection.debiased(frame.drop(columns="elpetro_absmag_r"), TREE)
+        samples.debiased(frame.drop(columns="elpetro_absmag_r"), TREE)
 
 
 def test_what_is_unknown(catalog):
     with pytest.raises(ValueError, match="no question 'bars'. Known: smooth-or-featured-dr5"):
-        selection.select(catalog, TREE, votes={"bars": 20})
+        samples.select(catalog, TREE, votes={"bars": 20})
     with pytest.raises(ValueError, match="the question 'bar' has no answer 'yes'; its answers are strong, weak, no"):
-        selection.fraction(catalog, TREE, "bar_yes")
+        samples.fraction(catalog, TREE, "bar_yes")
     predicted = catalogs.add_fractions(catalog, TREE).filter(regex="_fraction$")
     with pytest.raises(ValueError, match="no votes on 'bar': .*'bar-dr5_total-votes'.*cut on `asked_fraction` instead"):
-        selection.select(predicted, TREE, votes={"bar": 20})
+        samples.select(predicted, TREE, votes={"bar": 20})
     with pytest.raises(ValueError, match="neither the column 'bar-dr5_no'"):
-        selection.fraction(catalog.drop(columns="bar-dr5_no"), TREE, "bar_no")
+        samples.fraction(catalog.drop(columns="bar-dr5_no"), TREE, "bar_no")
     with pytest.raises(ValueError, match="no list of cuts"):
-        selection.cuts(catalog)
+        samples.cuts(catalog)

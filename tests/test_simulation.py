@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from zoobook import simulation, trees, votes
-from zoobook.colour import colour
+from zoobook.images.decals import colour
 from zoobook.simulation import galaxy, profiles, survey, volunteers
 
 galsim = pytest.importorskip("galsim")

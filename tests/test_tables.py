@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zoobook import tables
+from zoobook.catalogs import tables
 
 
 @pytest.fixture(params=["t.csv", "t.csv.gz", "t.parquet", "grouped.parquet", "t.fits"])
@@ -59,7 +59,7 @@ def test_rows_out_of_many_features_take_little_memory(tmp_path):
                    use_dictionary=False, compression="none")  # fmt: skip
     code = f"""
 import numpy, pyarrow
-from zoobook import tables
+from zoobook.catalogs import tables
 tables.id_column({str(path)!r}, "id_str", "the table")
 table = tables.read({str(path)!r}, rows=numpy.arange(0, {rows}, 100))
 assert table.shape == (200, 1281)
@@ -152,7 +152,7 @@ def test_ids_as_they_are_stored():
 def test_a_fits_table_behind_an_image_and_a_folder_of_parquet(tmp_path):
     from astropy.io import fits
 
-    from zoobook.runs import ShardedTable
+    from zoobook.catalogs.shards import ShardedTable
 
     table = fits.BinTableHDU.from_columns([fits.Column("id_str", "2A", array=["a", "b"])])
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((4, 4))), table]).writeto(tmp_path / "t.fits")

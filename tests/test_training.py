@@ -15,8 +15,9 @@ import pytest
 from conftest import installed
 from toys import TREE, quick, survey, trained
 
-from zoobook import labels, trees, votes, weights
-from zoobook.training import Progress, voting_spec
+from zoobook import trees, votes, weights
+from zoobook.learning import tasks
+from zoobook.learning.training import Progress, voting_spec
 
 
 def same_weights(half, one, other):
@@ -179,7 +180,7 @@ def test_going_on_takes_over_what_the_trees_share(half):
     questions = [{"name": "size", "answers": ["big", "small"]}, {"name": "disk-edge-on", "answers": ["no", "yes"]}]
     tree = trees.DecisionTree.from_dict({"name": "own", "questions": questions})
     counts = {"size_big": 9 * catalog["large"], "size_small": 3, "disk-edge-on_no": 4, "disk-edge-on_yes": 4}
-    task = labels.find_task(store, catalog.assign(**counts), tree)
+    task = tasks.find_task(store, catalog.assign(**counts), tree)
     model = half.training.go_on(trained(half).model, voting_spec(trained(half).model.spec, tree), task)
     begun = half.models.to_arrays(model)
     assert all(np.array_equal(begun[name], given[name]) for name in given if name.startswith("encoder."))

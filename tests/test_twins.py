@@ -5,8 +5,8 @@ from PIL import Image
 from published_files import look_at, precision, weight
 
 from zoobook import weights
-from zoobook.architectures import BOTH, describe, tensor_shapes
 from zoobook.images import read_image
+from zoobook.learning.architectures import BOTH, describe, tensor_shapes
 
 ARCHITECTURES = [name for name in BOTH if name != "test_efficientnet"]
 TOLERANCES = {"float64": 1e-10, "float32": 2e-5}  # the second one as a share of the largest feature

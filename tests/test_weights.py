@@ -17,8 +17,9 @@ from published_files import NAMES, lightning, weight
 from safetensors.numpy import save_file
 from toys import TREE, array, images_for
 
-from zoobook import architectures, weights
+from zoobook import weights
 from zoobook.datasets.download import DownloadError
+from zoobook.learning import architectures
 from zoobook.weights import registry
 from zoobook.weights.legacy import _LAYOUTS
 

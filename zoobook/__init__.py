@@ -6,12 +6,14 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
+from zoobook._moved import MOVED, keep_old_names
+
 __version__ = "0.1.0"
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 _PARTS = (
-    "architectures", "augment", "catalogs", "chapters", "crossmatch", "datasets", "evaluation", "images", "inference",
-    "plots", "representations", "runs", "selection", "simulation", "tables", "training", "trees", "votes", "weights",
+    "catalogs", "chapters", "datasets", "evaluation", "images", "learning", "plots", "representations", "simulation",
+    "trees", "votes", "weights",
 )
 __all__ = ["load_framework", *_PARTS]
 
@@ -37,7 +39,7 @@ def load_framework(name: str):
 
 
 def __getattr__(name: str):
-    if name in _PARTS:
+    if name in _PARTS or name in MOVED:
         return import_module(f"zoobook.{name}")
     if name in FRAMEWORKS:
         try:
@@ -62,3 +64,6 @@ def _load_triton_first() -> None:
             "zoobook.tensorflow before tensorflow; then both frameworks work."
         )
     import_module("triton")
+
+
+keep_old_names()

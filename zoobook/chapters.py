@@ -14,9 +14,9 @@ from PIL import Image
 
 import zoobook
 from zoobook import catalogs, datasets, simulation, trees, weights
+from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images import ImageStore
-from zoobook.runs import fingerprint, own_folder
-from zoobook.training import keep_memory
+from zoobook.learning.training import keep_memory
 
 TREE = "decals_dr5"
 ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
@@ -133,7 +133,7 @@ class Run:
         """
         made_of = [zoobook.__version__, simulation.VERSION, self.dataset, vars(self.scale), self.training()]
         key = fingerprint(*made_of, np.fromfile(weights.find_shipped(ENCODER), np.uint8))[:8]
-        return own_folder(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
+        return ensure_writable_dir(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
         name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
@@ -224,7 +224,7 @@ def glue(name: str, value, text: str | None = None) -> None:
 
 def _pictures(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:
     """Paths of the pictures of simulated galaxies; those that are not on disk are made."""
-    folder = own_folder(datasets.home() / "chapters" / f"pictures-{seed}-{size}-v{simulation.VERSION}")
+    folder = ensure_writable_dir(datasets.home() / "chapters" / f"pictures-{seed}-{size}-v{simulation.VERSION}")
     files = [folder / f"{name}.png" for name in catalog["id_str"]]
     missing = [(galaxy, file) for galaxy, file in zip(catalog.to_dict("records"), files, strict=True)
                if not file.exists()]  # fmt: skip

@@ -6,8 +6,8 @@ import pandas as pd
 from scipy.special import gammaln, logsumexp
 from scipy.stats import rankdata
 
-from zoobook import tables
 from zoobook import votes as _votes
+from zoobook.catalogs import tables
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)

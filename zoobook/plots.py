@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from zoobook import evaluation, tables
+from zoobook import evaluation
+from zoobook.catalogs import tables
 from zoobook.trees import DecisionTree
 
 # Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").

@@ -19,8 +19,8 @@ import yaml
 
 import zoobook
 from zoobook import catalogs, evaluation, simulation, trees, weights
+from zoobook.files import atomic_write
 from zoobook.images import ImageStore
-from zoobook.runs import write_whole
 
 SHOWN = ["galaxies", "information_captured", "information_captured_error", "coverage_90"]
 SETTINGS = Path(__file__).with_name("encoder.yaml")
@@ -87,7 +87,7 @@ def main() -> None:
         "made": str(date.today()), "settings": settings, "galaxies": galaxies, "hours": hours, "history": history,
         "growth": growth, "scores": scores[SHOWN].astype(object).where(scores[SHOWN].notna(), None).to_dict("index"),
     }  # fmt: skip
-    write_whole(folder / "training.json", json.dumps(report, indent=1))
+    atomic_write(folder / "training.json", json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

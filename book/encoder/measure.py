@@ -33,9 +33,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import zoobook
-from zoobook import augment, evaluation, weights
-from zoobook.images import ImageStore
-from zoobook.runs import fingerprint, write_whole
+from zoobook import evaluation, weights
+from zoobook.files import atomic_write, fingerprint
+from zoobook.images import ImageStore, views
 from zoobook.trees import DecisionTree
 
 # The protocol. Whoever changes a line of it can no longer compare with older figures.
@@ -172,7 +172,7 @@ def seen(store: ImageStore, share: float, size: int) -> np.ndarray:
     parts = []
     for start in range(0, len(store), 256):
         images = store.pixels[start : start + 256]
-        view = augment.look(images, augment.centre_views(len(images), share), 3, size, share)
+        view = views.look(images, views.centre_views(len(images), share), 3, size, share)
         parts.append((view * 255).round().astype(np.uint8))
     return np.concatenate(parts)
 
@@ -204,7 +204,7 @@ def imagenet(store: ImageStore, share: float, file: Path) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(store), 64):
             images = store.pixels[start : start + 64]
-            view = augment.look(images, augment.centre_views(len(images), share), 3, IMAGENET_SIZE, share)
+            view = views.look(images, views.centre_views(len(images), share), 3, IMAGENET_SIZE, share)
             parts.append(model((torch.from_numpy(view).permute(0, 3, 1, 2) - mean) / std).numpy())
     return np.concatenate(parts)
 
@@ -222,7 +222,7 @@ def feature_makers(model, galaxies: Galaxies, imagenet_file: Path | None) -> dic
 
     torch.manual_seed(SEED)
     untrained = type(model)(model.spec).eval()
-    share = augment.share_seen(model.spec, galaxies.store)
+    share = views.share_seen(model.spec, galaxies.store)
     makers = {"encoder": partial(represent, model=model), "untrained": partial(represent, model=untrained)}
     for where, side in (("view", share), ("whole", 1.0)):
         makers[f"profiles_grey_{where}"] = partial(profiles, share=side, colour=False)
@@ -524,7 +524,7 @@ def main() -> None:
     used = ("numpy", "scipy", "scikit-learn", "torch", "timm")
     versions = {"python": platform.python_version(), "zoobook": zoobook.__version__, **{n: version(n) for n in used}}
     results = {"date": date.today().isoformat(), "weights": about, "versions": versions, **found}
-    write_whole(chosen.out, json.dumps(rounded(results), indent=1, allow_nan=False).encode() + b"\n")
+    atomic_write(chosen.out, json.dumps(rounded(results), indent=1, allow_nan=False).encode() + b"\n")
     print(table(results).to_string())
     print(pd.DataFrame(results["unlabelled"]).T[["score", "value", "error"]].to_string())
     if results["finetuned"]:

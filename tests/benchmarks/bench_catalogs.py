@@ -40,7 +40,7 @@ def make_features(path: Path, rows: int) -> None:
 
 
 def match_by_id(path: Path, rows: int) -> str:
-    from zoobook import crossmatch
+    from zoobook.catalogs import crossmatch
 
     left = pd.read_parquet(path, columns=["dr8_id"]).sample(rows, random_state=1).rename(columns={"dr8_id": "id_str"})
     joined = crossmatch.by_id(left.reset_index(drop=True), path, on=("id_str", "dr8_id"))
@@ -49,7 +49,7 @@ def match_by_id(path: Path, rows: int) -> str:
 
 
 def match_by_position(path: Path, rows: int) -> str:
-    from zoobook import crossmatch
+    from zoobook.catalogs import crossmatch
 
     left = pd.read_parquet(path, columns=["ra", "dec"]).sample(rows, random_state=1).reset_index(drop=True)
     joined = crossmatch.by_position(left, path, columns=["dr8_id"])

@@ -37,8 +37,8 @@ def _store(folder: str):
 
 def pipeline(folder: str, batch_size: int):
     """Augmented float batches of one epoch after another; the first warms up."""
+    from zoobook.learning.training import keep_memory
     from zoobook.pytorch.data import Batches, look
-    from zoobook.training import keep_memory
 
     store, _ = _store(folder)
     keep_memory()
@@ -55,9 +55,9 @@ def pipeline(folder: str, batch_size: int):
 
 def warp(folder: str, batch_size: int):
     """The bare warp of images that are in memory already."""
-    from zoobook import augment
+    from zoobook.images import views as augment
+    from zoobook.learning.training import keep_memory
     from zoobook.pytorch.data import look
-    from zoobook.training import keep_memory
 
     torch = __import__("torch")
     store, _ = _store(folder)
@@ -78,8 +78,8 @@ def loss(batch_size: int, repeats: int):
     import torch
 
     from zoobook import trees, votes
+    from zoobook.learning.training import keep_memory
     from zoobook.pytorch import dirichlet_multinomial_nll
-    from zoobook.training import keep_memory
 
     keep_memory()  # as train does
     tree = trees.load("decals_dr5")
@@ -108,11 +108,11 @@ def step(folder: str, batch_size: int, constant: bool, compiled: bool = False):
     import torch
 
     from zoobook import trees
-    from zoobook.labels import find_task
+    from zoobook.learning.tasks import find_task
+    from zoobook.learning.training import keep_memory
     from zoobook.pytorch import build_model
     from zoobook.pytorch.data import Batches, look
     from zoobook.pytorch.losses import galaxy_losses
-    from zoobook.training import keep_memory
 
     keep_memory()
     store, catalog = _store(folder)

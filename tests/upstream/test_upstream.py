@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 from server import Server
 
-from zoobook import catalogs, chapters, crossmatch, datasets, tables, trees
+from zoobook import catalogs, chapters, datasets, trees
+from zoobook.catalogs import crossmatch, tables
 from zoobook.datasets import rings
 from zoobook.datasets.download import DownloadError
 

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from zoobook import arguments
-from zoobook.augment import DECALS_FRAMING
+from zoobook.images.views import DECALS_FRAMING
 
 _VERIFIED = {
     "bytes": "read and hashed",

@@ -23,7 +23,7 @@ from zoobook import arguments
 from zoobook.datasets.download import RemoteFile, alone, check_room, fetch, missing, offline, require
 from zoobook.datasets.unpacking import LOCK, ArchiveError, Job, Zip, extract_tar, is_right, is_zip, safe_name
 from zoobook.datasets.web import DownloadError, Passing, Refused, ask, patiently
-from zoobook.runs import own_folder, write_whole
+from zoobook.files import atomic_write, ensure_writable_dir
 
 _AT_ONCE = 4
 _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
@@ -140,7 +140,7 @@ def _gather(
 
     if not lacking():
         return {}
-    with alone(own_folder(folder), name, LOCK):
+    with alone(ensure_writable_dir(folder), name, LOCK):
         for again in (True, False):
             try:
                 return _Search(lacking(), archives, folder, name, download and not offline(), whole).run()
@@ -256,8 +256,8 @@ class _RemoteZip(Zip):
             raise ArchiveError(f"{self.label} is damaged: its list names members that come after it")
         self.file.keep(min(directory, max(0, self.length - _END)))
         about = json.dumps({"length": self.length, "versions": self.versions})
-        own_folder(self.kept.parent)
-        write_whole(self.kept, about.encode() + b"\n" + self.file.end)
+        ensure_writable_dir(self.kept.parent)
+        atomic_write(self.kept, about.encode() + b"\n" + self.file.end)
 
     def _kept_list(self) -> tuple[int, dict, bytes]:
         try:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from zoobook.datasets.web import Answer, DownloadError, NoSuchPart, Passing, Refused, ask, patiently
-from zoobook.runs import own_folder, write_whole
+from zoobook.files import atomic_write, ensure_writable_dir
 
 _AT_ONCE = 8
 _SHOWN = 20  # files named in a message
@@ -139,7 +139,7 @@ class _Record:
     def save(self) -> None:
         if self.changed:
             try:
-                write_whole(self.path, json.dumps(self.known))
+                atomic_write(self.path, json.dumps(self.known))
             except OSError:
                 pass  # a folder that may only be read: the next start hashes again
 
@@ -192,7 +192,7 @@ def alone(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[Non
     Raises:
         OSError: the folder cannot be written to.
     """
-    held = FileLock(own_folder(folder) / lock)
+    held = FileLock(ensure_writable_dir(folder) / lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
@@ -320,7 +320,7 @@ class _Fetcher:
             self.count_in(file, answer.length, part)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(_note(part), json.dumps(note))
+            atomic_write(_note(part), json.dumps(note))
             with open(part, "ab") as out:
                 for piece in answer.pieces():
                     out.write(piece)

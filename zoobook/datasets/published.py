@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoobook import arguments, catalogs, tables, trees
+from zoobook import arguments, catalogs, trees
+from zoobook.catalogs import tables
 from zoobook.datasets.download import RemoteFile, fetch, require
 from zoobook.trees import DecisionTree
 

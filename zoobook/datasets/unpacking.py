@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from zoobook import arguments
 from zoobook.datasets.download import alone, check_room
-from zoobook.runs import own_folder, write_whole
+from zoobook.files import atomic_write, ensure_writable_dir
 
 _PIECE = 1 << 18  # bytes written at a time
 _RATIO, _SLACK = 100, 100_000_000  # an archive may grow 100-fold when unpacked, or to 100 MB; images hardly grow
@@ -60,11 +60,11 @@ def extract(archive: str | os.PathLike, folder: str | os.PathLike) -> list[Path]
         return [folder / name for name in names]
     if not archive.is_file():
         raise FileNotFoundError(f"there is no archive {archive}")
-    with alone(own_folder(folder), f"extracting {archive.name}", LOCK):
+    with alone(ensure_writable_dir(folder), f"extracting {archive.name}", LOCK):
         if (names := _noted(note, archive)) is None:  # another process may just have done it
             before = archive.stat()
             names = _extract_zip(archive, folder) if is_zip(archive) else extract_tar(archive, folder, str)
-            write_whole(note, json.dumps({"bytes": before.st_size, "changed": before.st_mtime_ns, "names": names}))
+            atomic_write(note, json.dumps({"bytes": before.st_size, "changed": before.st_mtime_ns, "names": names}))
     return [folder / name for name in names]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from zoobook import augment
+from zoobook.images import views as augment
 
 
 class Batches:
@@ -26,11 +26,11 @@ class Batches:
         seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
         parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
             many galaxies.
-        share: side of the view at evaluation as a share of the stored side, see :func:`zoobook.augment.share_seen`.
+        share: side of the view at evaluation as a share of the stored side, see :func:`zoobook.images.views.share_seen`.
         photometric: random views as if through other telescopes too.
 
     Yields:
-        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3], see :func:`zoobook.augment.views`;
+        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3], see :func:`zoobook.images.views.views`;
             targets [B, ...] where there are any.
     """
 
@@ -108,7 +108,7 @@ def look(
 
     Args:
         images: uint8 [N, H, W, 3].
-        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`zoobook.augment.views`.
+        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`zoobook.images.views.views`.
         channels: 1 for grey (the plain mean of the colours, as in Zoobot), 3 for colour.
         image_size: side of the result, in pixels.
         share: side of the view at evaluation as a share of the stored side.
@@ -125,7 +125,7 @@ def look(
 def _resample(
     images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int, share: float
 ) -> torch.Tensor:
-    """The same as :func:`zoobook.augment.look`, all images at once, as a GPU likes it."""
+    """The same as :func:`zoobook.images.views.look`, all images at once, as a GPU likes it."""
     stored = images.shape[1]
     factor, side, margin = augment.shrinking(stored, image_size, share)
     kept = side * factor
@@ -147,7 +147,7 @@ def _resample(
 
 
 def _through_other_telescopes(seen: torch.Tensor, how: torch.Tensor) -> torch.Tensor:
-    """Views [N, C, S, S] with other seeing, sky, stretch, brightness and noise, see :func:`zoobook.augment.views`."""
+    """Views [N, C, S, S] with other seeing, sky, stretch, brightness and noise, see :func:`zoobook.images.views.views`."""
     n, channels, size = seen.shape[:3]
     sigma, taken, gamma, brightness, deviation, start = how[:, :2].reshape(n, 6, 1, 1, 1).unbind(1)
     # A blur whose edges mirror the view, as the product with a matrix for each axis

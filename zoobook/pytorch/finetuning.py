@@ -5,13 +5,15 @@ import pandas as pd
 import torch
 from timm.models import group_parameters
 
-from zoobook import augment, labels
+from zoobook.files import fingerprint
+from zoobook.images import views as augment
+from zoobook.learning import tasks
+from zoobook.learning.runs import Result
+from zoobook.learning.training import BATCH_SIZE, ENCODER_RATE, STAGE_DECAY, TOP_SHARE, label_spec, voting_spec
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.models import GalaxyModel, set_arrays, to_arrays
 from zoobook.pytorch.prediction import features_of
 from zoobook.pytorch.training import fit, go_on, settle_statistics
-from zoobook.runs import Result, fingerprint
-from zoobook.training import BATCH_SIZE, ENCODER_RATE, STAGE_DECAY, TOP_SHARE, label_spec, voting_spec
 from zoobook.trees import DecisionTree
 
 
@@ -37,11 +39,11 @@ def finetune(
 ) -> Result:
     """Give a trained encoder a new head and train it on a new question.
 
-    The task follows from the labels, see :func:`zoobook.labels.find_task`: yes or no, classes, a number, or votes on
+    The task follows from the labels, see :func:`zoobook.learning.tasks.find_task`: yes or no, classes, a number, or votes on
     a decision tree. The new head is linear, and begins with what is known already:
 
     - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
-      :func:`zoobook.labels.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder learns
+      :func:`zoobook.learning.tasks.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder learns
       ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
       normalisation stays as it is. (An untrained encoder has nothing to lose, and learns as fast as the head.)
     - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
@@ -82,7 +84,7 @@ def finetune(
     """
     if unfreeze not in ("head", "top", "all"):
         raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
-    task = labels.find_task(store, catalog, label)
+    task = tasks.find_task(store, catalog, label)
     if task.tree:
         spec, batch_size = voting_spec(model.spec, task.tree), batch_size or BATCH_SIZE["votes"]
     else:
@@ -109,7 +111,7 @@ def finetune(
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
 
 
-def _start_head(model: GalaxyModel, store, task: labels.Task, devices: str | int) -> bool:
+def _start_head(model: GalaxyModel, store, task: tasks.Task, devices: str | int) -> bool:
     """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies.
 
     Returns:
@@ -119,7 +121,7 @@ def _start_head(model: GalaxyModel, store, task: labels.Task, devices: str | int
     images, views = next(iter(Batches(store.pixels, rows, 128, share=share)))
     untrained = settle_statistics(model, look(images, views, model.spec["channels"], model.spec["image_size"], share))
     features = features_of(model, store, rows, devices)
-    weights, bias = labels.linear_answer(features, task.targets["train"], task.head)
+    weights, bias = tasks.linear_answer(features, task.targets["train"], task.head)
     set_arrays(model, to_arrays(model) | {"head.output.weight": weights, "head.output.bias": bias})
     return untrained
 

@@ -49,7 +49,7 @@ def galaxy_losses(model, images: torch.Tensor, targets: torch.Tensor) -> torch.T
     Args:
         model: a :class:`~zoobook.pytorch.models.GalaxyModel` with a head.
         images: float [N, C, H, W], what the model sees.
-        targets: as :class:`zoobook.labels.Task` has them.
+        targets: as :class:`zoobook.learning.tasks.Task` has them.
 
     Returns:
         Tensor: float32 [N]: for votes the negative log-likelihood summed over questions, for classes the cross-entropy,

@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import nn
 
-from zoobook.architectures import BOTH, ResNet, check_options, check_tensors, whole_spec
-from zoobook.augment import FIELD_OF_VIEW, check_radii
+from zoobook.images.views import FIELD_OF_VIEW, check_radii
+from zoobook.learning.architectures import BOTH, ResNet, check_options, check_tensors, whole_spec
 from zoobook.trees import DecisionTree
 from zoobook.votes import HIGHEST, LOWEST
 
@@ -30,7 +30,7 @@ def build_model(
     Args:
         tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
         architecture: any name that timm knows, such as ``"efficientnet_b0"`` or ``"resnet50"``, or one of
-            :data:`zoobook.architectures.BOTH`.
+            :data:`zoobook.learning.architectures.BOTH`.
         channels: 1 for grey images (the mean of the colours), 3 for colour.
         dropout: share of the features that are left out at random while training.
         image_size: side of the images that the model sees, in pixels.
@@ -64,7 +64,7 @@ class GalaxyModel(nn.Module):
             ``field_of_view``, ``dropout``, ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or
             ``None``) and ``head`` (``None``, or ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"``,
             ``"number"`` or ``"fraction"`` (a number from 0 to 1), and ``hidden``: widths of the dense layers before the
-            output; classes and numbers bring what :mod:`zoobook.labels` notes of them).
+            output; classes and numbers bring what :mod:`zoobook.learning.tasks` notes of them).
 
     Attributes:
         spec: the same, kept with the weights so that a model can be built again.

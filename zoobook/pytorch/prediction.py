@@ -10,12 +10,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from zoobook import arguments, augment, labels
-from zoobook.inference import by_shards, feature_table, shard_seed
+from zoobook import arguments
+from zoobook.files import fingerprint
+from zoobook.images import views as augment
+from zoobook.learning import tasks
+from zoobook.learning.inference import by_shards, feature_table, shard_seed
+from zoobook.learning.training import check_devices
 from zoobook.pytorch.data import Batches, look
 from zoobook.pytorch.models import GalaxyModel, to_arrays
-from zoobook.runs import fingerprint
-from zoobook.training import check_devices
 
 SHARD_ROWS = 4096
 
@@ -46,7 +48,7 @@ def predict(
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
-            columns of :func:`zoobook.labels.answer_table`.
+            columns of :func:`zoobook.learning.tasks.answer_table`.
 
     Raises:
         ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
@@ -67,7 +69,7 @@ def predict(
             torch.manual_seed(shard_seed(seed, shard))
             given = torch.from_numpy(features)
             answers = [head["head"].answer(head["head"](head["dropout"](given))) for _ in range(passes)]
-        return labels.answer_table(ids, torch.stack(answers, -1).numpy(), model.head.spec, model.tree)
+        return tasks.answer_table(ids, torch.stack(answers, -1).numpy(), model.head.spec, model.tree)
 
     made_of = {"what": "predict", "passes": passes, "seed": seed}
     return _apply(model, store, table, out, devices, batch_size, made_of)

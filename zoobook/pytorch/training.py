@@ -15,15 +15,14 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
-from zoobook import augment, labels, weights
-from zoobook.architectures import check_options
-from zoobook.augment import FIELD_OF_VIEW
-from zoobook.pytorch.data import Batches, look
-from zoobook.pytorch.losses import galaxy_losses
-from zoobook.pytorch.models import GalaxyModel, _check_size, build_model, check_architecture, set_arrays, to_arrays
-from zoobook.pytorch.prediction import accelerators
-from zoobook.runs import Result, RunFolder, fingerprint
-from zoobook.training import (
+from zoobook import weights
+from zoobook.files import fingerprint
+from zoobook.images import views as augment
+from zoobook.images.views import FIELD_OF_VIEW
+from zoobook.learning import tasks
+from zoobook.learning.architectures import check_options
+from zoobook.learning.runs import Result, RunFolder
+from zoobook.learning.training import (
     WEIGHT_DECAY,
     Progress,
     check_settings,
@@ -33,6 +32,10 @@ from zoobook.training import (
     take_over,
     voting_spec,
 )
+from zoobook.pytorch.data import Batches, look
+from zoobook.pytorch.losses import galaxy_losses
+from zoobook.pytorch.models import GalaxyModel, _check_size, build_model, check_architecture, set_arrays, to_arrays
+from zoobook.pytorch.prediction import accelerators
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
 
@@ -64,7 +67,7 @@ def train(
 ) -> Result:
     """Train a network to predict votes: from scratch, or going on from a trained one.
 
-    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.augment`). The model
+    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.images.views`). The model
     of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
     arguments after an interruption and the run goes on; a finished run is only read. On a CPU a run, interrupted
     or not, repeats to the last digit.
@@ -117,7 +120,7 @@ def train(
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    task = labels.find_task(store, catalog, tree)
+    task = tasks.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
         if model is not None:
@@ -129,7 +132,7 @@ def train(
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
 
 
-def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
+def go_on(model: GalaxyModel, spec: dict, task: tasks.Task) -> GalaxyModel:
     """A model to be trained that begins where another has arrived.
 
     Args:
@@ -138,7 +141,7 @@ def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
         task: what it shall learn.
 
     Returns:
-        GalaxyModel: the new model, see :func:`zoobook.training.take_over`.
+        GalaxyModel: the new model, see :func:`zoobook.learning.training.take_over`.
     """
     new = GalaxyModel(spec)
     if task.tree:
@@ -149,7 +152,7 @@ def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
 
 def fit(
     make: Callable[[], tuple[GalaxyModel, dict[str, float]]],
-    task: labels.Task,
+    task: tasks.Task,
     store,
     settings: dict,
     devices: str | int,
@@ -293,7 +296,7 @@ class _Learner(lightning.LightningModule):
 
 
 class _Keeper(lightning.Callback):
-    """Tells :class:`~zoobook.training.Progress` what happens, and keeps the state to resume from."""
+    """Tells :class:`~zoobook.learning.training.Progress` what happens, and keeps the state to resume from."""
 
     def __init__(self, progress: Progress):
         self.progress, self.start = progress, None

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from zoobook import arguments
+from zoobook.files import ensure_writable_dir
 from zoobook.representations.tables import FeatureTable
-from zoobook.runs import own_folder
 
 _BLOCK = 4096  # rows in float64 at a time
 _NARROW = 256  # up to so many features, threads would wait for one another longer than they work
@@ -58,7 +58,7 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
     rows, width = len(table), len(table.columns)
     what = f"n_components, for {rows} galaxies of {width} features,"
     n_components = arguments.whole(what, n_components, 1, min(width, rows))
-    own_folder(out.parent)  # before the long sum, not after it
+    ensure_writable_dir(out.parent)  # before the long sum, not after it
     mean, covariance = _moments(table)
     variance, axes = np.linalg.eigh(covariance)
     variance, axes = np.clip(variance[::-1], 0, None), axes[:, ::-1].T[:n_components]

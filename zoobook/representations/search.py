@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from zoobook import arguments, tables
+from zoobook import arguments
+from zoobook.catalogs import tables
+from zoobook.files import ensure_writable_dir
 from zoobook.representations.tables import FeatureTable
-from zoobook.runs import own_folder
 
 _BLOCK = 4096  # rows compared at a time, so that their distances stay in the processor's cache
 _MOST_CELLS, _TRAINING, _SHARD = 4096, 64, 1 << 18  # of an index: cells, galaxies that make each, rows made at a time
@@ -88,7 +89,7 @@ def build_index(path: str | Path, out: str | Path, seed: int = 0) -> Path:
     seed = arguments.whole("seed", seed, 0)
     faiss, merge = _faiss()
     table, out = FeatureTable(path), arguments.path(out)
-    own_folder(out.parent)
+    ensure_writable_dir(out.parent)
     cells = int(np.clip(2 * np.sqrt(len(table)), 1, _MOST_CELLS))
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         index = faiss.index_factory(len(table.columns), f"IVF{cells},Flat")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zoobook import arguments, tables
+from zoobook import arguments
+from zoobook.catalogs import tables
 from zoobook.representations.tables import FeatureTable
 
 _SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted

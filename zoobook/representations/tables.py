@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zoobook import arguments, tables
-from zoobook.runs import table_files
+from zoobook import arguments
+from zoobook.catalogs import tables
+from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
 KEPT = 1 << 24  # numbers of a table small enough to be kept once it is read: 64 MB
@@ -144,7 +145,7 @@ class FeatureTable:
         """Where galaxies are in the table.
 
         Args:
-            ids: of the galaxies, as :func:`zoobook.tables.ids_of` gives them.
+            ids: of the galaxies, as :func:`zoobook.catalogs.tables.ids_of` gives them.
 
         Returns:
             tuple: int64 [m] places in ``ids`` and int64 [m] rows of the table, one pair for each row that has
@@ -242,7 +243,7 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     Raises:
         ValueError: the catalogue has no such column.
     """
-    from zoobook.crossmatch import by_id
+    from zoobook.catalogs.crossmatch import by_id
 
     table = FeatureTable(path)
     on = on or table.id_column

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from zoobook.colour import NATIVE_ARCSEC, ZERO_POINT
+from zoobook.images.decals import NATIVE_ARCSEC, ZERO_POINT
 from zoobook.simulation.profiles import Grid
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import i0e
 
-from zoobook.colour import ZERO_POINT
+from zoobook.images.decals import ZERO_POINT
 from zoobook.simulation.profiles import Grid, edge_on_disk, sersic, texture
 
 FINE_ENOUGH = 0.8  # arcsec; disks are computed with pixels no larger, then averaged

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import fft, ndimage
 
-from zoobook.colour import NATIVE_ARCSEC, SKY_NOISE, colour
+from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, colour
 from zoobook.simulation.artefacts import add_artefact, add_bright_stars
 from zoobook.simulation.galaxy import fluxes, galaxy_light
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import gamma, gammaincinv
 
 from zoobook import trees, votes
-from zoobook.colour import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
+from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
 from zoobook.simulation.galaxy import BAR_EDGE
 from zoobook.simulation.truth import VOTES, generator
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from zoobook import augment
+from zoobook.images import views as augment
 
 
 class Batches:
@@ -23,11 +23,11 @@ class Batches:
         seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
         parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
             many galaxies.
-        share: side of the view at evaluation as a share of the stored side, see :func:`zoobook.augment.share_seen`.
+        share: side of the view at evaluation as a share of the stored side, see :func:`zoobook.images.views.share_seen`.
         photometric: random views as if through other telescopes too.
 
     Yields:
-        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3], see :func:`zoobook.augment.views`;
+        tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3], see :func:`zoobook.images.views.views`;
             targets [B, ...] where there are any.
     """
 
@@ -116,7 +116,7 @@ def look(
 
     Args:
         images: uint8 [N, H, W, 3].
-        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`zoobook.augment.views`.
+        views: float32 [N, 2, 3] or [N, 5, 3], see :func:`zoobook.images.views.views`.
         channels: 1 for grey (the plain mean of the colours, as in Zoobot), 3 for colour.
         image_size: side of the result, in pixels.
         share: side of the view at evaluation as a share of the stored side.
@@ -136,7 +136,7 @@ def look(
 
 
 def _resample(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: int, share: float) -> tf.Tensor:
-    """The same as :func:`zoobook.augment.look`, all images at once, as a GPU likes it."""
+    """The same as :func:`zoobook.images.views.look`, all images at once, as a GPU likes it."""
     stored = images.shape[1]
     factor, side, margin = augment.shrinking(stored, image_size, share)
     kept = slice(margin, margin + side * factor)
@@ -160,7 +160,7 @@ def _resample(images: tf.Tensor, views: tf.Tensor, channels: int, image_size: in
 
 
 def _through_other_telescopes(seen: tf.Tensor, how: tf.Tensor) -> tf.Tensor:
-    """Views [N, S, S, C] with other seeing, sky, stretch, brightness and noise, see :func:`zoobook.augment.views`."""
+    """Views [N, S, S, C] with other seeing, sky, stretch, brightness and noise, see :func:`zoobook.images.views.views`."""
     size, channels = seen.shape[2:]
     sigma, taken, gamma, brightness, deviation, start = tf.unstack(tf.reshape(how[:, :2], [-1, 6, 1, 1, 1]), axis=1)
     # A blur whose edges mirror the view, as the product with a matrix for each axis

@@ -48,7 +48,7 @@ def galaxy_losses(model, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     Args:
         model: a :class:`~zoobook.tensorflow.models.GalaxyModel` with a head.
         images: float [N, H, W, C], what the model sees.
-        targets: as :class:`zoobook.labels.Task` has them.
+        targets: as :class:`zoobook.learning.tasks.Task` has them.
 
     Returns:
         Tensor: float32 [N]: for votes the negative log-likelihood summed over questions, for classes the cross-entropy,

@@ -11,8 +11,16 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from zoobook.architectures import BOTH, MOMENTUM, EfficientNet, ResNet, check_options, check_tensors, whole_spec
-from zoobook.augment import FIELD_OF_VIEW, check_radii
+from zoobook.images.views import FIELD_OF_VIEW, check_radii
+from zoobook.learning.architectures import (
+    BOTH,
+    MOMENTUM,
+    EfficientNet,
+    ResNet,
+    check_options,
+    check_tensors,
+    whole_spec,
+)
 from zoobook.trees import DecisionTree
 from zoobook.votes import HIGHEST, LOWEST
 
@@ -32,7 +40,7 @@ def build_model(
 
     Args:
         tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
-        architecture: a name of :data:`zoobook.architectures.BOTH`, such as ``"efficientnet_b0"`` or ``"resnet50"``.
+        architecture: a name of :data:`zoobook.learning.architectures.BOTH`, such as ``"efficientnet_b0"`` or ``"resnet50"``.
         channels: 1 for grey images (the mean of the colours), 3 for colour.
         dropout: share of the features that are left out at random while training.
         image_size: side of the images that the model sees, in pixels.
@@ -66,7 +74,7 @@ class GalaxyModel(keras.Model):
             ``field_of_view``, ``dropout``, ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or
             ``None``) and ``head`` (``None``, or ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"``,
             ``"number"`` or ``"fraction"`` (a number from 0 to 1), and ``hidden``: widths of the dense layers before the
-            output; classes and numbers bring what :mod:`zoobook.labels` notes of them).
+            output; classes and numbers bring what :mod:`zoobook.learning.tasks` notes of them).
 
     Attributes:
         spec: the same, kept with the weights so that a model can be built again.
@@ -241,7 +249,7 @@ def check_architecture(name: str) -> None:
         name: of an architecture.
 
     Raises:
-        ValueError: it is not one of :data:`zoobook.architectures.BOTH`; the message names them.
+        ValueError: it is not one of :data:`zoobook.learning.architectures.BOTH`; the message names them.
     """
     if name not in BOTH:
         close = difflib.get_close_matches(str(name), BOTH, n=1)

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from zoobook import arguments, augment, labels
-from zoobook.inference import by_shards, feature_table, shard_seed
-from zoobook.runs import fingerprint
+from zoobook import arguments
+from zoobook.files import fingerprint
+from zoobook.images import views as augment
+from zoobook.learning import tasks
+from zoobook.learning.inference import by_shards, feature_table, shard_seed
+from zoobook.learning.training import check_devices
 from zoobook.tensorflow.data import Batches, look
 from zoobook.tensorflow.models import GalaxyModel, from_arrays, to_arrays
-from zoobook.training import check_devices
 
 SHARD_ROWS = 4096
 
@@ -44,7 +46,7 @@ def predict(
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
-            columns of :func:`zoobook.labels.answer_table`.
+            columns of :func:`zoobook.learning.tasks.answer_table`.
 
     Raises:
         ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
@@ -58,7 +60,7 @@ def predict(
         # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
         with tf.device("CPU"):
             answers = _answers(model, features, passes, shard_seed(seed, shard))
-        return labels.answer_table(ids, answers, model.head.spec, model.tree)
+        return tasks.answer_table(ids, answers, model.head.spec, model.tree)
 
     made_of = {"what": "predict", "passes": passes, "seed": seed}
     return _apply(model, store, table, out, devices, batch_size, made_of)

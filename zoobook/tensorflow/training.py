@@ -13,10 +13,23 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from zoobook import augment, labels, weights
-from zoobook.architectures import check_options
-from zoobook.augment import FIELD_OF_VIEW
-from zoobook.runs import Result, RunFolder, fingerprint, write_whole
+from zoobook import weights
+from zoobook.files import atomic_write, fingerprint
+from zoobook.images import views as augment
+from zoobook.images.views import FIELD_OF_VIEW
+from zoobook.learning import tasks
+from zoobook.learning.architectures import check_options
+from zoobook.learning.runs import Result, RunFolder
+from zoobook.learning.training import (
+    WEIGHT_DECAY,
+    Progress,
+    check_settings,
+    check_start,
+    keep_memory,
+    learning_rate_factors,
+    take_over,
+    voting_spec,
+)
 from zoobook.tensorflow.data import Batches, look
 from zoobook.tensorflow.losses import galaxy_losses
 from zoobook.tensorflow.models import (
@@ -28,16 +41,6 @@ from zoobook.tensorflow.models import (
     to_arrays,
 )
 from zoobook.tensorflow.prediction import accelerators, device_names
-from zoobook.training import (
-    WEIGHT_DECAY,
-    Progress,
-    check_settings,
-    check_start,
-    keep_memory,
-    learning_rate_factors,
-    take_over,
-    voting_spec,
-)
 from zoobook.trees import DecisionTree
 from zoobook.votes import fit_constant
 
@@ -69,7 +72,7 @@ def train(
 ) -> Result:
     """Train a network to predict votes: from scratch, or going on from a trained one.
 
-    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.augment`). The model
+    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.images.views`). The model
     of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
     arguments after an interruption and the run goes on; a finished run is only read. On a CPU a run, interrupted
     or not, repeats to the last digit.
@@ -80,7 +83,7 @@ def train(
         tree: the decision tree that was voted on.
         model: a trained model to go on from; it is left as it is. Its encoder is taken over with its batch statistics,
             and its head for each question that its tree and ``tree`` have with the same answers.
-        architecture: a name of :data:`zoobook.architectures.BOTH`; ``None``: that of ``model``, or EfficientNet-B0.
+        architecture: a name of :data:`zoobook.learning.architectures.BOTH`; ``None``: that of ``model``, or EfficientNet-B0.
         channels: 1 for grey images, 3 for colour; ``None``: those of ``model``, or 1.
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
         field_of_view: the same in units of the galaxy's half-light radius R50; ``None``: the model's, or 14.7, as
@@ -120,7 +123,7 @@ def train(
         accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision, seed=seed,
         model=model and fingerprint(model.spec, *to_arrays(model).values()),
     )  # fmt: skip
-    task = labels.find_task(store, catalog, tree)
+    task = tasks.find_task(store, catalog, tree)
 
     def make() -> tuple[GalaxyModel, dict[str, float]]:
         if model is not None:
@@ -132,7 +135,7 @@ def train(
     return fit(make, task, store, settings, devices, num_nodes, out_dir, resume)
 
 
-def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
+def go_on(model: GalaxyModel, spec: dict, task: tasks.Task) -> GalaxyModel:
     """A model to be trained that begins where another has arrived.
 
     Args:
@@ -141,7 +144,7 @@ def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
         task: what it shall learn.
 
     Returns:
-        GalaxyModel: the new model, see :func:`zoobook.training.take_over`.
+        GalaxyModel: the new model, see :func:`zoobook.learning.training.take_over`.
     """
     new = GalaxyModel(spec)
     if task.tree:
@@ -152,7 +155,7 @@ def go_on(model: GalaxyModel, spec: dict, task: labels.Task) -> GalaxyModel:
 
 def fit(
     make: Callable[[], tuple[GalaxyModel, dict[str, float]]],
-    task: labels.Task,
+    task: tasks.Task,
     store,
     settings: dict,
     devices: str | int,
@@ -337,7 +340,7 @@ def _run(
         )
         # The state goes last: if this is cut short, the epoch is repeated, with the same result.
         if first:
-            write_whole(last, to_bytes({f"{i:05d}": value for i, value in enumerate(_state(model, optimizer))}))
+            atomic_write(last, to_bytes({f"{i:05d}": value for i, value in enumerate(_state(model, optimizer))}))
         if progress.done:
             break
     # Together again: the others must not read what the first is still writing.

@@ -3,7 +3,7 @@
 A file holds ``encoder.*`` (names and layouts of timm's PyTorch models) and, if the model has one, ``head.*``. Its
 metadata holds the model's ``spec`` (architecture, channels, image size, field
 of view, dropout, decision tree and head), what else
-another program must know to get the same features (:func:`zoobook.architectures.describe`), and where it comes from.
+another program must know to get the same features (:func:`zoobook.learning.architectures.describe`), and where it comes from.
 
 Some files come with zoobook: :func:`shipped` lists them, and their names serve wherever a path does.
 
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoobook import architectures, arguments
+from zoobook import arguments
+from zoobook.learning import architectures
 from zoobook.weights.legacy import read_legacy
 from zoobook.weights.registry import fetch, find_shipped, known_names, published, shipped
 
@@ -70,19 +71,19 @@ def write(path: str | Path, spec: dict, tensors: dict, *, half: bool = False, **
     from safetensors.numpy import save as to_bytes
 
     import zoobook
-    from zoobook.runs import own_folder, write_whole
+    from zoobook.files import atomic_write, ensure_writable_dir
 
     if half:
         tensors = {name: _halved(name, array) if array.ndim > 1 else array for name, array in tensors.items()}
     path = arguments.path(path)
-    own_folder(path.parent)
+    ensure_writable_dir(path.parent)
     metadata = {
         "format": f"zoobook {FORMAT}",
         "spec": json.dumps(spec, default=arguments.plain),
         "encoder": json.dumps(architectures.describe(spec["architecture"])),
         "provenance": json.dumps({"zoobook": zoobook.__version__, **provenance}, default=arguments.plain),
     }
-    write_whole(path, to_bytes(dict(sorted(tensors.items())), metadata))
+    atomic_write(path, to_bytes(dict(sorted(tensors.items())), metadata))
     return path
 
 
@@ -144,7 +145,7 @@ def inspect(path: str | Path) -> dict:
             :func:`shipped`.
 
     Returns:
-        dict: ``spec``, ``encoder`` (see :func:`zoobook.architectures.describe`), ``provenance`` and ``tensors``: the
+        dict: ``spec``, ``encoder`` (see :func:`zoobook.learning.architectures.describe`), ``provenance`` and ``tensors``: the
         shape of each by name.
 
     Raises:

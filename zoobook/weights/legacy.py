@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zoobook import architectures, arguments, trees
-from zoobook.augment import FIELD_OF_VIEW
+from zoobook import arguments, trees
+from zoobook.images.views import FIELD_OF_VIEW
+from zoobook.learning import architectures
 from zoobook.weights import pytorch_file, tensorflow_file
 
 _HUB = "hf_hub:"

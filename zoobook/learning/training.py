@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.runs import RunFolder
+from zoobook.learning.runs import RunFolder
 from zoobook.trees import DecisionTree
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -135,7 +135,7 @@ def label_spec(spec: dict, head: dict) -> dict:
 
     Args:
         spec: of the trained model.
-        head: what :func:`zoobook.labels.find_task` says of the answer.
+        head: what :func:`zoobook.learning.tasks.find_task` says of the answer.
 
     Returns:
         dict: a model's ``spec``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from zoobook import arguments
-from zoobook.augment import FIELD_OF_VIEW, check_radii
+from zoobook.images.views import FIELD_OF_VIEW, check_radii
 
 
 @dataclass(frozen=True)

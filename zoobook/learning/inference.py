@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from zoobook.runs import ShardedTable, fingerprint
-from zoobook.training import keep_memory
+from zoobook.catalogs.shards import ShardedTable
+from zoobook.files import fingerprint
+from zoobook.learning.training import keep_memory
 
 
 def by_shards(

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoobook
-from zoobook import cli_data
+from zoobook.cli import data as cli_data
 
 
 class _Commands(TyperGroup):
@@ -129,7 +129,7 @@ def train(
     twin, trained = _twin(framework), _load(model, framework) if model else None
     questions = _tree(tree)
     size = image_size or (trained.spec["image_size"] if trained else 224)
-    view = field_of_view or (trained.spec["field_of_view"] if trained else zoobook.augment.FIELD_OF_VIEW)
+    view = field_of_view or (trained.spec["field_of_view"] if trained else zoobook.images.views.FIELD_OF_VIEW)
     catalog, store = _split_galaxies(galaxies, (size, view), framing, skip_bad_images, max_blank, questions)
     result = twin.train(
         store, catalog, questions, model=trained, architecture=architecture, channels=channels, image_size=size,
@@ -267,7 +267,7 @@ def weights_inspect(
         spec, tensors = zoobook.weights.legacy.read(_published(file), architecture)
         about = {
             "spec": spec,
-            "encoder": zoobook.architectures.describe(spec["architecture"]),
+            "encoder": zoobook.learning.architectures.describe(spec["architecture"]),
             "provenance": {},
             "tensors": {name: list(array.shape) for name, array in tensors.items()},
         }
@@ -321,7 +321,7 @@ def _galaxies(
     source: str, seen: tuple[int, float], framing: float | None, skip_bad_images: bool, max_blank: float, tree=None
 ):
     """The catalogue, and its images as the model sees them; of an image store, which needs no catalogue, that alone."""
-    framing = framing if framing is None else zoobook.augment.check_radii("framing", framing)
+    framing = framing if framing is None else zoobook.images.views.check_radii("framing", framing)
     if source.endswith(".arrow"):
         store = zoobook.images.ImageStore.open(source)
         if framing not in (None, store.framing):
@@ -333,9 +333,9 @@ def _galaxies(
         catalog = zoobook.catalogs.read(source, tree)
     if "file_loc" not in catalog:
         raise ValueError(f"{source} has no column `file_loc` with the paths of the images")
-    key = zoobook.runs.fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
+    key = zoobook.files.fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
     framing = zoobook.datasets.framing(source) if framing is None else framing
-    size = zoobook.augment.stored_size(*seen, framing)
+    size = zoobook.images.views.stored_size(*seen, framing)
     path = zoobook.datasets.home() / "stores" / f"{key}-{size}.arrow"
     bad = "quarantine" if skip_bad_images else "error"
     store = zoobook.images.ImageStore.build(catalog, path, size, bad, framing, max_blank)

@@ -22,10 +22,11 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from zoobook import arguments, runs, tables
-from zoobook.augment import DECALS_FRAMING, check_radii
-from zoobook.catalogs import check_ids
-from zoobook.decoding import MOST_BLANK, SMALLEST, BadImage, read_image
+from zoobook import arguments
+from zoobook.catalogs import check_ids, tables
+from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
+from zoobook.images.decoding import MOST_BLANK, SMALLEST, BadImage, read_image
+from zoobook.images.views import DECALS_FRAMING, check_radii
 
 __all__ = ["BadImage", "ImageStore", "read_image"]
 
@@ -101,10 +102,10 @@ class ImageStore:
         path = arguments.path(path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
-            key = runs.fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
+            key = fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
             store = cls._finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
             if store is None or store.framing != framing:
-                runs.own_folder(path.parent)
+                ensure_writable_dir(path.parent)
                 with FileLock(path.with_name(f".{path.name}.lock")):
                     store = cls._finished(path, key)  # another process may just have made it
                     if store is None:
@@ -237,7 +238,7 @@ class _Partial:
             )
         if not self.keys.exists():
             self.pixels.touch()
-            runs.write_whole(self.keys, np.array([size] + [0] * count, np.uint64).tobytes())
+            atomic_write(self.keys, np.array([size] + [0] * count, np.uint64).tobytes())
 
     def fill(
         self, files: list[str], rowkeys: np.ndarray, max_blank: float, pool: ThreadPoolExecutor

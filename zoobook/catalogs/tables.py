@@ -239,7 +239,7 @@ def _is_parquet(path: Path) -> bool:
 
 def _files(path: Path) -> list[Path]:
     """The parquet files of a table."""
-    from zoobook.runs import table_files
+    from zoobook.catalogs.shards import table_files
 
     return table_files(path)
 

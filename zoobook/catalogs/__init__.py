@@ -12,8 +12,9 @@ import os
 import numpy as np
 import pandas as pd
 
-from zoobook import arguments, tables, trees
-from zoobook.tables import listed
+from zoobook import arguments, trees
+from zoobook.catalogs import tables
+from zoobook.catalogs.tables import listed
 from zoobook.trees import DecisionTree
 
 _ID_COLUMNS = ("id_str", "iauname")

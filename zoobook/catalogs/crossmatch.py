@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoobook import arguments, tables
+from zoobook import arguments
+from zoobook.catalogs import tables
 
 _MEANING = {
     "matched": "galaxies that both tables have",

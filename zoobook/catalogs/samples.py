@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs, tables
+from zoobook import catalogs
+from zoobook.catalogs import tables
 from zoobook.trees import DecisionTree
 
 # Galaxy Zoo DECaLS debiased galaxies within these limits alone (Walmsley et al. 2022, MNRAS 509, 3966)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, votes
-from zoobook.runs import fingerprint
+from zoobook.files import fingerprint
 from zoobook.trees import DecisionTree
 
 STRENGTHS = 10.0 ** np.arange(-5, 1)  # how freely a regression on features may choose its weights

@@ -23,6 +23,8 @@ DECALS_FRAMING = 17.0  # [R50] side of a GZ DECaLS stamp: 424 pixels of 0.04 R50
 CENTRE = 0.865  # side of Zoobot's view of such a stamp at evaluation, as a share: about 75 % of its area
 FIELD_OF_VIEW = CENTRE * DECALS_FRAMING  # [R50] the same, for any image: that of models which do not say otherwise
 
+UNSTATED = {"field_of_view": FIELD_OF_VIEW, "framing": DECALS_FRAMING, "photometric": False}  # in files made before
+
 # Training views. Sides are in units of the view's side at evaluation.
 ZOOM = (0.80 / CENTRE, 0.93 / CENTRE)
 SHIFT = 0.03 / CENTRE  # largest displacement

@@ -1,0 +1,113 @@
+"""Long tables as folders of parquet shards, written so that an interrupted run loses nothing and a rerun completes it.
+
+Every shard appears under its own name only when it is whole.
+"""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from zoobook import arguments
+from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.images.views import UNSTATED
+
+
+class ShardedTable:
+    """A table written as a folder of parquet files, each whole or absent, that a rerun completes.
+
+    Args:
+        folder: where the shards go, as ``00000.parquet`` and so on.
+        rows: rows of the finished table.
+        made_of: what decides the content (model, images, options), as JSON can hold it.
+        shard_rows: rows of a shard.
+
+    Raises:
+        ValueError: the folder holds a table made of something else.
+        OSError: the folder cannot be written to.
+    """
+
+    MANIFEST = "_manifest.json"  # readers of parquet folders pass over names that begin with an underscore
+
+    def __init__(self, folder: str | Path, rows: int, made_of: dict, shard_rows: int = 4096):
+        self.folder = ensure_writable_dir(folder)
+        self._manifest = self.folder / self.MANIFEST
+        plan = json.loads(json.dumps(
+            {"rows": rows, "shard_rows": shard_rows, "made_of": made_of}, default=arguments.plain
+        ))  # fmt: skip
+        if self._manifest.exists():
+            earlier = json.loads(self._manifest.read_text())["plan"]
+            if earlier | {"made_of": UNSTATED | earlier["made_of"]} != plan | {"made_of": UNSTATED | plan["made_of"]}:
+                raise ValueError(
+                    f"{self.folder} already holds a table made by another model, of other images or with other "
+                    f"options ({earlier['made_of']}, now {plan['made_of']}). Choose another folder, or delete it."
+                )
+        else:
+            atomic_write(self._manifest, json.dumps({"plan": plan, "complete": False}))
+        self._plan = plan
+        self._bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
+
+    def missing(self) -> list[tuple[int, int, int]]:
+        """The shards still to be made: number, first row, row after the last."""
+        return [(n, *bounds) for n, bounds in enumerate(self._bounds) if not self._file(n).exists()]
+
+    def write(self, number: int, frame: pd.DataFrame) -> None:
+        """Write one shard, under a temporary name first.
+
+        Args:
+            number: which shard.
+            frame: its rows.
+        """
+        start, stop = self._bounds[number]
+        if len(frame) != stop - start:
+            raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
+        part = self._file(number).with_suffix(f".{os.getpid()}.part")
+        frame.to_parquet(part, index=False, use_dictionary=False)  # numbers that hardly repeat
+        os.replace(part, self._file(number))
+
+    def finish(self) -> Path:
+        """Declare the table complete.
+
+        Returns:
+            Path: the folder.
+
+        Raises:
+            ValueError: shards are missing.
+        """
+        missing = self.missing()
+        if missing:
+            raise ValueError(f"{self.folder} lacks {len(missing)} of {len(self._bounds)} shards; run again")
+        for left_over in self.folder.glob("*.part"):
+            left_over.unlink(missing_ok=True)
+        atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": True}))
+        return self.folder
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.parquet"
+
+
+def table_files(path: str | Path) -> list[Path]:
+    """The parquet files of a table: one file, or the shards of a complete folder.
+
+    Args:
+        path: a parquet file, or a folder of them.
+
+    Returns:
+        list[Path]: the files, in row order.
+
+    Raises:
+        FileNotFoundError: there is nothing there.
+        ValueError: the folder is an unfinished :class:`ShardedTable`.
+    """
+    path = arguments.path(path)
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"no parquet table at {path}")
+    manifest = path / ShardedTable.MANIFEST
+    if manifest.exists() and not json.loads(manifest.read_text())["complete"]:
+        raise ValueError(f"the table in {path} is not finished: run again what writes it, and it will be completed")
+    return files

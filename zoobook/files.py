@@ -1,0 +1,71 @@
+"""Files and folders that zoobook writes: whole or absent, and a plain word where they cannot be written."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from zoobook import arguments
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a small file so that it is never seen half-written.
+
+    Args:
+        path: where to.
+        data: its content; text is encoded as UTF-8.
+    """
+    part = path.with_name(path.name + f".{os.getpid()}-{threading.get_ident()}.part")
+    part.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(part, path)
+
+
+def ensure_writable_dir(path: str | Path) -> Path:
+    """Make a folder to write to, or say plainly why that cannot be.
+
+    Args:
+        path: the folder; its parents are made too.
+
+    Returns:
+        Path: the folder, absolute.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    path = arguments.path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        atomic_write(path / ".writable", b"")
+        (path / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
+        ) from None
+    return path
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short, stable digest of arrays, tables, lists and settings: equal content gives equal text on any machine.
+
+    Args:
+        *parts: NumPy arrays, DataFrames, or anything that JSON can hold.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, pd.DataFrame):
+            digest.update(part.to_csv(index=False).encode())
+        elif isinstance(part, np.ndarray) and part.dtype != object:
+            digest.update(f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=arguments.plain).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What training, fine-tuning and prediction have in common in both frameworks."""

@@ -1,0 +1,104 @@
+"""The folder of a training run, written so that the run can be interrupted at any moment and go on without loss."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from zoobook import arguments
+from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.images.views import UNSTATED
+from zoobook.learning.architectures import whole_spec
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training gives back.
+
+    Attributes:
+        model: the model with the weights of its best epoch, ready to predict.
+        history: one row an epoch: ``epoch``, ``train_loss``, ``val_loss`` (nats per galaxy, or the loss of the task),
+            ``learning_rate``, ``seconds``.
+        checkpoint: the weight file of the best epoch, in zoobook's neutral format.
+    """
+
+    model: Any
+    history: pd.DataFrame
+    checkpoint: Path
+
+
+class RunFolder:
+    """The folder of one training run: its settings, its history, and whether it is finished.
+
+    Args:
+        out_dir: the folder.
+        settings: everything that decides the outcome, as JSON can hold it.
+        resume: go on with the run that the folder holds; ``False`` starts it again from the beginning.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, out_dir: str | Path, settings: dict, resume: bool = True):
+        self.path = ensure_writable_dir(out_dir)
+        self.settings = json.loads(json.dumps(settings, default=arguments.plain))
+        self._record = self.path / "run.json"
+        if not resume:
+            (self.path / "history.csv").unlink(missing_ok=True)
+        if resume and self._record.exists():
+            earlier = UNSTATED | json.loads(self._record.read_text())["settings"]
+            if "spec" in earlier:
+                earlier["spec"] = whole_spec(earlier["spec"])
+            other = [
+                f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
+                for key in sorted(earlier.keys() | self.settings.keys())
+                if earlier.get(key) != (UNSTATED | self.settings).get(key)
+            ]
+            if other:
+                raise ValueError(
+                    f"{self.path} holds a run with other settings ({'; '.join(other)}). "
+                    "Choose another out_dir, or pass resume=False to start this one afresh."
+                )
+        else:
+            self._write(finished=False)
+
+    @property
+    def resuming(self) -> bool:
+        """Whether at least one epoch is already done."""
+        return (self.path / "history.csv").exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.resuming and json.loads(self._record.read_text())["finished"]
+
+    def finish(self) -> None:
+        """Note that the run came to its end: from now on it is only read. Of several processes, one may say so."""
+        for left_over in self.path.glob("*.part"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
+        self._write(finished=True)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The epochs so far, one row each."""
+        file = self.path / "history.csv"
+        return pd.read_csv(file, engine="python") if file.exists() else pd.DataFrame()  # exact floats
+
+    def log(self, **row: float) -> None:
+        """Add an epoch to the history; a repeated epoch replaces its earlier row.
+
+        Args:
+            **row: must hold ``epoch``.
+        """
+        history = self.history
+        if len(history):
+            history = history[history["epoch"] < row["epoch"]]
+        history = pd.concat([history, pd.DataFrame([row])], ignore_index=True) if len(history) else pd.DataFrame([row])
+        atomic_write(self.path / "history.csv", history.to_csv(index=False))
+
+    def _write(self, finished: bool) -> None:
+        atomic_write(self._record, json.dumps({"settings": self.settings, "finished": finished}, indent=1))
