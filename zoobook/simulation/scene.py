@@ -1,4 +1,4 @@
-"""Pictures of simulated galaxies: light in g, r and z, blurred, with neighbours, stars, noise and artefacts."""
+"""Pictures of simulated galaxies: light in g, r and z, blurred, with neighbours, stars, noise and artifacts."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, colour
-from zoobook.simulation.artefacts import add_artefact, add_bright_stars
+from zoobook.simulation.artifacts import add_artifact, add_bright_stars
 from zoobook.simulation.galaxy import fluxes, galaxy_light
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform
 from zoobook.simulation.truth import CLUTTER, NOISE, generator
@@ -50,12 +50,12 @@ def render(galaxy: Mapping, image_size: int = 128, seed: int = 0) -> np.ndarray:
     noise *= (SKY_NOISE * np.float32(galaxy["true_noise"]))[:, None, None]
     bands += noise
     bands += ((rng.normal() + rng.normal(0.0, 0.7, 3) + SKY_BIAS).astype(np.float32) * SKY_OFFSET)[:, None, None]
-    bands = add_artefact(bands, galaxy, rng)
+    bands = add_artifact(bands, galaxy, rng)
     return colour(bands)
 
 
 def noise_free(galaxy: Mapping, image_size: int = 128, seed: int = 0, clutter: bool = False) -> np.ndarray:
-    """Light of one galaxy in g, r and z, blurred by the PSF but without noise or artefacts.
+    """Light of one galaxy in g, r and z, blurred by the PSF but without noise or artifacts.
 
     Args:
         galaxy: a row of :func:`~zoobook.simulation.draw_truth`.
