@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from zoobook._moved import MOVED, keep_old_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 _PARTS = (
