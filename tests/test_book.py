@@ -179,7 +179,7 @@ def test_chapter_finds_what_it_says(name, framework):
     there, edition, page = zoobook_book.installed(), Edition(framework), CHAPTERS[name]
     if framework not in there or (name == "two_frameworks" and len(there) < 2):
         pytest.skip(f"of the frameworks, {' and '.join(there) or 'none'} alone is installed")
-    assert execute_chapters.run_all([page], [edition], timeout=900, force=False) == []
+    assert execute_chapters.run_all([page], [edition], timeout=1800, force=False) == []
     CHECKS[name](results(execute_chapters.kept(page, edition, zoobook_book.cache_dir(ROOT, edition))))
 
 

@@ -33,7 +33,7 @@ NOT_IN_PAGE = {"injected-parameters", "colab-setup"}
 FAILURES = (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError)
 
 
-def run(page: Path, edition: Edition, out_dir: Path, timeout: int = 900) -> Path:
+def run(page: Path, edition: Edition, out_dir: Path, timeout: int = 1800) -> Path:
     """Execute a chapter's notebook with papermill.
 
     Args:
@@ -182,7 +182,7 @@ def main() -> int:
     parser.add_argument("--framework", choices=FRAMEWORKS, action="append", help="default: each that is installed")
     parser.add_argument("--dataset", default=Edition.dataset)
     parser.add_argument("--scale", default=Edition.scale, choices=("quick", "full"))
-    parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (%(default)s)")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="chapters that run side by side (%(default)s)")
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     chosen = parser.parse_args()
