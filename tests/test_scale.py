@@ -1,4 +1,5 @@
 """Long work survives being killed, does not grow in memory, and several processes do what one does."""
+import itertools
 import multiprocessing
 import os
 import re
@@ -107,30 +108,37 @@ def test_representations_killed_twenty_times_are_those_of_one_run(tmp_path):
     np.testing.assert_allclose(found.iloc[:, 1:], whole.iloc[:, 1:], atol=1e-5)
 
 
-def compress_slowly(path, out):
-    """`compress` that pauses at each piece it reads."""
-    from zoobook.representations import tables
+def compress_until(path, out, killed_at):
+    """`compress` in small pieces, killed when it comes to one of them."""
+    from zoobook.representations import compression, tables
 
-    matrix, tables.PIECE = tables._as_matrix, WIDTH * SHARD
+    matrix, count = tables._as_matrix, itertools.count()
+    tables.PIECE, compression._ROW_GROUP = WIDTH * SHARD, SHARD
 
-    def slow(columns):
-        time.sleep(0.005)
+    def counted(columns):
+        if next(count) == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         return matrix(columns)
 
-    tables._as_matrix = slow
+    tables._as_matrix = counted
     representations.compress(path, out, n_components=2)
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.nightly)])
-def test_compression_killed_again_and_again_leaves_a_whole_table_or_none(tmp_path, kills):
+def test_compression_killed_at_any_piece_leaves_a_whole_table_or_none(tmp_path):
+    """12 pieces are read for the covariances, after a first look at one, and 12 to be written."""
     write_shards(tmp_path / "table")
+    representations.compress(tmp_path / "table", tmp_path / "whole.parquet", n_components=2)
     (tmp_path / "out").mkdir()
-    compress_slowly(tmp_path / "table", tmp_path / "whole.parquet")
-    kill_at_random(compress_slowly, (tmp_path / "table", tmp_path / "out/pca.parquet"), tmp_path / "nothing", kills,
-                   longest=0.5, seed=kills)  # fmt: skip
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["pca.parquet"]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/pca.parquet"),
-                                  pd.read_parquet(tmp_path / "whole.parquet"))
+    processes = multiprocessing.get_context("forkserver")
+    for killed_at, left in [(0, []), (8, []), (16, ["pca.parquet.part"]), (24, ["pca.parquet.part"]),
+                            (None, ["pca.parquet"])]:  # fmt: skip
+        out = tmp_path / "out/pca.parquet"
+        process = processes.Process(target=compress_until, args=(tmp_path / "table", out, killed_at))
+        process.start()
+        process.join()
+        assert process.exitcode == (0 if killed_at is None else -signal.SIGKILL)
+        assert [file.name for file in (tmp_path / "out").iterdir()] == left
+    pd.testing.assert_frame_equal(pd.read_parquet(out), pd.read_parquet(tmp_path / "whole.parquet"))
 
 
 def growth(rows: int, folder: Path, answers) -> None:
