@@ -1,6 +1,6 @@
 """Files as Zoobot wrote them in 2022, with made-up weights that follow from the names of the tensors alone.
 
-The lists of tensors and the answers of the original programs are in ``data/published_weights``, whose README says how they
+The lists of tensors and the answers of the original programs are in ``data/published_weights``; its README says how they
 were measured.
 """
 import json

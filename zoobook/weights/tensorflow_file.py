@@ -20,16 +20,10 @@ _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 10: "?", 19: "<f2"}  # number
 
 
 def read(prefix: Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint.
+    """The tensors of a checkpoint by key; texts, such as the graph of the program, are left out.
 
-    Args:
-        prefix: what its files begin with: ``{prefix}.index``, ``{prefix}.data-00000-of-00001``.
-
-    Returns:
-        dict: arrays by key; texts, such as the graph of the program, are left out.
-
-    Raises:
-        ValueError: the files are not whole or not of this kind.
+    Its files are ``{prefix}.index`` and ``{prefix}.data-00000-of-00001`` …; it is a ``ValueError`` where they are not
+    whole or not of this kind.
     """
     index = Path(f"{prefix}.index")
     try:
@@ -64,16 +58,10 @@ def _tensor(key: str, entry: dict, data: list[np.ndarray]) -> np.ndarray | None:
 
 
 def checksum(content: bytes) -> int:
-    """CRC-32C (Castagnoli), which TensorFlow keeps of each tensor.
+    """CRC-32C (Castagnoli) of at least 4 bytes, which TensorFlow keeps of each tensor.
 
     The bytes are cut into equal pieces that are gone through at once. The checksum of joined pieces is that of the
     first, moved on by the length of the second, plus (exclusive or) that of the second.
-
-    Args:
-        content: at least 4 bytes.
-
-    Returns:
-        int: the checksum.
     """
     pieces = 1 << (len(content).bit_length() // 2)
     power = (-(-len(content) // pieces) - 1).bit_length()  # each piece has 2**power bytes
@@ -104,18 +92,13 @@ def _tables(power: int) -> np.ndarray:
 
 
 def _masked(value: int) -> int:
-    """As TensorFlow stores a checksum, so that a checksum of checksums stays a good one."""
+    """A checksum as TensorFlow stores it."""
     return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _byte_table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ 0x82F63B78, table >> 1).astype(np.uint32)
-    return table
-
-
-_BYTES = _byte_table()
+_BYTES = np.arange(256, dtype=np.uint32)  # what each byte does to a checksum
+for _ in range(8):
+    _BYTES = np.where(_BYTES & 1, _BYTES >> 1 ^ 0x82F63B78, _BYTES >> 1).astype(np.uint32)
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
