@@ -1,7 +1,7 @@
 """Files as Zoobot wrote them in 2022, with made-up weights that follow from the names of the tensors alone.
 
-The lists of tensors and the answers of the original programs are in ``data/published_weights``; its README says how they
-were measured.
+``data/published_weights`` has the lists of tensors and the answers of the original programs, and says how they were
+measured.
 """
 import json
 import zlib
@@ -36,9 +36,9 @@ def uniform(name: str, shape) -> np.ndarray:
     return np.random.RandomState(zlib.crc32(name.encode())).random_sample(count).reshape(shape)
 
 
-def weight(name: str, shape, gains: dict, salt: str = "") -> np.ndarray:
-    """The made-up value of one tensor; another salt gives other values of the same kind."""
-    kind, share = name.replace("/", ".").split(".")[-1], uniform(name + salt, shape)
+def weight(name: str, shape, gains: dict) -> np.ndarray:
+    """The made-up value of one tensor."""
+    kind, share = name.replace("/", ".").split(".")[-1], uniform(name, shape)
     if kind == "num_batches_tracked":
         return np.array(1000)
     if kind in ("running_var", "moving_variance"):
@@ -83,18 +83,18 @@ class Published:
         with np.load(FACTS / "answers.npz") as answers:
             return answers[f"{self.name}/{what}"]
 
-    def tensors(self, salt: str = "") -> dict[str, np.ndarray]:
+    def tensors(self) -> dict[str, np.ndarray]:
         """Its tensors by their names in the file."""
         found, ending = {}, KERAS_ENDING if self.name.endswith("_tf") else ""
         for line in self.lines:
             key, *variable, sides = line.split()  # PyTorch has one name for both
             shape = [self.channels if n == "channels" else int(n) for n in sides.split("x") if n != "-"]
-            found[key + ending] = weight((variable or [key])[0], shape, self.gains, salt)
+            found[key + ending] = weight((variable or [key])[0], shape, self.gains)
         return found
 
-    def write(self, folder: Path, tensors: dict | None = None, salt: str = "") -> Path:
+    def write(self, folder: Path, tensors: dict | None = None) -> Path:
         """Write it as it was published; returns what to read."""
-        tensors = self.tensors(salt) if tensors is None else tensors
+        tensors = self.tensors() if tensors is None else tensors
         return self.write_tensorflow(folder, tensors) if self.name.endswith("_tf") else lightning(folder, tensors)
 
     def write_tensorflow(self, folder: Path, tensors: dict) -> Path:

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoobook.weights.legacy import read_legacy
-from zoobook.weights.names import find_shipped, known_names
+from zoobook.weights import legacy
+from zoobook.weights.names import find_shipped
 from zoobook.weights.neutral_file import inspect, read, write
 from zoobook.weights.registry import fetch, published, shipped
 
 __all__ = [
-    "fetch", "find_shipped", "inspect", "known_names", "load", "published", "read", "read_legacy", "save", "shipped",
-    "write",
+    "fetch", "find_shipped", "inspect", "load", "published", "read", "read_legacy", "save", "shipped", "write",
 ]  # fmt: skip
 
 
@@ -61,9 +60,34 @@ def load(path: str | Path, framework: str):
         FileNotFoundError: there is no such file.
         ValueError: the file is not whole, not zoobook's, or its tensors do not fit its description.
     """
+    return _build(path, framework, *read(path))
+
+
+def read_legacy(path: str | Path, framework: str, architecture: str | None = None):
+    """Build a model from weights that Zoobot published or wrote.
+
+    Args:
+        path: one of these: the ``.ckpt`` file of a Zoobot model for PyTorch, of 2022 or of today, pretrained or
+            fine-tuned; a TensorFlow checkpoint of 2021 or 2022 (its folder, its ``.index`` file, or what its files
+            begin with); a folder with an encoder as timm publishes it (``config.json`` and ``model.safetensors``); or
+            the name of one on the Hugging Face hub, such as ``"hf_hub:mwalmsley/zoobot-encoder-efficientnet_b0"``.
+        framework: ``"pytorch"`` or ``"tensorflow"``, whichever the file comes from.
+        architecture: timm's name of the encoder; needed only where a fine-tuned file does not say it.
+
+    Returns:
+        the model, in evaluation mode. Models of 2022 kept dropout on when predicting: ``predict(…, passes=5)`` does so.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        ValueError: the file is not whole, of no known layout, would run something, or tensors are missing,
+            unexpected or of the wrong shape; or the framework does not have its architecture.
+    """
+    return _build(path, framework, *legacy.read(path, architecture))
+
+
+def _build(path: str | Path, framework: str, spec: dict, tensors: dict):
     import zoobook
 
-    spec, tensors = read(path)
     try:
         return zoobook.load_framework(framework).models.from_arrays(spec, tensors)
     except ValueError as error:

@@ -27,47 +27,19 @@ _STEM = re.compile(r"(encoder\.)?(conv_stem|conv1|stem|patch_embed)\b.*weight$")
 Contents = tuple[dict, dict[str, np.ndarray]]  # a model's spec, and its tensors by name
 
 
-def read_legacy(path: str | Path, framework: str, architecture: str | None = None):
-    """Build a model from weights that Zoobot published or wrote.
-
-    Args:
-        path: one of these: the ``.ckpt`` file of a Zoobot model for PyTorch, of 2022 or of today, pretrained or
-            fine-tuned; a TensorFlow checkpoint of 2021 or 2022 (its folder, its ``.index`` file, or what its files
-            begin with); a folder with an encoder as timm publishes it (``config.json`` and ``model.safetensors``); or
-            the name of one on the Hugging Face hub, such as ``"hf_hub:mwalmsley/zoobot-encoder-efficientnet_b0"``.
-        framework: ``"pytorch"`` or ``"tensorflow"``, whichever the file comes from.
-        architecture: timm's name of the encoder; needed only where a fine-tuned file does not say it.
-
-    Returns:
-        the model, in evaluation mode. Models of 2022 kept dropout on when predicting: ``predict(…, passes=5)`` does so.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: the file is not whole, of no known layout, would run something, or tensors are missing,
-            unexpected or of the wrong shape; or the framework does not have its architecture.
-    """
-    import zoobook
-
-    spec, tensors = read(path, architecture)
-    try:
-        return zoobook.load_framework(framework).models.from_arrays(spec, tensors)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 def read(path: str | Path, architecture: str | None = None) -> Contents:
     """What a file that Zoobot published holds, without any framework.
 
     Args:
-        path: as for :func:`read_legacy`.
-        architecture: as for :func:`read_legacy`.
+        path: as for :func:`zoobook.weights.read_legacy`.
+        architecture: likewise.
 
     Returns:
         tuple: a model's spec, and its tensors, float32, by zoobook's names.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
-        ValueError: as for :func:`read_legacy`.
+        ValueError: as for :func:`zoobook.weights.read_legacy`.
     """
     kind, found = _find(str(path))
     try:

@@ -44,14 +44,7 @@ def find_shipped(name: str) -> Path | None:
 
 
 def known_names(path: str) -> str:
-    """What to add to the message that there is nothing at a path: it may have been meant as a name.
-
-    Args:
-        path: what was asked for.
-
-    Returns:
-        str: the name that was perhaps meant, and all that there are; nothing where ``path`` looks like no name.
-    """
+    """To add to the message that there is nothing at a path: the names that may be meant, if it looks like one."""
     if os.path.basename(path) != path or path.endswith((".safetensors", ".ckpt", ".index")):
         return ""
     shipped, published = registry().values()
@@ -63,10 +56,6 @@ def known_names(path: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the most similar of the known names, after a blank; nothing where none is similar.
-
-    Args:
-        name: what was asked for.
-        known: what there is.
 
     >>> did_you_mean("resnet5", ["resnet50", "efficientnet_b0"])
     " Did you mean 'resnet50'?"
