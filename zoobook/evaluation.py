@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import betabinom, rankdata
 
 from zoobook import votes as _votes
-from zoobook.catalogs import tables
+from zoobook.catalogs import check_votes, keyed, tables
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -41,8 +41,6 @@ def evaluate(
         ValueError: a galaxy or a column is missing, a galaxy has several rows, or votes are not whole numbers.
     """
     from sklearn.metrics import accuracy_score, f1_score
-
-    from zoobook.catalogs import check_votes
 
     predictions, catalog = of_same_galaxies(predictions, catalog)
     votes = check_votes(catalog, tree)
@@ -91,8 +89,6 @@ def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[
     Raises:
         ValueError: a galaxy is missing or has several rows, or ids are bad.
     """
-    from zoobook.catalogs import keyed
-
     predictions, catalog = keyed(predictions, "the predictions"), keyed(catalog)
     missing = predictions["id_str"][~predictions["id_str"].isin(catalog["id_str"])]
     if len(missing):
