@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs import tables
@@ -17,7 +17,6 @@ from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
 _FEATURE = re.compile(r"feat_(\d+)(?:_pred|_pca)?|feat_pca_(\d+)")
-_ONE_AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}  # more would hold more of the table in memory
 
 
 class FeatureTable:
@@ -30,19 +29,11 @@ class FeatureTable:
     """
 
     def __init__(self, path: str | Path):
-        files, self.path = table_files(path), arguments.path(path)
-        try:
-            self._dataset = ds.dataset(files, format="parquet")
-            self._parts = list(self._dataset.get_fragments())
-            names, *others = [part.physical_schema.names for part in self._parts]
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"{path} is not a table of features in parquet, as represent and compress write it "
-                f"({str(error).splitlines()[0]})"
-            ) from None
-        for file, its in zip(files[1:], others, strict=True):
-            if its != names:
-                raise ValueError(f"{file} has other columns than {files[0]}: they are not parts of one table")
+        self._files, self.path = table_files(path), arguments.path(path)
+        names = _column_names(self._files[0])
+        for file in self._files[1:]:
+            if _column_names(file) != names:
+                raise ValueError(f"{file} has other columns than {self._files[0]}: they are not parts of one table")
         numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
         self.columns = [name for _, name in sorted(numbered)]
         if not self.columns:
@@ -50,10 +41,10 @@ class FeatureTable:
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
-        self._rows = self._dataset.count_rows()
+        self._rows = sum(pq.read_metadata(file).num_rows for file in self._files)
         if not self._rows:
             raise ValueError(f"{path} has no rows, so there are no galaxies to look at")
-        self._as_ids(self._dataset.head(1024, columns=[self.id_column]).column(0))  # floats are refused before any work
+        self._as_ids(next(self._scan([self.id_column], 1024)).column(0))  # floats are refused before any work
 
     def __len__(self) -> int:
         return self._rows
@@ -149,7 +140,7 @@ class FeatureTable:
             ValueError: a galaxy is not in the table.
         """
         wanted, places, rows, first = pa.array(ids, pa.string()), [], [], 0
-        for batch in self._dataset.to_batches(columns=[self.id_column], batch_size=1 << 18, **_ONE_AHEAD):
+        for batch in self._scan([self.id_column], 1 << 18):
             place = pc.index_in(self._as_ids(batch.column(0)), value_set=wanted)
             rows.append(np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False)) + first)
             places.append(place.drop_null().to_numpy().astype(np.int64))
@@ -166,8 +157,8 @@ class FeatureTable:
 
     def _read(self, columns: list[str]) -> Iterator[tuple[pa.Array, np.ndarray]]:
         """Pieces of the table: their first column, and their features."""
-        size, first = max(1, PIECE // len(self.columns)), 0
-        for batch in self._dataset.to_batches(columns=columns, batch_size=size, **_ONE_AHEAD):
+        first = 0
+        for batch in self._scan(columns, max(1, PIECE // len(self.columns))):
             features = _as_matrix(batch.columns[-len(self.columns) :])
             if not np.isfinite(features).all():
                 row, column = np.argwhere(~np.isfinite(features))[0]
@@ -179,15 +170,23 @@ class FeatureTable:
             yield batch.column(0), features
             first += len(batch)
 
+    def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
+        for file in self._files:
+            yield from pq.ParquetFile(file, memory_map=True).iter_batches(rows, columns=columns)
+
     def _take(self, rows: np.ndarray, columns: list[str]) -> list[pa.ChunkedArray]:
         """Columns of some rows, in the order asked for; a row group without any of them is not read."""
         order = np.argsort(rows, kind="stable")
-        wanted, found, first = np.asarray(rows)[order], [self._dataset.schema.empty_table().select(columns)], 0
-        for group in (group for part in self._parts for group in part.split_by_row_group()):
-            here = _within(wanted, first, group.count_rows())
-            if len(here):
-                found.append(group.take(pa.array(here), columns=columns))
-            first += group.count_rows()
+        wanted, found, first = np.asarray(rows)[order], [], 0
+        for file in map(pq.ParquetFile, self._files):
+            found.append(file.schema_arrow.empty_table().select(columns))
+            for group in range(file.num_row_groups):
+                length = file.metadata.row_group(group).num_rows
+                here = _within(wanted, first, length)
+                if len(here):
+                    found.append(file.read_row_group(group, columns=columns).take(pa.array(here)))
+                first += length
         taken = pa.concat_tables(found, promote_options="permissive")
         return taken.take(pa.array(np.argsort(order, kind="stable"))).columns
 
@@ -240,16 +239,18 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     return joined
 
 
+def _column_names(file: Path) -> list[str]:
+    try:
+        return pq.read_schema(file).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{file} is not a table of features in parquet, as represent and compress write it "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
 def blocks(features: np.ndarray, rows: int) -> Iterator[np.ndarray]:
-    """Cut a piece of a table into blocks.
-
-    Args:
-        features: [n, F].
-        rows: how many of them are in a block; the last one may have fewer.
-
-    Yields:
-        ndarray: [rows, F].
-    """
+    """Cut features [n, F] into blocks of so many rows; the last one may have fewer."""
     return (features[start : start + rows] for start in range(0, len(features), rows))
 
 
