@@ -30,7 +30,7 @@ class BadImage(ValueError):
         self.cause = cause
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """Why some bytes make no image; becomes a BadImage with the name of the file."""
 
 
@@ -68,19 +68,19 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
         with open(path, "rb") as file:
             begin = file.read(12)
             if not begin:
-                raise _Unusable("the file is empty (0 bytes)")
+                raise Unusable("the file is empty (0 bytes)")
             file.seek(0)
             fits = FITS_NAME.search(path.name) or begin.startswith(b"SIMPLE  =")
             image = _decode_fits(file, begin, max_blank) if fits else _decode(file, begin)
         blank = _blank_share(image)
         if blank > max_blank:
-            raise _Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
+            raise Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
         return image
     except FileNotFoundError:
         cause = "the file is missing"
     except OSError as error:
         cause = f"the file cannot be read ({error.strerror or error})"
-    except _Unusable as error:
+    except Unusable as error:
         cause = str(error)
     raise BadImage(f"{path}: {cause}", cause)
 
@@ -90,23 +90,23 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
     try:
         image = Image.open(file)
     except Image.DecompressionBombError:
-        raise _Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
+        raise Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
     except Exception:  # UnidentifiedImageError, and whatever a broken header makes a decoder raise
-        raise _Unusable(f"it is no image file, or its beginning is damaged (it begins with {begin!r})") from None
+        raise Unusable(f"it is no image file, or its beginning is damaged (it begins with {begin!r})") from None
     _check_shape(image.height, image.width)
     if image.mode == "CMYK":
-        raise _Unusable("it is a CMYK image, made for printing; save it as RGB")
+        raise Unusable("it is a CMYK image, made for printing; save it as RGB")
     try:
         image.load()
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
-        raise _Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
+        raise Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise _Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
+            raise Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
         return _grey(np.round(grey / 257).astype(np.uint8))
     if image.mode == "F":
-        raise _Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
+        raise Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -118,56 +118,72 @@ def _decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
     from astropy.io import fits
 
     if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
-        raise _Unusable(f"it is not a FITS file (it begins with {begin!r})")
+        raise Unusable(f"it is not a FITS file (it begins with {begin!r})")
     try:
         with fits.open(file, memmap=False, do_not_scale_image_data=True) as hdus:
-            chosen = _image_hdus(hdus)
+            chosen = image_hdus(hdus)
+            _check_shape(*chosen[0].shape[-2:])
             planes = np.concatenate([_planes(hdu) for hdu in chosen])
             pixel = _pixel_arcsec(chosen[0].header)
-    except _Unusable:
+    except Unusable:
         raise
     except Exception as error:
-        raise _Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
+        raise Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
+    return stretch(planes, pixel, max_blank)[::-1].copy()
+
+
+def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | None = None) -> np.ndarray:
+    """The colour picture of one plane (as r) or three (g, r, z), as :func:`read_image` makes it.
+
+    Args:
+        planes: float64 [1 or 3, H, W] in one flux unit per pixel, NaN where nothing was observed; is changed.
+        pixel: side of a pixel [arcsec].
+        max_blank: share of the pixels that may be NaN or infinite.
+        unit: of the planes, for one nanomaggie per native pixel; by default told from the noise.
+
+    Returns:
+        ndarray: uint8 [H, W, 3].
+    """
     blank = ~np.isfinite(planes)
     if blank.mean() > max_blank:
-        raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
+        raise Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
     edge = min(planes.shape[1:]) // 10 + 1
     frame = np.ones(planes.shape[1:], dtype=bool)
     frame[edge:-edge, edge:-edge] = False
     deviations = []
     for plane, gaps in zip(planes, blank, strict=True):
         if gaps.all():
-            raise _Unusable("one of its planes is blank (NaN or infinite)")
+            raise Unusable("one of its planes is blank (NaN or infinite)")
         sky = plane[frame & ~gaps] if (frame & ~gaps).any() else plane[~gaps]
         plane -= np.median(sky)
         deviations.append(1.4826 * np.median(np.abs(sky - np.median(sky))))
         plane[gaps] = 0
     if not planes.any():
-        raise _Unusable("it is blank: all pixels have the same value")
+        raise Unusable("it is blank: all pixels have the same value")
     usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
     units = deviations / (usual if len(planes) == 3 else usual[1])  # of the file, per nanomaggie
     units = units[units > 0]
     scales = SCALES[::-1, None, None]
-    unit = units.mean() if len(units) else np.abs(planes / scales).max() / 250  # then the peak is nearly white
+    if unit is None:
+        unit = units.mean() if len(units) else np.abs(planes / scales).max() / 250  # then the peak is nearly white
     if len(planes) == 1:
         planes = planes * scales / scales[1]
     light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)  # gaps may be marked by huge numbers
-    return np.ascontiguousarray(colour(light)[::-1])
+    return colour(light)
 
 
-def _image_hdus(hdus) -> list:
+def image_hdus(hdus) -> list:
     """The HDU with the image, or the three with its colours, once it is clear that they can be shown."""
     images = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2]
     if not images:
-        raise _Unusable("it is a FITS file without an image")
+        raise Unusable("it is a FITS file without an image")
     first = images[0]
-    _check_shape(*first.shape[-2:])
     planes = [n for n in first.shape[:-2] if n > 1]
     if planes not in ([], [3]):
         shape = (*planes, *first.shape[-2:])
-        raise _Unusable(f"its image has the shape {shape}; one plane, or three (g, r, z), can be shown")
+        raise Unusable(f"its image has the shape {shape}; one plane, or three (g, r, z), can be shown")
     alike = [hdu for hdu in images if hdu.shape == first.shape]
-    bands = {_band(hdu.header): hdu for hdu in alike}
+    bands = {band_of(hdu.header): hdu for hdu in alike}
     if planes or len(alike) < 3:
         return [first]
     if {"g", "r", "z"} <= bands.keys():
@@ -177,7 +193,7 @@ def _image_hdus(hdus) -> list:
     return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
 
 
-def _band(header) -> str:
+def band_of(header) -> str:
     """The band that an HDU names: a letter, empty where it has no name at all."""
     name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
     words = re.findall("[a-z0-9]+", name.lower())
@@ -217,9 +233,9 @@ def _grey(grey: np.ndarray) -> np.ndarray:
 
 def _check_shape(height: int, width: int) -> None:
     if min(height, width) < SMALLEST:
-        raise _Unusable(f"it is too small: {width} × {height} pixels, where {SMALLEST} is the least")
+        raise Unusable(f"it is too small: {width} × {height} pixels, where {SMALLEST} is the least")
     if height * width > LARGEST:
-        raise _Unusable(f"it is too large: {width} × {height} pixels, where {LARGEST:,} in all is the most")
+        raise Unusable(f"it is too large: {width} × {height} pixels, where {LARGEST:,} in all is the most")
 
 
 def _blank_share(image: np.ndarray) -> float:

@@ -103,11 +103,11 @@ class ImageStore:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
             key = fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
-            store = cls._finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
+            store = cls.finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
             if store is None or store.framing != framing:
                 ensure_writable_dir(path.parent)
                 with FileLock(path.with_name(f".{path.name}.lock")):
-                    store = cls._finished(path, key)  # another process may just have made it
+                    store = cls.finished(path, key)  # another process may just have made it
                     if store is None:
                         about = {"key": key, "size": size, "framing": framing}
                         store = cls._make(path, about, ids, files, rowkeys, bad, max_blank, pool)
@@ -204,8 +204,30 @@ class ImageStore:
         return cls.open(path)
 
     @classmethod
-    def _finished(cls, path: Path, key: str) -> ImageStore | None:
-        """The store at this path, if it is whole and made of the same input."""
+    def write(
+        cls, path: Path, ids: np.ndarray, pixels: np.ndarray, framing: float, key: str, left_out: pd.DataFrame
+    ) -> ImageStore:
+        """Write pixels that are in memory or mapped as a store.
+
+        Args:
+            path: the store.
+            ids: [N] of ``str``.
+            pixels: uint8 [N, size, size, 3].
+            framing: see :meth:`build`.
+            key: of what they were made of, see :meth:`finished`.
+            left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
+        """
+        _write(path, ids, pixels, left_out, {"key": key, "size": pixels.shape[1], "framing": framing})
+        return cls.open(path)
+
+    @classmethod
+    def finished(cls, path: Path, key: str) -> ImageStore | None:
+        """The store at this path, if it is whole and made of the same input.
+
+        Args:
+            path: the store.
+            key: fingerprint of the input.
+        """
         try:
             store = cls.open(path)
         except (FileNotFoundError, ValueError):

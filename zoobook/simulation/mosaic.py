@@ -24,7 +24,7 @@ SKY = np.array((0.02, 0.04, 0.08), np.float32)  # nobody has subtracted it [nano
 BLOCK = 512  # pixels of the pieces in which background, stars and noise are added
 APART = 0.35  # least distance of two galaxies, over the sum of their frames
 ROOM = 1.2  # area of the sky over that of all frames
-REACH = 1.3  # how far a galaxy's light is drawn, over its frame
+REACH = 1.7  # how far a galaxy's light is drawn, over its frame; it fades out in the last quarter
 CENTRE = (150.0, 2.0)  # ra, dec of the middle [deg]
 
 
@@ -168,7 +168,9 @@ def _paint_galaxies(canvas, truth, x, y, step, seed, workers) -> None:
     light = pool(joblib.delayed(scene.noise_free)(row, size, seed) for row, size in zip(rows, sizes, strict=True))
     with threadpool_limits(1):
         for i, bands in enumerate(tqdm(light, "galaxies", len(rows))):
-            _add(canvas, bands, int(x[i]) - sizes[i] // 2, int(y[i]) - sizes[i] // 2)
+            axis = np.linspace(-1, 1, sizes[i], dtype=np.float32)
+            fade = np.clip((1 - np.hypot(axis, axis[:, None])) * 4, 0, 1)
+            _add(canvas, bands * fade, int(x[i]) - sizes[i] // 2, int(y[i]) - sizes[i] // 2)
 
 
 def _companions(truth: pd.DataFrame, x: np.ndarray, y: np.ndarray, step: float) -> list[tuple]:
