@@ -20,7 +20,8 @@ from astropy.io import fits
 from PIL import Image
 
 from zoobook import catalogs, simulation
-from zoobook.images import BadImage, ImageStore, decoding, read_image, store
+from zoobook.images import BadImage, ImageStore, checks, read_image, store
+from zoobook.images import fits as fits_images
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, colour
 
 RNG = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def galaxies(folder, count=12, side=40):
 def decoded(monkeypatch):
     """The files that are decoded, in order."""
     files = []
-    monkeypatch.setattr(images, "read_image", lambda path, *more: files.append(path) or read_image(path, *more))
+    monkeypatch.setattr(store, "read_image", lambda path, *more: files.append(path) or read_image(path, *more))
     return files
 
 
@@ -186,7 +187,7 @@ def test_fits_looks_as_the_survey_pictures_it(tmp_path, size, frame):
 def test_fits_size_of_a_pixel(cards, arcsec):
     header = fits.PrimaryHDU(np.zeros((3, 20, 20))).header
     header.update({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"} | cards)
-    assert decoding._pixel_arcsec(header) == pytest.approx(arcsec)
+    assert fits_images._pixel_arcsec(header) == pytest.approx(arcsec)
 
 
 def test_fits_with_an_empty_filter_keeps_the_brightness_of_the_others(tmp_path):
@@ -487,7 +488,7 @@ def test_real_galaxies(tmp_path, shared):
         by_area = whole.reshape(53, 8, 53, 8, 3).mean(axis=(1, 3))
         assert np.corrcoef(by_area.ravel(), stored.ravel())[0, 1] > 0.98
         assert abs(by_area.mean() - stored.mean()) < 0.5
-    assert decoding._blank_share(store.pixels[0]) == 0
+    assert checks.blank_share(store.pixels[0]) == 0
 
 
 def test_opening_is_quick_however_many_rows(tmp_path):

@@ -25,7 +25,7 @@ def table(tmp_path_factory):
     features = features.astype(np.float32)
     frame = pd.DataFrame(features, columns=[f"feat_{i}" for i in range(30)])
     frame.insert(0, "id_str", [f"g{i}" for i in range(700)])
-    shards = ShardedTable(tmp_path_factory.mktemp("features"), rows=700, made_of={}, shard_rows=256)
+    shards = ShardedTable(tmp_path_factory.mktemp("features"), rows=700, config={}, shard_rows=256)
     for number, start, stop in shards.missing():
         shards.write(number, frame.iloc[start:stop])
     return shards.finish(), features

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs
-from zoobook.catalogs import tables
+from zoobook.catalogs.columns import in_memory
+from zoobook.catalogs.fractions import answers_counted, vote_fraction
 from zoobook.trees import DecisionTree
 
 # Galaxy Zoo DECaLS debiased galaxies within these limits alone (Walmsley et al. 2022, MNRAS 509, 3966)
@@ -41,7 +41,7 @@ def select(
     Raises:
         ValueError: an answer or question is unknown, or the catalogue has no votes, or no fractions, on it.
     """
-    catalog = tables.in_memory(catalog)
+    catalog = in_memory(catalog)
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
         keep &= total_votes(catalog, tree, question) >= fewest
@@ -67,7 +67,7 @@ def cuts(selected: pd.DataFrame) -> pd.DataFrame:
         ValueError: the table does not come from :func:`select`.
     """
     if "cuts" not in selected.attrs:
-        raise ValueError("this table has no list of cuts: it comes from something else than selection.select")
+        raise ValueError("this table has no list of cuts: it comes from something else than `select`")
     return pd.DataFrame(selected.attrs["cuts"], columns=["cut", "galaxies"]).set_index("cut")
 
 
@@ -85,8 +85,11 @@ def fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarr
     Raises:
         ValueError: the tree has no such answer, or the catalogue nothing on it.
     """
-    _check(tree, answer)
-    return catalogs.vote_fraction(catalog, tree, answer)
+    question, _, name = answer.partition("_")
+    names = [one.name for one in tree.question(question).answers]
+    if name not in names:
+        raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {', '.join(names)}")
+    return vote_fraction(catalog, tree, answer)
 
 
 def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
@@ -143,17 +146,14 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
     Raises:
         ValueError: the tree has no such question, or the catalogue has no votes on it.
     """
-    known = tree.question(question)
-    total, answers = tree.total_column(known.name), [answer.column for answer in known.answers]
-    if total in catalog:
-        return tables.floats(catalog[total])
-    absent = [column for column in answers if column not in catalog]
-    if absent:
+    name = tree.question(question).name
+    counted = answers_counted(catalog, tree, name)
+    if counted is None:
         raise ValueError(
-            f"the catalogue has no votes on {question!r}: the columns {total!r} and {absent[0]!r} are missing. "
-            "Predictions have none; cut on `asked_fraction` instead."
+            f"the catalogue has no votes on {question!r}: neither the column {tree.total_column(name)!r} nor a column "
+            "for each answer. Predictions have none; cut on `asked_fraction` instead."
         )
-    return np.nansum([tables.floats(catalog[column]) for column in answers], axis=0)
+    return counted
 
 
 def classes(
@@ -209,18 +209,10 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
             "tells where their debiased fractions hold"
         )
     first = tree.questions[tree.walking_order[0]].name
-    catalog = tables.in_memory(catalog)
+    catalog = in_memory(catalog)
     holds = (
         catalog["redshift"].between(*DEBIASED_REDSHIFT, inclusive="neither")
         & catalog["elpetro_absmag_r"].between(*DEBIASED_MAGNITUDE, inclusive="neither")
         & (total_votes(catalog, tree, first) >= DEBIASED_VOTES)
     )
     return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))
-
-
-def _check(tree: DecisionTree, answer: str) -> None:
-    """Refuse an answer that the tree does not have."""
-    question, _, name = answer.partition("_")
-    names = [one.name for one in tree.question(question).answers]
-    if name not in names:
-        raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {', '.join(names)}")
