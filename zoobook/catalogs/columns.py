@@ -14,11 +14,7 @@ _WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign th
 
 
 def in_memory(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with bytes in the order of this machine; columns of FITS files have the other, which pandas cannot use.
-
-    Args:
-        table: is not changed.
-    """
+    """The same table with bytes in the order of this machine: FITS has the other, which pandas cannot work with."""
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
     if not foreign:
         return table
@@ -47,16 +43,7 @@ def floats(column: pd.Series) -> np.ndarray:
 
 
 def require(wanted: Iterable[str], names: Iterable[str], where: str) -> None:
-    """Refuse a table without certain columns.
-
-    Args:
-        wanted: the columns.
-        names: those that there are.
-        where: what to call the table in the message.
-
-    Raises:
-        ValueError: one is missing.
-    """
+    """Refuse a table, called ``where`` in the message, that has not all the wanted columns among its names."""
     names = list(names)
     absent = [name for name in wanted if name not in set(names)]
     if absent:
@@ -65,10 +52,6 @@ def require(wanted: Iterable[str], names: Iterable[str], where: str) -> None:
 
 def listed(things: Iterable, most: int = 10) -> str:
     """The first few things in words, for a message.
-
-    Args:
-        things: what to list.
-        most: so many at most.
 
     >>> listed(["a", "b", "c"], most=2)
     'a, b …'
@@ -81,15 +64,12 @@ def ids_of(values: object, where: str = "the ids asked for", column: str = "id_s
     """Ids in a list, an array, or alone, as they are stored: text without blanks around them.
 
     Args:
-        values: one id, or several.
+        values: one id, or several, as :func:`id_array` takes them.
         where: what to call them in a message.
         column: what to call their column in a message.
 
     Returns:
         ndarray: [N] of ``str`` (dtype object).
-
-    Raises:
-        ValueError: see :func:`id_array`.
 
     >>> ids_of([587722981742084096, " J0942 "]).tolist()
     ['587722981742084096', 'J0942']
@@ -176,18 +156,7 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
 
 
 def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
-    """A table of galaxies in memory, checked: each has one row, and an id as it is stored.
-
-    Args:
-        table: with ``id_str``; it is not changed.
-        where: what to call it in a message.
-
-    Returns:
-        DataFrame: the same rows, ids as text, bytes in the order of this machine.
-
-    Raises:
-        ValueError: see :func:`check_ids`.
-    """
+    """The same table of galaxies :func:`in_memory`, with an ``id_str`` that has passed :func:`check_ids`."""
     return in_memory(table).assign(id_str=check_ids(table, where))
 
 

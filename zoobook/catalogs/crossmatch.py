@@ -51,11 +51,16 @@ def by_id(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing; ids are missing or are floating-point numbers.
+
+    >>> ours, theirs = pd.DataFrame({"id_str": ["a", "b"]}), pd.DataFrame({"name": ["b", "c"], "z": [0.1, 0.2]})
+    >>> by_id(ours, theirs, on=("id_str", "name"), columns=["z"])
+      id_str    z
+    0      b  0.1
     """
     left_on, right_on = (on, on) if isinstance(on, str) else on
     left, right = _table(left), _table(right)
     left_ids = tables.id_column(left, left_on, "the left table")
-    right_ids = tables.id_column(right, right_on, "the right table" if isinstance(right, pd.DataFrame) else str(right))
+    right_ids = tables.id_column(right, right_on, _name(right))
 
     left_first, left_unique = _first_rows(left_ids)
     # Only ids that the left table has are looked at again: the right one may be many times longer.
@@ -66,9 +71,9 @@ def by_id(
     right_rows, order = shared[first], np.argsort(left_first[matched])
     repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
 
-    joined = _join(left, left_first[matched][order], right, right_rows[order], {right_on} if left_on == right_on else
-                   set(), columns)
-    joined[left_on] = left_ids.take(pa.array(left_first[matched][order])).to_numpy(zero_copy_only=False)
+    left_rows, same = left_first[matched][order], {right_on} if left_on == right_on else set()
+    joined = _join(left, left_rows, right, right_rows[order], same, columns)
+    joined[left_on] = left_ids.take(pa.array(left_rows)).to_numpy(zero_copy_only=False)
     joined.attrs["report"] = {
         "matched": len(matched),
         "left_only": len(left_unique) - len(matched),
@@ -109,7 +114,7 @@ def by_position(
 
     left, right = _table(left), _table(right)
     sky_left = _positions(left, "the left table")
-    sky_right = _positions(right, "the right table" if isinstance(right, pd.DataFrame) else str(right))
+    sky_right = _positions(right, _name(right))
     if len(sky_left) and len(sky_right):
         nearest, separation, _ = sky_left.match_to_catalog_sky(sky_right)
         separation = separation.to_value(u.arcsec)
@@ -156,17 +161,7 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
 
 
 def report(joined: pd.DataFrame) -> pd.DataFrame:
-    """How a cross-match went, as a small table.
-
-    Args:
-        joined: what :func:`by_id` or :func:`by_position` gave.
-
-    Returns:
-        DataFrame: ``rows`` and ``meaning``, by kind: matched, left_only, right_only, and repeated or contested rows.
-
-    Raises:
-        ValueError: the table does not come from a cross-match, or has lost its report on the way.
-    """
+    """How :func:`by_id` or :func:`by_position` went: ``rows`` and ``meaning`` by kind, such as matched or left_only."""
     counts = joined.attrs.get("report")
     if counts is None:
         raise ValueError("this table has no report of a cross-match: ask before you merge, group or save it")
@@ -175,6 +170,10 @@ def report(joined: pd.DataFrame) -> pd.DataFrame:
 
 def _table(table: pd.DataFrame | str | os.PathLike) -> pd.DataFrame | Path:
     return in_memory(table) if isinstance(table, pd.DataFrame) else arguments.path(table)
+
+
+def _name(right: pd.DataFrame | Path) -> str:
+    return "the right table" if isinstance(right, pd.DataFrame) else str(right)
 
 
 def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -196,7 +195,7 @@ def _join(
     names = list(right.columns) if isinstance(right, pd.DataFrame) else tables.column_names(right)
     wanted = [name for name in (names if columns is None else columns) if name not in without]
     if isinstance(right, pd.DataFrame):
-        require(wanted, names, "the right table")
+        require(wanted, names, _name(right))
         other = right[wanted].iloc[right_rows]
     else:
         ascending = np.argsort(right_rows)

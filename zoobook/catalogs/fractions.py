@@ -37,43 +37,58 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
     """Share of those asked who gave an answer: from counts, else from a published column of fractions.
 
     Args:
-        catalog: a catalogue with the counts of all answers to the question, or of this one and the total, or with
-            ``…_fraction`` (with or without the campaign's suffix).
-        tree: the decision tree.
+        catalog: a catalogue with counts, or with ``…_fraction`` (with or without the campaign's suffix).
+        tree: its decision tree.
         answer: such as ``"bar_strong"``, without suffix; of a question outside the tree the total is needed.
 
     Returns:
         ndarray: [N] float64; NaN where nobody answered.
 
     Raises:
-        ValueError: there are neither counts nor fractions.
+        ValueError: the question has no such answer, or the catalogue nothing on it.
     """
     question, _, name = answer.partition("_")
-    count = f"{question}{tree.suffix}_{name}"
+    question = question.removesuffix(tree.suffix)
+    count, known = f"{question}{tree.suffix}_{name}", _answers(tree, question)
+    if known and count not in known:
+        names = ", ".join(column.partition("_")[2] for column in known)
+        raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {names}")
     if count in catalog.columns:
-        totals = answers_counted(catalog, tree, f"{question}{tree.suffix}")
-        if totals is None:
-            total = tree.total_column(f"{question}{tree.suffix}")
-            raise ValueError(f"the column {total!r} is missing beside {count!r}, so shares cannot be told")
-        return floats(catalog[count]) / np.where(totals > 0, totals, np.nan)
+        total = total_votes(catalog, tree, question)
+        return floats(catalog[count]) / np.where(total > 0, total, np.nan)
     for published in (f"{count}_fraction", f"{answer}_fraction"):
         if published in catalog.columns:
             return floats(catalog[published])
     raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {published!r}")
 
 
-def answers_counted(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray | None:
-    """How many volunteers answered a question, [N]; None if the catalogue does not tell.
+def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
+    """How many volunteers answered a question.
 
     Args:
-        catalog: a catalogue.
+        catalog: a catalogue with the total, or with the counts of all answers.
         tree: its decision tree.
-        question: with the campaign's suffix; it may be outside the tree.
+        question: such as ``"bar"``; of one outside the tree the total is needed.
+
+    Returns:
+        ndarray: [N] float64.
+
+    Raises:
+        ValueError: the catalogue does not tell.
     """
-    total = tree.total_column(question)
+    question = question.removesuffix(tree.suffix)
+    total, answers = tree.total_column(f"{question}{tree.suffix}"), _answers(tree, question)
     if total in catalog.columns:
         return floats(catalog[total])
-    answers = [answer.column for known in tree.questions if known.name == question for answer in known.answers]
-    if not answers or not set(answers) <= set(catalog.columns):
-        return None
+    absent = [column for column in answers if column not in catalog.columns]
+    if absent or not answers:
+        raise ValueError(
+            f"the catalogue has no votes on {question!r}: the columns {', '.join(map(repr, [total, *absent[:1]]))} are "
+            "missing. Predictions have none; cut on `asked_fraction` instead."
+        )
     return np.nansum([floats(catalog[column]) for column in answers], axis=0)
+
+
+def _answers(tree: DecisionTree, question: str) -> list[str]:
+    """The columns of the answers to a question; none if the tree does not have it."""
+    return [answer.column for q in tree.questions if q.name == f"{question}{tree.suffix}" for answer in q.answers]
