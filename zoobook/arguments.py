@@ -71,7 +71,7 @@ def share(name: str, value: Any) -> float:
 
 
 def plain(value: Any) -> Any:
-    """What ``json.dumps`` writes in place of a thing that it does not know (its ``default``): a NumPy array, a path …"""
+    """The ``default`` of ``json.dumps``: what it writes in place of a NumPy array or number, a path, a set …"""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return os.fspath(value) if isinstance(value, os.PathLike) else list(value)

@@ -268,8 +268,8 @@ class DecisionTree:
             for answer in question.answers:
                 if answer.column in seen:
                     raise ValueError(
-                        f"{where}: the column {answer.column!r} is made twice, by questions {seen[answer.column]!r} and "
-                        f"{question.name!r}. Rename a question or an answer."
+                        f"{where}: the column {answer.column!r} is made twice, by questions {seen[answer.column]!r} "
+                        f"and {question.name!r}. Rename a question or an answer."
                     )
                 seen[answer.column] = question.name
         _ = self.walking_order  # raises where the questions lead round in a circle

@@ -91,12 +91,14 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     if bad.any():
         row, first = np.argwhere(bad)[0]
         name = next((catalog[c].iloc[row] for c in _ID_COLUMNS if c in catalog.columns), "?")
-        lines = [f"  {columns[n]}: {_faults(catalog[columns[n]], values[:, n])}" for n in np.flatnonzero(bad.any(axis=0))]
+        faulty = np.flatnonzero(bad.any(axis=0))
+        lines = [f"  {columns[n]}: {_faults(catalog[columns[n]], values[:, n])}" for n in faulty]
         more = [f"  and {len(lines) - 10} more columns"] if len(lines) > 10 else []
+        cell = catalog[columns[first]].iloc[row]
         raise ValueError(
             f"{bad.sum()} bad votes; each must be a whole number, 0 or more (0 where nobody answered). First: galaxy "
-            f"{str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {catalog[columns[first]].iloc[row]}. "
-            "By column:\n" + "\n".join(lines[:10] + more)
+            f"{str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. By column:\n"
+            + "\n".join(lines[:10] + more)
         )
     return values.astype(np.int64)
 

@@ -40,7 +40,9 @@ class ShardedTable:
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
         if self._manifest.exists():
             earlier = json.loads(self._manifest.read_text())["plan"]
-            found, wanted = ({**plan, "made_of": {**(unstated or {}), **plan["made_of"]}} for plan in (earlier, self._plan))
+            found, wanted = (
+                {**plan, "made_of": {**(unstated or {}), **plan["made_of"]}} for plan in (earlier, self._plan)
+            )
             if found != wanted:
                 raise ValueError(
                     f"{self.folder} already holds a table made by another model, of other images or with other "
