@@ -7,6 +7,8 @@ per answer, and the votes are a multinomial draw from it. Arrays have one row a 
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, digamma, gammaln
@@ -23,7 +25,7 @@ def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np
     Args:
         concentrations: [N, A] Dirichlet concentrations, above 0.
         votes: [N, A] vote counts.
-        tree: the decision tree that says which columns belong to which question.
+        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
@@ -170,7 +172,7 @@ def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
     return best
 
 
-def prediction_table(ids, concentrations: np.ndarray, tree: DecisionTree) -> pd.DataFrame:
+def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: DecisionTree) -> pd.DataFrame:
     """Predictions as the published catalogues have them.
 
     Args:

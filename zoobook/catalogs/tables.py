@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +36,7 @@ _VALUES = 1 << 22  # of a parquet file decoded at a time: 32 MB of float64
 
 
 def column_names(path: str | os.PathLike) -> list[str]:
-    """Names of the columns of a table, without reading it.
-
-    Args:
-        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table, or a folder that ``predict`` or ``represent`` wrote.
-
-    Returns:
-        list of str: the names, in order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a table.
-    """
+    """Names of the columns of a table, in order; :func:`read` says which tables there are."""
     return _guarded(arguments.path(path), _names)
 
 
@@ -80,18 +70,15 @@ def read(
 
 
 def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) -> pa.Array:
-    """The ids in one column of a table in memory or on disk, of which nothing else is read.
+    """The ids in one column of a table in memory or on disk, of which nothing else is read; see :func:`id_array`.
 
     Args:
         table: a DataFrame, or a file.
         column: which column.
         where: what to call the table in a message.
 
-    Returns:
-        pyarrow.Array: see :func:`id_array`.
-
     Raises:
-        ValueError: the column is missing, or see :func:`id_array`.
+        ValueError: the column is missing, or its ids are bad.
     """
     require([column], table.columns if isinstance(table, pd.DataFrame) else column_names(table), where)
     if isinstance(table, pd.DataFrame):
@@ -105,13 +92,14 @@ def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) 
     return id_array(read(path, [column], text=(column,))[column], where, column)
 
 
-def _guarded(path: Path, function, *arguments):
+def _guarded(path: Path, function: Callable, *options):
+    """What a reader gives, or a plain word on why it cannot."""
     if not path.exists():
         raise FileNotFoundError(f"there is no table at {path}")
     if path.is_file() and not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
         raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
     try:
-        return function(path, *arguments)
+        return function(path, *options)
     except Exception as error:  # every reader has its own errors; to the reader of the message they mean the same
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -154,13 +142,12 @@ def _read_csv(path: Path, columns: list[str] | None, rows: np.ndarray | None, te
     if rows is None:
         table = pd.read_csv(path, dtype=dtype, low_memory=False, **options)
     else:
-        pieces, words, counts = [], set(), {}
+        pieces, words, numbers = [], set(), set()
         for piece in pd.read_csv(path, dtype=dtype, chunksize=_CHUNK, **options):
             for name in piece.columns[piece.notna().any()]:
-                words |= {name} if isinstance(piece[name].dtype, pd.StringDtype) else set()
-                counts[name] = counts.get(name, set()) | {isinstance(piece[name].dtype, pd.StringDtype)}
+                (words if isinstance(piece[name].dtype, pd.StringDtype) else numbers).add(name)
             pieces.append(piece[np.isin(piece.index, rows)])
-        mixed = {name for name in words - text if len(counts[name]) > 1}
+        mixed = words & numbers
         if mixed:  # what is text anywhere is text from the beginning, as where the whole table is read
             return _read_csv(path, columns, rows, text | mixed)
         table = pd.concat(pieces)

@@ -25,15 +25,7 @@ class Unusable(Exception):
 
 
 def check_shape(height: int, width: int) -> None:
-    """Refuse an image by its size, before its pixels are read.
-
-    Args:
-        height: in pixels.
-        width: in pixels.
-
-    Raises:
-        Unusable: it is too small or too large.
-    """
+    """Refuse an image that is too small or too large, before its pixels are read."""
     if min(height, width) < SMALLEST:
         raise Unusable(f"it is too small: {width} × {height} pixels, where {SMALLEST} is the least")
     if height * width > LARGEST:
@@ -41,11 +33,7 @@ def check_shape(height: int, width: int) -> None:
 
 
 def blank_share(image: np.ndarray) -> float:
-    """Share of the pixels that lie in whole rows or columns of one single value, as beyond a survey's edge.
-
-    Args:
-        image: uint8 [H, W, 3].
-    """
+    """Share of an image, uint8 [H, W, 3], in whole rows or columns of one single value, as beyond a survey's edge."""
     flat = image.reshape(len(image), -1)  # comparing long runs of bytes is ten times faster than pixel by pixel
     rows = (flat[:, 3:] == flat[:, :-3]).all(axis=1)
     columns = (flat[1:] == flat[:-1]).all(axis=0).reshape(-1, 3).all(axis=1)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import BinaryIO
 
 import numpy as np
@@ -13,19 +14,7 @@ _BANDS = "ugrizy"  # in the order of their wavelengths
 
 
 def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
-    """Decode and stretch a FITS image; see :func:`zoobook.images.read_image`.
-
-    Args:
-        file: the open file, at its beginning.
-        begin: its first bytes.
-        max_blank: share of the pixels that may be NaN or infinite.
-
-    Returns:
-        ndarray: uint8 [H, W, 3].
-
-    Raises:
-        Unusable: it cannot be shown.
-    """
+    """Decode and stretch an open FITS file, of which ``begin`` holds the first bytes; see ``read_image``."""
     from astropy.io import fits
 
     if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
@@ -72,12 +61,12 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
 
 
 def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
-    """Take off the sky, in place, and put it where a pixel has no value.
+    """Take off the sky, in place, and fill gaps with it: both become 0.
 
     Sky and noise are the median, and the absolute deviation from it, in a frame along the edges.
 
     Args:
-        planes: float64 [P, H, W], NaN or infinite where there is no value; is changed: sky and gaps become 0.
+        planes: float64 [P, H, W], NaN or infinite where there is no value; is changed.
         max_blank: share of the pixels that may have no value.
 
     Returns:
@@ -106,14 +95,7 @@ def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
 
 
 def image_hdus(hdus: list) -> list:
-    """The HDU with the image, or the three with its colours, once it is clear that they can be shown.
-
-    Args:
-        hdus: of an open file.
-
-    Raises:
-        Unusable: there is no image, or it has neither one plane nor three.
-    """
+    """The HDU of an open file with the image, or the three with its colours, if they can be shown."""
     images = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2]
     if not images:
         raise Unusable("it is a FITS file without an image")
@@ -133,7 +115,7 @@ def image_hdus(hdus: list) -> list:
     return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
 
 
-def band_of(header) -> str:
+def band_of(header: Mapping) -> str:
     """The band that a FITS header names: a letter, empty where it has no name at all."""
     name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
     words = re.findall("[a-z0-9]+", name.lower())

@@ -61,18 +61,12 @@ class UnfinishedStore:
         decode: Callable[[int], tuple[np.ndarray | None, str]],
         pool: ThreadPoolExecutor,
     ) -> dict[int, str]:
-        """Decode what is not yet done.
+        """Decode what is not yet done, and say what is wrong with each bad row.
 
         Args:
             rowkeys: uint64 [N], what should be in each row; never 0.
             decode: gives the image of a row, uint8 [size, size, 3], or None and what is wrong with it.
             pool: decodes.
-
-        Returns:
-            dict: what is wrong with each bad row.
-
-        Raises:
-            OSError: writing failed.
         """
         keys = np.memmap(self.keys, np.uint64, "r+")
         keys[keys != rowkeys] = 0  # made of other files, or of another size
@@ -93,16 +87,7 @@ class UnfinishedStore:
         return causes
 
     def finish(self, ids: np.ndarray, left_out: pd.DataFrame, about: dict) -> None:
-        """Make the store of the rows that are not left out.
-
-        Args:
-            ids: [N] of ``str``.
-            left_out: the bad ones, with their row as index: ``id_str``, ``file_loc``, ``cause``.
-            about: what the store states: ``key``, ``size``, ``framing``.
-
-        Raises:
-            OSError: writing failed.
-        """
+        """Make the store of the rows that are not left out; those are listed by row, see :func:`complete`."""
         good = np.setdiff1d(np.arange(self.count), left_out.index)
         moved = np.flatnonzero(good != np.arange(len(good)))
         if len(moved):
