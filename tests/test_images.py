@@ -117,22 +117,20 @@ def test_fits_grey(tmp_path):
     assert abs(picture - expected).max() <= 1
 
 
-@pytest.mark.parametrize(
-    "kind", ["plain", "gz", "compressed", "extension", "extra axis", "scaled integers", "no ending"]
-)
+FORMS = ["plain", "gz", "compressed", "extension", "extra axis", "scaled integers", "no ending"]
+
+
+@pytest.mark.parametrize("kind", FORMS)
 def test_fits_in_every_form(tmp_path, kind):
     planes = np.stack([galaxy(20, 0.5), galaxy(40, 1), galaxy(80, 3)]).astype(np.float32)
-    path = tmp_path / ("a.fits.gz" if kind == "gz" else "a" if kind == "no ending" else "a.fits")
-    if kind == "compressed":
-        hdus = [fits.PrimaryHDU(), fits.CompImageHDU(planes, compression_type="GZIP_1", quantize_level=0)]
-    elif kind == "extension":
-        hdus = [fits.PrimaryHDU(), fits.ImageHDU(planes)]
-    elif kind == "scaled integers":
-        hdu = fits.PrimaryHDU(planes)
+    hdu = fits.PrimaryHDU(planes[None] if kind == "extra axis" else planes)
+    if kind == "scaled integers":
         hdu.scale("int16", bzero=40, bscale=1 / 300)
-        hdus = [hdu]
-    else:
-        hdus = [fits.PrimaryHDU(planes[None] if kind == "extra axis" else planes)]
+    hdus = {
+        "compressed": [fits.PrimaryHDU(), fits.CompImageHDU(planes, compression_type="GZIP_1", quantize_level=0)],
+        "extension": [fits.PrimaryHDU(), fits.ImageHDU(planes)],
+    }.get(kind, [hdu])
+    path = tmp_path / {"gz": "a.fits.gz", "no ending": "a"}.get(kind, "a.fits")
     fits.HDUList(hdus).writeto(path)
     got = read_image(path).astype(int)
     skies, noises = zip(*map(sky_and_noise, planes), strict=True)
@@ -167,18 +165,15 @@ def test_fits_looks_as_the_survey_pictures_it(tmp_path, size, frame):
     assert -5 < np.median(apart[:, middle, middle].mean(axis=(1, 2, 3))) < 2
 
 
-@pytest.mark.parametrize(
-    ("cards", "arcsec"),
-    [
-        ({"CDELT1": -0.5 / 3600, "CDELT2": 0.5 / 3600}, 0.5),
-        ({"CDELT1": -0.5, "CDELT2": 0.5, "CUNIT1": "arcsec", "CUNIT2": "arcsec"}, 0.5),
-        ({"CD1_1": 0, "CD1_2": 0.4 / 3600, "CD2_1": 0.4 / 3600, "CD2_2": 0}, 0.4),
-        ({"CDELT1": -0.5 / 3600, "CDELT2": 0.5 / 3600, "CTYPE3": "FREQ"}, 0.5),
-        ({}, 0.262),  # of a header without scale, the standard says one degree
-        ({"CTYPE1": "LINEAR", "CTYPE2": "LINEAR", "CDELT1": 3.0, "CDELT2": 3.0}, 0.262),
-        ({"CTYPE1": "", "CTYPE2": ""}, 0.262),
-    ],
-)
+@pytest.mark.parametrize(("cards", "arcsec"), [
+    ({"CDELT1": -0.5 / 3600, "CDELT2": 0.5 / 3600}, 0.5),
+    ({"CDELT1": -0.5, "CDELT2": 0.5, "CUNIT1": "arcsec", "CUNIT2": "arcsec"}, 0.5),
+    ({"CD1_1": 0, "CD1_2": 0.4 / 3600, "CD2_1": 0.4 / 3600, "CD2_2": 0}, 0.4),
+    ({"CDELT1": -0.5 / 3600, "CDELT2": 0.5 / 3600, "CTYPE3": "FREQ"}, 0.5),
+    ({}, 0.262),  # of a header without scale, the standard says one degree
+    ({"CTYPE1": "LINEAR", "CTYPE2": "LINEAR", "CDELT1": 3.0, "CDELT2": 3.0}, 0.262),
+    ({"CTYPE1": "", "CTYPE2": ""}, 0.262),
+])  # fmt: skip
 def test_fits_size_of_a_pixel(cards, arcsec):
     header = fits.PrimaryHDU(np.zeros((3, 20, 20))).header
     header.update({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"} | cards)
@@ -247,12 +242,10 @@ def bad_files(folder):
 
 @pytest.mark.filterwarnings("ignore:File may have been truncated", "ignore:Image size")
 def test_bad_files_are_named_with_their_cause(tmp_path):
-    cases = bad_files(tmp_path)
-    cmyk = tmp_path / "print.jpg"
-    Image.fromarray(RGB).convert("CMYK").save(cmyk)
+    Image.fromarray(RGB).convert("CMYK").save(tmp_path / "print.jpg")
     Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
-    cases += [(cmyk, "CMYK.*save it as RGB"), (tmp_path / "float.tif", "floating-point")]
-    for path, cause in cases:
+    more = [(tmp_path / "print.jpg", "CMYK.*save it as RGB"), (tmp_path / "float.tif", "floating-point")]
+    for path, cause in bad_files(tmp_path) + more:
         with pytest.raises(BadImage, match=cause) as error:
             read_image(path)
         assert str(error.value) == f"{path}: {error.value.cause}"
@@ -359,10 +352,9 @@ def test_quarantine(tmp_path, decoded):
     catalog = pd.concat([mixed[:3], catalog[:5], mixed[3:9], catalog[5:], mixed[9:]], ignore_index=True)
     store = ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine")
     assert (store.pixels == pictures).all() and store.ids.tolist() == [f"g{i}" for i in range(12)]
-    assert store.quarantine["id_str"].tolist() == mixed["id_str"].tolist()
-    assert store.quarantine["file_loc"].tolist() == mixed["file_loc"].tolist()
-    assert store.quarantine["cause"][0] == "the file is missing"
-    assert (tmp_path / "a.arrow.quarantine.parquet").exists()
+    listed = pd.read_parquet(tmp_path / "a.arrow.quarantine.parquet")
+    assert store.quarantine.equals(listed) and listed["cause"][0] == "the file is missing"
+    assert listed[["id_str", "file_loc"]].to_numpy().tolist() == mixed[["id_str", "file_loc"]].to_numpy().tolist()
     count = len(decoded)
     assert len(ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine")) == 12
     with pytest.raises(BadImage, match=f"{len(bad)} of {len(catalog)} images cannot be used"):
