@@ -17,7 +17,7 @@ def table(tmp_path_factory):
     features[[3, 500]] += 15
     features = features.astype(np.float32)
     frame = frame_of(features)
-    shards = ShardedTable(tmp_path_factory.mktemp("features"), rows=700, made_of={}, shard_rows=256)
+    shards = ShardedTable(tmp_path_factory.mktemp("features"), rows=700, config={}, shard_rows=256)
     for number, start, stop in shards.missing():
         shards.write(number, frame.iloc[start:stop])
     return shards.finish(), features
