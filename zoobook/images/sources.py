@@ -19,9 +19,10 @@ RADII = 0.75 * 1.25 ** (np.arange(55) / 2)  # [pixels] of the curve of growth
 ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et al. 2001)
 REACH = 2.0  # largest Petrosian radius over that of the region above the threshold; beyond, it is the light of others
 BRIGHT_SHARE, CLUMP_SHARE, CLUMP_WIDTH = 0.3, 0.05, 0.03  # to tell stars: of the sources; of those; of ln R50
-POINT_LIKE, SMALL = 1.2, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
+POINT_LIKE, SMALL = 1.3, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
 FEWEST = 3.0  # [pixels] the same for shapes, where no stars are known
-NEARLY, FLAT = 0.85, 0.5  # of the brightest pixel; pixels nearly as bright, over R50 ** 2: galaxies have fewer
+FLAT = (8, 2.8)  # pixels above 0.85 of the peak, at least; those above half of it, over them, at most: saturated
+PROMINENCE = 2.0  # peak over the saddle towards a neighbour, up to which a source is a piece of that
 SHARE = 0.05  # a neighbour of so much of a source's light blends with it
 COLUMNS = ("flux", "magnitude", "r50_pixels", "r90_pixels", "petrosian_pixels", "r50_arcsec", "r90_arcsec",
            "petrosian_arcsec", "flag_edge", "flag_blend", "flag_small", "flag_star")  # fmt: skip
@@ -102,7 +103,7 @@ def find_sources(
     if table.empty:
         raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, of "
                          f"{least} pixels or more: is there anything on it? A lower threshold finds fainter ones.")  # fmt: skip
-    table["flag_small"], table["flag_star"] = _like_stars(table, mosaic.picture is not None)
+    table["flag_small"], table["flag_star"] = _like_stars(table)
     if max_magnitude is not None:
         table = table[table["magnitude"] <= max_magnitude].reset_index(drop=True)
     name = f"{mosaic.name}-" if mosaic.name else ""
@@ -110,9 +111,8 @@ def find_sources(
     table.insert(0, "id_str", [f"{name}{x:05d}-{y:05d}" for x, y in places])
     table = table.drop_duplicates("id_str", ignore_index=True)
     sky = (np.nan, np.nan) if mosaic.wcs is None else mosaic.wcs.all_pix2world(table["x"], table["y"], 0)
-    table.insert(3, "ra", sky[0])
-    table.insert(4, "dec", sky[1])
-    return table.drop(columns=["row", "flat"])
+    table["ra"], table["dec"] = sky
+    return table[["id_str", "x", "y", "ra", "dec", *COLUMNS]]
 
 
 def measure_sources(
@@ -162,7 +162,7 @@ def measure_sources(
     rows = np.arange(len(places))
     parts = each_section(mosaic, _measure_section, workers, "measuring", places, rows, threshold=threshold, least=least)
     found = pd.concat(parts).sort_values("row", ignore_index=True)
-    found["flag_small"], found["flag_star"] = _like_stars(found, mosaic.picture is not None)
+    found["flag_small"], found["flag_star"] = _like_stars(found)
     return pd.concat([table, found[list(COLUMNS)]], axis=1)
 
 
@@ -176,7 +176,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
     if blank.all():
-        return pd.DataFrame(columns=["row", "x", "y", *COLUMNS, "flat"])
+        return pd.DataFrame(columns=["row", "x", "y", *COLUMNS, "saturated"])
     planes[:, blank] = 0
     skies = [_sky(sep, plane, blank) for plane in planes]
     noise = np.array([sky.globalrms for sky in skies])
@@ -188,6 +188,9 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     weights = noise**-2 / np.sum(noise**-2)
     light = sum(np.float32(weight) * (plane - sky.back()) for weight, plane, sky in zip(weights, planes, skies, strict=True))
     objects, owner = _extract(sep, light, threshold * np.sum(noise**-2) ** -0.5, blank, least)
+    flat = _saturated(light, owner, len(objects))
+    if mosaic.picture is not None:
+        flat[:] = False  # a picture's stretch makes galaxies flat, too
     del light
     taken = (owner > 0) & ~blank
     if taken.sum() > MOST_TAKEN * (~blank).sum():
@@ -206,7 +209,8 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         x, y = places[:, 0] - x0, places[:, 1] - y0
         own = owner[np.round(y).astype(int), np.round(x).astype(int)]
         own = np.where(own == 0, len(objects) + 1, own)  # faint ones have light of no other source
-    return _measure(sep, mosaic, plane, blank, objects, owner, x, y, own).assign(row=rows, x=x + x0, y=y + y0)
+    table = _measure(sep, mosaic, plane, blank, objects, owner, x, y, own)
+    return table.assign(row=rows, x=x + x0, y=y + y0, saturated=flat[own])
 
 
 def _sep():
@@ -231,13 +235,48 @@ def _grown(taken: np.ndarray) -> np.ndarray:
 
 
 def _extract(sep, light: np.ndarray, level: float, blank: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Regions above a level, and to which of them each pixel belongs (from 1; 0: to none)."""
+    """Regions above a level (x, y, flux, npix), and to which of them each pixel belongs (from 1; 0: to none)."""
     near = np.hypot(*np.mgrid[-2:3, -2:3])
     kernel = np.exp(-0.5 * (near * 2.355 / 3) ** 2)  # three pixels wide: knots and noise do not part a galaxy
+    how = {"mask": blank, "minarea": least, "filter_kernel": kernel}
     try:
-        return sep.extract(light, level, mask=blank, minarea=least, filter_kernel=kernel, segmentation_map=True)
+        objects, owner = sep.extract(light, level, segmentation_map=True, **how)
     except Exception as error:  # sep's own errors have no common class
         raise ValueError(f"too much on the mosaic lies above the threshold to be told apart ({error}): raise it") from None
+    whole = _join_pieces(light, owner, objects["flux"])
+    parts = pd.DataFrame({name: objects[name].astype(float) for name in ("x", "y", "flux", "npix")})
+    parts[["x", "y"]] = parts[["x", "y"]].mul(parts["flux"], axis=0)
+    sums = parts.groupby(whole).sum()
+    sums[["x", "y"]] = sums[["x", "y"]].div(sums["flux"], axis=0)
+    return sums.to_records(index=False), np.append(0, whole + 1).astype(np.int32)[owner]
+
+
+def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """Join what hardly rises above the saddle towards a brighter neighbour, as arms and knots do: [N] new numbers."""
+    import cv2
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    smooth, count = cv2.GaussianBlur(light, (0, 0), 1.5), len(flux)
+    pairs = []
+    for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        at = (owner[one] != owner[other]) & (owner[one] > 0) & (owner[other] > 0)
+        height = np.minimum(smooth[one][at], smooth[other][at])
+        pairs += [(owner[one][at], owner[other][at], height), (owner[other][at], owner[one][at], height)]
+    source, neighbour, height = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    order = np.lexsort((height, source))
+    last = order[np.append(source[order][1:] != source[order][:-1], True)] if len(order) else order  # the highest saddle
+    low = _peaks(smooth, owner, count)[source[last]] < PROMINENCE * height[last]
+    low &= flux[source[last] - 1] < flux[neighbour[last] - 1]  # not a faint galaxy to the bright star in front of it
+    links = coo_array((np.ones(low.sum()), (source[last][low], neighbour[last][low])), shape=(count + 1, count + 1))
+    return np.unique(connected_components(links, directed=False)[1][1:], return_inverse=True)[1]
+
+
+def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Brightest pixel of each source, [count + 1]; of none: 0."""
+    from scipy import ndimage
+
+    return np.append(0, ndimage.maximum(light, owner, np.arange(1, count + 1))).astype(np.float32)
 
 
 def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:
@@ -254,7 +293,6 @@ def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFra
         table |= {f"{name}_pixels": pixels, f"{name}_arcsec": pixels * mosaic.pixel_arcsec}
     table["flag_edge"] = sep.sum_circle(unseen, x + 1, y + 1, reach)[0] > 0
     table["flag_blend"] = _blended(objects, x, y, own, reach)
-    table["flat"] = _flat_top(plane, owner, len(objects) + 1)[own]
     return pd.DataFrame(table)
 
 
@@ -295,20 +333,18 @@ def _blended(objects, x, y, own, reach) -> np.ndarray:
     return blended
 
 
-def _flat_top(plane: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """How many pixels of each source are nearly as bright as its brightest, [count + 1]."""
-    from scipy import ndimage
+def _saturated(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Whether each source, [count + 2], has a flat top and a steep edge, as no galaxy has."""
+    peak = _peaks(light, owner, count)[owner]
+    high, half = (np.bincount(owner[(owner > 0) & (light > np.float32(share) * peak)], minlength=count + 2)
+                  for share in (0.85, 0.5))  # fmt: skip
+    return (high >= FLAT[0]) & (half < FLAT[1] * high)
 
-    peak = np.append(0, ndimage.maximum(plane, owner, np.arange(1, count + 1))).astype(np.float32)
-    near = (owner > 0) & (plane > np.float32(NEARLY) * peak[owner])
-    return np.bincount(owner[near], minlength=count + 1)
 
-
-def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndarray]:
+def _like_stars(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Flags: too small to show a shape; a star.
 
-    Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars. A
-    saturated star is larger, but flat in its middle as no galaxy is; a picture's stretch makes galaxies so, too.
+    Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars.
     """
     r50, usable = table["r50_pixels"].to_numpy(float), table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
     bright = usable & (table["flux"] >= table["flux"][usable].quantile(1 - BRIGHT_SHARE))
@@ -319,6 +355,5 @@ def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndar
         narrowest, first = widths.min(), int(np.argmin(widths))
         if narrowest < CLUMP_WIDTH and sizes[first] <= np.median(sizes):
             star = np.exp(np.median(sizes[first : first + count + 1]))
-    flat = table["flat"].to_numpy(float)
-    saturated = (flat >= 8) & (flat > FLAT * r50**2) & (not picture)
-    return r50 < (SMALL * star if np.isfinite(star) else FEWEST), (r50 < POINT_LIKE * star) | saturated
+    small = r50 < (SMALL * star if np.isfinite(star) else FEWEST)
+    return small, (r50 < POINT_LIKE * star) | table["saturated"].to_numpy(bool)
