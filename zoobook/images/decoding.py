@@ -44,12 +44,11 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
     Surveys deliver them; so are three HDUs of one plane each and of the same size, without names or named after their
     bands (``EXTNAME``, ``BAND`` or ``FILTER``; then they may be in any order). Two axes make a grey image, treated as
     r. They become a picture as those of Galaxy Zoo DECaLS
-    (:func:`zoobook.images.decals.colour`), whatever their unit: sky and noise are the median and its absolute deviation in a
-    frame along the edges, a tenth of the side wide, and the planes are scaled so that their noise is on average that of
-    the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own). Without
-    any noise, the brightest pixel becomes nearly white. NaN counts as sky, as do
-    whole numbers that the header declares undefined (``BLANK``). The lowest row of a FITS image is its first,
-    so rows are turned round.
+    (:func:`zoobook.images.decals.colour`), whatever their unit: sky and noise are the median and its absolute deviation
+    in a frame along the edges, a tenth of the side wide, and the planes are scaled so that their noise is on average
+    that of the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own).
+    Without any noise, the brightest pixel becomes nearly white. NaN counts as sky, as do whole numbers that the header
+    declares undefined (``BLANK``). The lowest row of a FITS image is its first, so rows are turned round.
 
     Args:
         path: the file.

@@ -14,7 +14,7 @@ from zoobook.images.mosaics import Mosaic, around, each_section
 
 MARGIN = 384  # pixels around a section, where large sources reach over
 SKY_BOX = 256  # pixels of the boxes in which the sky is measured
-MOST_TAKEN = 0.9  # share of the pixels that sources may cover
+MOST_TAKEN = 0.9  # share of the pixels that sources may cover, or that may have one value
 RADII = 0.75 * 1.25 ** (np.arange(55) / 2)  # [pixels] of the curve of growth
 ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et al. 2001)
 REACH = 2.0  # largest Petrosian radius over that of the region above the threshold; beyond, it is the light of others
@@ -40,7 +40,13 @@ def petrosian(radii: np.ndarray, flux: np.ndarray, eta: float = ETA) -> np.ndarr
         eta: the ratio.
 
     Returns:
-        ndarray: [N, 4] Petrosian radius, flux, R50 and R90 that hold 50 % and 90 % of it; NaN where the curve ends first.
+        ndarray: [N, 4] Petrosian radius, flux, R50 and R90 that hold 50 % and 90 % of it; NaN where the curve ends
+            first.
+
+    >>> radii = 1.25 ** (np.arange(40) / 2)
+    >>> disk = 1 - (1 + radii / 10) * np.exp(-radii / 10)  # exponential, of scale length 10
+    >>> petrosian(radii, disk[None]).round(1).tolist()
+    [[36.3, 1.0, 16.6, 37.2]]
     """
     ratio = _brightness_ratio(radii, flux)
     logs, result = np.log(radii), np.full((len(flux), 4), np.nan)
@@ -77,8 +83,9 @@ def find_sources(
     """Find what is on a mosaic, and measure it.
 
     Bands are added, weighted by their noise; sources are regions above the threshold, parted where they have several
-    peaks (SExtractor's method, by sep). Radii and flux are measured in circles on r (of one band: on that; of a picture:
-    on the mean of the colours), light of other sources replaced by the mean at that distance.
+    peaks (SExtractor's method, by sep) and joined again where these hardly rise above the saddle, as arms and knots do.
+    Radii and flux are measured in circles on r (of one band: on that; of a picture: on the mean of the colours), light
+    of other sources replaced by the mean at that distance.
 
     Args:
         mosaic: the picture of the sky.
@@ -88,8 +95,8 @@ def find_sources(
         workers: processes; all processor cores by default.
 
     Returns:
-        DataFrame: ``id_str`` (the mosaic's name and the position), ``x``, ``y`` [pixels from 0], ``ra``, ``dec`` [deg, NaN
-            without sky coordinates], and what :func:`measure_sources` adds.
+        DataFrame: ``id_str`` (the mosaic's name and the position), ``x``, ``y`` [pixels from 0], ``ra``, ``dec`` [deg,
+            NaN without sky coordinates], and what :func:`measure_sources` adds.
 
     Raises:
         ValueError: nothing was found, or the mosaic has no sky.
@@ -99,10 +106,11 @@ def find_sources(
     if max_magnitude is not None and not mosaic.calibrated:
         raise ValueError(f"{mosaic.name} has no zero point, so there are no magnitudes: leave out max_magnitude")
     parts = each_section(mosaic, _measure_section, workers, "finding sources", threshold=threshold, least=least)
-    table = pd.concat(parts, ignore_index=True)
-    if table.empty:
+    parts = [part for part in parts if len(part)]
+    if not parts:
         raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, of "
-                         f"{least} pixels or more: is there anything on it? A lower threshold finds fainter ones.")  # fmt: skip
+                         f"{least} pixels or more: is there anything on it? Lower the threshold for fainter ones.")  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
     table["flag_small"], table["flag_star"] = _like_stars(table)
     if max_magnitude is not None:
         table = table[table["magnitude"] <= max_magnitude].reset_index(drop=True)
@@ -152,8 +160,7 @@ def measure_sources(
         raise ValueError(f"the table has a column `{exist[0]}` already, which would be overwritten: rename or drop it")
     ids = check_ids(table)
     x, y = mosaic.pixels(table)
-    height, width = mosaic.shape
-    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    inside, (height, width) = mosaic.contains(x, y), mosaic.shape
     if not inside.all() and (outside == "error" or not inside.any()):
         raise ValueError(f"{(~inside).sum()} of {len(table)} positions are outside the mosaic {mosaic.name} ({width} × "
                          f"{height} pixels), such as {ids[~inside][0]} at x = {x[~inside][0]:.1f}, "
@@ -171,22 +178,27 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     sep = _sep()
     section = around(mosaic, core, MARGIN)
     y0, x0 = section[0].start, section[1].start
+    where = f"rows {y0} to {section[0].stop}, columns {x0} to {section[1].stop}"
     planes = mosaic.read(*section)
     if mosaic.picture is not None:
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
-    if blank.all():
-        return pd.DataFrame(columns=["row", "x", "y", *COLUMNS, "saturated"])
+    if blank.all():  # nothing can be found or measured
+        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "saturated")}
+        count = 0 if places is None else len(places)
+        unknown = dict.fromkeys(("x", "y", *COLUMNS[:-4]), np.nan)
+        return pd.DataFrame({"row": range(count) if places is None else rows} | unknown | flags, index=range(count))
     planes[:, blank] = 0
     skies = [_sky(sep, plane, blank) for plane in planes]
     noise = np.array([sky.globalrms for sky in skies])
-    if not (noise > 0).all():
-        if mosaic.picture is None:
-            raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in rows {y0} to {section[0].stop}, "
-                             f"columns {x0} to {section[1].stop}: all pixels are alike")  # fmt: skip
+    if mosaic.picture is not None:
         noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
+    elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
+        raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
     weights = noise**-2 / np.sum(noise**-2)
-    light = sum(np.float32(weight) * (plane - sky.back()) for weight, plane, sky in zip(weights, planes, skies, strict=True))
+    light = np.zeros_like(planes[0])
+    for weight, plane, sky in zip(weights, planes, skies, strict=True):
+        light += np.float32(weight) * (plane - sky.back())
     objects, owner = _extract(sep, light, threshold * np.sum(noise**-2) ** -0.5, blank, least)
     flat = _saturated(light, owner, len(objects))
     if mosaic.picture is not None:
@@ -194,12 +206,11 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     del light
     taken = (owner > 0) & ~blank
     if taken.sum() > MOST_TAKEN * (~blank).sum():
-        raise ValueError(f"{mosaic.name} has no sky: sources cover {taken.sum() / (~blank).sum():.0%} of the pixels in rows "
-                         f"{y0} to {section[0].stop}, columns {x0} to {section[1].stop}. Measuring needs an image with "
-                         "sky around the sources.")  # fmt: skip
+        raise ValueError(f"{mosaic.name} has no sky: sources cover {taken.sum() / (~blank).sum():.0%} of the pixels in "
+                         f"{where}. Measuring needs an image with sky around the sources.")  # fmt: skip
     band = mosaic.bands.index("r") if "r" in mosaic.bands else len(planes) // 2
     plane = planes[band]
-    plane -= _sky(sep, plane, blank | (_grown(taken))).back()
+    plane -= _sky(sep, plane, blank | _grown(taken)).back()
     if places is None:
         at_home = (np.round(objects["y"]) + y0 >= core[0]) & (np.round(objects["y"]) + y0 < core[1])
         at_home &= (np.round(objects["x"]) + x0 >= core[2]) & (np.round(objects["x"]) + x0 < core[3])
@@ -242,7 +253,7 @@ def _extract(sep, light: np.ndarray, level: float, blank: np.ndarray, least: int
     try:
         objects, owner = sep.extract(light, level, segmentation_map=True, **how)
     except Exception as error:  # sep's own errors have no common class
-        raise ValueError(f"too much on the mosaic lies above the threshold to be told apart ({error}): raise it") from None
+        raise ValueError(f"too much on the mosaic is above the threshold to be parted ({error}): raise it") from None
     whole = _join_pieces(light, owner, objects["flux"])
     parts = pd.DataFrame({name: objects[name].astype(float) for name in ("x", "y", "flux", "npix")})
     parts[["x", "y"]] = parts[["x", "y"]].mul(parts["flux"], axis=0)
@@ -265,7 +276,7 @@ def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.n
         pairs += [(owner[one][at], owner[other][at], height), (owner[other][at], owner[one][at], height)]
     source, neighbour, height = (np.concatenate(part) for part in zip(*pairs, strict=True))
     order = np.lexsort((height, source))
-    last = order[np.append(source[order][1:] != source[order][:-1], True)] if len(order) else order  # the highest saddle
+    last = order[np.diff(source[order], append=0) != 0]  # the highest saddle of each
     low = _peaks(smooth, owner, count)[source[last]] < PROMINENCE * height[last]
     low &= flux[source[last] - 1] < flux[neighbour[last] - 1]  # not a faint galaxy to the bright star in front of it
     links = coo_array((np.ones(low.sum()), (source[last][low], neighbour[last][low])), shape=(count + 1, count + 1))
@@ -346,7 +357,8 @@ def _like_stars(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
     Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars.
     """
-    r50, usable = table["r50_pixels"].to_numpy(float), table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
+    r50 = table["r50_pixels"].to_numpy(float)
+    usable = table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
     bright = usable & (table["flux"] >= table["flux"][usable].quantile(1 - BRIGHT_SHARE))
     sizes, count = np.sort(np.log(r50[bright])), max(8, int(CLUMP_SHARE * bright.sum()))
     star, narrowest = np.nan, np.inf

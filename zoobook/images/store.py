@@ -217,7 +217,8 @@ class ImageStore:
             key: of what they were made of, see :meth:`finished`.
             left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
         """
-        _write(path, ids, np.ascontiguousarray(pixels), left_out, {"key": key, "size": pixels.shape[1], "framing": framing})
+        about = {"key": key, "size": pixels.shape[1], "framing": framing}
+        _write(path, ids, np.ascontiguousarray(pixels), left_out, about)
         return cls.open(path)
 
     @classmethod
