@@ -137,9 +137,9 @@ class Mosaic:
         planes = []
         for file, hdu, plane, unit in self._planes:
             with fits.open(file) as hdus:
-                section = hdus[hdu].section
+                section = _lazy(hdus[hdu], file)
                 cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
-            cut = np.array(cut, np.float32).reshape(cut.shape[-2:])
+                cut = np.array(cut, np.float32).reshape(cut.shape[-2:])
             planes.append(np.where((cut == 0) | ~np.isfinite(cut), np.nan, cut * np.float32(unit)))
         return np.stack(planes)
 
@@ -275,6 +275,13 @@ def around(mosaic: Mosaic, core: tuple, margin: int) -> tuple[slice, slice]:
     top, bottom, left, right = core
     return (slice(max(top - margin, 0), min(bottom + margin, mosaic.shape[0])),
             slice(max(left - margin, 0), min(right + margin, mosaic.shape[1])))  # fmt: skip
+
+
+def _lazy(hdu, file: Path):
+    """Pixels that are read when they are sliced: mapped into memory where they are plain numbers, as that is faster."""
+    plain = hdu.header["BITPIX"] < 0 and hdu.header.get("BSCALE", 1) == 1 and hdu.header.get("BZERO", 0) == 0
+    packed = type(hdu).__name__ == "CompImageHDU" or file.suffix.lower() in (".gz", ".fz")
+    return hdu.data if plain and not packed else hdu.section
 
 
 def _celestial(header):

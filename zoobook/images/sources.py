@@ -22,6 +22,7 @@ BRIGHT_SHARE, CLUMP_SHARE, CLUMP_WIDTH = 0.3, 0.05, 0.03  # to tell stars: of th
 POINT_LIKE, SMALL = 1.3, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
 FEWEST = 3.0  # [pixels] the same for shapes, where no stars are known
 FLAT = (8, 2.8)  # pixels above 0.85 of the peak, at least; those above half of it, over them, at most: saturated
+BLUR = 1.5  # [pixels] before peaks and saddles are compared
 PROMINENCE = 2.0  # peak over the saddle towards a neighbour, up to which a source is a piece of that
 SHARE = 0.05  # a neighbour of so much of a source's light blends with it
 COLUMNS = ("flux", "magnitude", "r50_pixels", "r90_pixels", "petrosian_pixels", "r50_arcsec", "r90_arcsec",
@@ -108,8 +109,8 @@ def find_sources(
     parts = each_section(mosaic, _measure_section, workers, "finding sources", threshold=threshold, least=least)
     parts = [part for part in parts if len(part)]
     if not parts:
-        raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, of "
-                         f"{least} pixels or more: is there anything on it? Lower the threshold for fainter ones.")  # fmt: skip
+        raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, {least} "
+                         "pixels or more. Is anything on it? A lower threshold finds more.")  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
     table["flag_small"], table["flag_star"] = _like_stars(table)
     if max_magnitude is not None:
@@ -268,7 +269,7 @@ def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.n
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    smooth, count = cv2.GaussianBlur(light, (0, 0), 1.5), len(flux)
+    smooth, count = cv2.GaussianBlur(light, (0, 0), BLUR), len(flux)
     pairs = []
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
         at = (owner[one] != owner[other]) & (owner[one] > 0) & (owner[other] > 0)
@@ -285,9 +286,9 @@ def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.n
 
 def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
     """Brightest pixel of each source, [count + 1]; of none: 0."""
-    from scipy import ndimage
-
-    return np.append(0, ndimage.maximum(light, owner, np.arange(1, count + 1))).astype(np.float32)
+    peaks, at = np.zeros(count + 1, np.float32), owner > 0
+    np.maximum.at(peaks, owner[at], light[at])
+    return peaks
 
 
 def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:
