@@ -54,8 +54,7 @@ class Mosaic:
         zero_points: float | Mapping[str, float] | None = None,
         pixel_arcsec: float | None = None,
     ):
-        single = isinstance(files, (str, os.PathLike))
-        self.files = [arguments.path(file) for file in ([files] if single else files)]
+        self.files = [arguments.path(file) for file in ([files] if isinstance(files, (str, os.PathLike)) else files)]
         if not self.files:
             raise ValueError("a mosaic needs one file at least")
         first = self.files[0]
