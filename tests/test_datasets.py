@@ -12,7 +12,7 @@ import yaml
 from server import Server
 
 from zoobook import datasets
-from zoobook.datasets import download, rings, web
+from zoobook.datasets import download, rings
 from zoobook.datasets.download import DownloadError, RemoteFile, fetch
 
 TABLE = "data/example_ring_catalog_basic.csv"
@@ -22,8 +22,8 @@ IMAGES = "data/example_images/basic/"
 @pytest.fixture
 def server(monkeypatch):
     """A local stand-in for the public repository, with 20 small files instead of its 470 images."""
-    monkeypatch.setattr(web, "_PAUSE", 0.01)
-    monkeypatch.setattr(web, "_PIECE", 500)
+    monkeypatch.setattr(download, "_PAUSE", 0.01)
+    monkeypatch.setattr(download, "_PIECE", 500)
     server, rng = Server(), np.random.default_rng(0)
     names = [f"J{i:06d}.{i:02d}{'+-'[i % 2]}000000.0.png" for i in range(20)]
     server.files = {IMAGES + name: rng.bytes(20_000 + 1000 * i) for i, name in enumerate(names)}

@@ -16,17 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import Server, end, full_disk, processes, read_only
 
-from zoobook.datasets import download, web
-from zoobook.datasets.download import RemoteFile, fetch, missing, require
-from zoobook.datasets.web import DownloadError
+from zoobook.datasets import download
+from zoobook.datasets.download import DownloadError, RemoteFile, fetch, missing, require
 
 N = 20_000
 SCRIPT = """
 import sys
 from pathlib import Path
-from zoobook.datasets import web
+from zoobook.datasets import download
 from zoobook.datasets.download import RemoteFile, fetch
-web._PIECE = 500
+download._PIECE = 500
 files = [RemoteFile(*eval(spec)) for spec in sys.argv[2:]]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -36,8 +35,8 @@ fetch(files, Path(sys.argv[1]), "toy", None)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(web, "_PAUSE", 0.005)
-    monkeypatch.setattr(web, "_PIECE", 500)
+    monkeypatch.setattr(download, "_PAUSE", 0.005)
+    monkeypatch.setattr(download, "_PIECE", 500)
     monkeypatch.delenv("ZOOBOOK_OFFLINE", raising=False)
 
 
@@ -141,7 +140,7 @@ def test_what_arrived_is_not_asked_for_again(server, tmp_path):
 
 
 def test_stalled_and_slow_servers(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(web, "_TIMEOUT", (5, 0.5))
+    monkeypatch.setattr(download, "_TIMEOUT", (5, 0.5))
     server.faults["a"] = [("stall", 1)]
     fetch([remote(server, "a")], tmp_path, "toy")
     assert server.times("a") == 2  # the first one was given up
@@ -392,8 +391,8 @@ def test_files_are_hashed_once(server, tmp_path, monkeypatch):
     file, read = remote(server, "a"), []
     (tmp_path / "a").write_bytes(server.files["a"])
     os.utime(tmp_path / "a", (1, 1))
-    usual = download.hash_of
-    monkeypatch.setattr(download, "hash_of", lambda *args: read.append(args) or usual(*args))
+    usual = download._hash_of
+    monkeypatch.setattr(download, "_hash_of", lambda *args: read.append(args) or usual(*args))
     assert missing([file], tmp_path) == [] and len(read) == 1
     assert missing([file], tmp_path) == [] and len(read) == 1
     assert missing([file], tmp_path, thorough=True) == [] and len(read) == 2

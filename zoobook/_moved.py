@@ -11,6 +11,8 @@ MOVED = {
     "architectures": "learning.architectures",
     "augment": "images.views",
     "crossmatch": "catalogs.crossmatch",
+    "datasets.unpacking": "datasets.archives",
+    "datasets.web": "datasets.download",
     "labels": "learning.tasks",
     "runs": "learning.runs",
     "selection": "catalogs.samples",
@@ -21,16 +23,16 @@ MOVED = {
 
 class _Finder(MetaPathFinder, Loader):
     def find_spec(self, fullname, path=None, target=None):
-        package, _, name = fullname.rpartition(".")
+        package, _, name = fullname.partition(".")
         return ModuleSpec(fullname, self) if package == "zoobook" and name in MOVED else None
 
     def create_module(self, spec):
-        new = f"zoobook.{MOVED[spec.name.rpartition('.')[2]]}"
+        new = f"zoobook.{MOVED[spec.name.partition('.')[2]]}"
         warnings.warn(f"{spec.name} is now {new}; the old name goes with the next version", DeprecationWarning, 2)
         return None
 
     def exec_module(self, module):
-        sys.modules[module.__name__] = import_module(f"zoobook.{MOVED[module.__name__.rpartition('.')[2]]}")
+        sys.modules[module.__name__] = import_module(f"zoobook.{MOVED[module.__name__.partition('.')[2]]}")
 
 
 def keep_old_names() -> None:
