@@ -184,6 +184,8 @@ def test_not_there(server, tmp_path):
     assert server.times("gone") == 1  # trying again would not help
     with pytest.raises(DownloadError, match="this is no address"):
         fetch([RemoteFile("nonsense", "n", 5)], tmp_path, "toy")
+    with pytest.raises(DownloadError, match="127.0.0.1:9/x: the connection failed: .*; tried 4 times"):
+        fetch([RemoteFile("http://127.0.0.1:9/x", "x", 5)], tmp_path, "toy")
     with pytest.raises(DownloadError, match=f"503.*; tried 4 times.*put each into its place below {tmp_path}"):
         server.faults["a"] = [503] * 9
         fetch([remote(server, "a")], tmp_path, "toy")
@@ -250,6 +252,41 @@ def test_shorter_than_the_piece_that_is_here(server, tmp_path):
     whole(server, tmp_path, "a")
 
 
+# ---- content
+
+
+def test_wrong_content(server, tmp_path):
+    right, wrong = (hashlib.sha256(data).hexdigest() for data in (server.files["a"], bytes(N)))
+    server.faults["a"] = ["wrong"]
+    message = f"its content is wrong: expected sha256:{right} .* got sha256:{wrong}.*the bad copy is deleted"
+    with pytest.raises(DownloadError, match=message):
+        fetch([remote(server, "a")], tmp_path, "toy")
+    assert not list(tmp_path.glob("a*"))
+    fetch([remote(server, "a")], tmp_path, "toy")
+    whole(server, tmp_path, "a")
+
+
+@pytest.mark.parametrize("piece", [b"old" * 1000, b"old" * 100_000])
+def test_a_wrong_piece_from_an_earlier_run_is_not_trusted(server, tmp_path, piece):
+    """Shorter than the file, or longer."""
+    (tmp_path / "a.part").write_bytes(piece)
+    fetch([remote(server, "a")], tmp_path, "toy")
+    whole(server, tmp_path, "a")
+
+
+def test_a_server_that_keeps_hanging_up(server, tmp_path):
+    fetch([remote(server, "a")], tmp_path, "toy")
+    server.ranges, server.faults["b"] = False, ["hang up"] * 4  # so that it never comes further than half-way
+    with pytest.raises(DownloadError) as error:
+        fetch([remote(server, "a"), remote(server, "b")], tmp_path, "toy", "`git clone x`")
+    assert f"{server.url}b: the connection broke after 10,000 of 20,000 bytes; tried 4 times. " in str(error.value)
+    assert f"1 of 2 files of 'toy' are finished and kept in {tmp_path}. Run again and it goes on" in str(error.value)
+    assert str(error.value).endswith("or fetch the files by hand: `git clone x`.")
+    fetch([remote(server, "a"), remote(server, "b")], tmp_path, "toy")
+    whole(server, tmp_path, "a", "b")
+    assert server.times("a") == 1
+
+
 # ---- mirrors
 
 
@@ -263,20 +300,13 @@ def test_mirrors_in_turn(server, tmp_path):
         fetch([RemoteFile((server.url + "x", server.url + "y"), "x", 5)], tmp_path, "toy")
 
 
-@pytest.mark.parametrize("hashed", [True, False])
-def test_half_from_one_mirror(server, tmp_path, hashed):
+@pytest.mark.parametrize("hashed, same", [(True, True), (False, True), (True, False)])
+def test_half_from_one_mirror(server, tmp_path, hashed, same):
     """The other half may come from another one only if a hash shows that both are of the same file."""
-    server.files["m"] = server.files["a"]
+    server.files["m"] = server.files["a"] if same else np.random.default_rng(4).bytes(N)
     server.faults["m"] = ["hang up", 404]
     fetch([remote(server, "a", hashed=hashed, mirrors=("m",))], tmp_path, "toy")
-    assert (server.asked[-1][0], server.asked[-1][1] > 0) == ("a", hashed)
-    whole(server, tmp_path, "a")
-
-
-def test_another_version_on_the_mirror(server, tmp_path):
-    server.files["m"] = np.random.default_rng(4).bytes(N)
-    server.faults["m"] = ["hang up", 404]
-    fetch([remote(server, "a", mirrors=("m",))], tmp_path, "toy")
+    assert (server.asked[-1][0], server.asked[-1][1] > 0) == ("a", hashed and same)
     whole(server, tmp_path, "a")
 
 

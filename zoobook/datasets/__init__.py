@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+import pooch
 import yaml
 
 from zoobook import arguments
@@ -27,13 +28,15 @@ _VERIFIED = {
 }
 
 
-def home() -> Path:
-    """The folder where data sets are kept: ``$ZOOBOOK_HOME``, else the cache folder of the operating system."""
-    if os.environ.get("ZOOBOOK_HOME"):
-        return arguments.path(os.environ["ZOOBOOK_HOME"])
-    import pooch
+def home(root: str | os.PathLike | None = None) -> Path:
+    """The folder where data sets are kept.
 
-    return Path(pooch.os_cache("zoobook"))
+    Args:
+        root: a folder to use instead of ``$ZOOBOOK_HOME``, else the cache folder of the operating system.
+    """
+    if root is None:
+        root = os.environ.get("ZOOBOOK_HOME") or pooch.os_cache("zoobook")
+    return arguments.path(root)
 
 
 def available() -> pd.DataFrame:
@@ -158,7 +161,7 @@ def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
     """
     if "address" in known(name):
         return remote_files(name, root)[1]
-    return (home() if root is None else arguments.path(root)) / name
+    return home(root) / name
 
 
 def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list, Path]:
@@ -174,7 +177,7 @@ def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list
     Raises:
         ValueError: the name is unknown, or the data set is made here.
     """
-    entry, root = known(name), home() if root is None else arguments.path(root)
+    entry, root = known(name), home(root)
     if "address" not in entry:
         raise ValueError(f"the data set {name!r} is made on this machine: it has no files to fetch or to verify")
     if "catalogue" in entry:

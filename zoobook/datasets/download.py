@@ -345,7 +345,9 @@ class Web:
 # ---- fetching files
 
 
-def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None) -> None:
+def fetch(
+    files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None, download: bool = True
+) -> None:
     """Bring the files that are not there yet into a folder, with one progress bar.
 
     A file is written as ``….part`` and gets its own name once its length and hash are right. After an interruption
@@ -358,31 +360,33 @@ def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None 
         folder: where.
         name: of the data set, for messages.
         by_hand: how to fetch the files without this function.
+        download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
 
     Raises:
         DownloadError: the network, the server or a wrong hash; finished files are kept.
-        FileNotFoundError: files are missing and ``$ZOOBOOK_OFFLINE`` is set; the message says which and where to.
+        FileNotFoundError: files are missing and the network may not be used; the message says which and where to.
         OSError: the folder cannot be written to, or the disk is full; finished files are kept.
     """
     if not missing(files, folder):
         return
-    if offline():
+    if offline() or not download:
         require(files, folder, name, by_hand)
     with folder_lock(folder, f"fetching {name}"):
         lacking = missing(files, folder)  # another process may just have fetched them
         need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
         check_room(folder, need, f"data set {name!r}")
-        error = _Fetch(files, lacking, folder, name).run()
-    if error is None:
-        return
-    finished = len(files) - len(missing(lacking, folder))
-    kept = f"{finished} of {len(files)} files of {name!r} are finished and kept in {folder}"
-    if error.errno == errno.ENOSPC:
-        raise OSError(errno.ENOSPC, f"{error.strerror}. {kept}. Free some space and run again: it goes on.")
-    raise DownloadError(
-        f"{error.strerror or error}. {kept}. Run again and it goes on from there, or fetch the files by hand: "
-        f"{by_hand or f'put each into its place below {folder}'}."
-    )
+        try:
+            _Fetch(files, lacking, folder, name).run()
+        except OSError as error:
+            finished = len(files) - len(missing(lacking, folder))
+            kept = f"{finished} of {len(files)} files of {name!r} are finished and kept in {folder}"
+            if error.errno == errno.ENOSPC:
+                problem = f"{error.strerror}. {kept}. Free some space and run again: it goes on."
+                raise OSError(errno.ENOSPC, problem) from None
+            raise DownloadError(
+                f"{error.strerror or error}. {kept}. Run again and it goes on from there, or fetch the files by hand: "
+                f"{by_hand or f'put each into its place below {folder}'}."
+            ) from None
 
 
 class _Fetch:
@@ -405,22 +409,19 @@ class _Fetch:
             self.bar.update(size - self.sizes.get(file.path, 0))
             self.sizes[file.path] = size
 
-    def run(self) -> OSError | None:
-        """Fetch what is lacking; the first error, if something did not work."""
+    def run(self) -> None:
         with self.bar, ThreadPoolExecutor(_AT_ONCE) as pool, self.web:  # an interruption stops the threads first
-            return next((error for error in list(pool.map(self.one, self.lacking)) if error is not None), None)
+            list(pool.map(self.one, self.lacking))
 
-    def one(self, file: RemoteFile) -> OSError | None:
-        if self.web.stop.is_set():
-            return None
+    def one(self, file: RemoteFile) -> None:
         try:
-            self.web.first_that_works(file.urls, lambda url: self.attempt(file, url))
+            if not self.web.stop.is_set():
+                self.web.first_that_works(file.urls, lambda url: self.attempt(file, url))
         except TransientError:  # stopped, because of another file
-            return None
-        except OSError as error:
+            pass
+        except OSError:
             self.web.stop.set()  # whatever it was, the other files would most likely meet it too
-            return error
-        return None
+            raise
 
     def attempt(self, file: RemoteFile, url: str) -> None:
         """Bring one file to its end from one address, or raise what is in the way."""

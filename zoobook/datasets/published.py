@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from zoobook import arguments, catalogs, trees
 from zoobook.catalogs import tables
 from zoobook.datasets.archives import images_for
-from zoobook.datasets.download import RemoteFile, fetch, require
+from zoobook.datasets.download import RemoteFile, fetch
 from zoobook.trees import DecisionTree
 
 _FEATURES = 1280
@@ -60,7 +60,7 @@ def load(
     from zoobook import datasets
 
     entry = datasets.registry()[name]
-    root = datasets.home() if root is None else arguments.path(root)
+    root = datasets.home(root)
     pictures = entry.get("images", {})
     images = pictures.get("always", False) if images is None else images
     if images and not pictures:
@@ -69,7 +69,7 @@ def load(
     fields = list(dict.fromkeys(field for _, field, _, _ in parts if field))
     columns = columns if columns is None else [*columns, *fields]
     files = local_files(name, root / name)
-    fetch(files, root / name, name) if download else require(files, root / name, name)
+    fetch(files, root / name, name, download=download)
 
     wanted, notes, parts = None if ids is None else pd.unique(tables.ids_of(ids)), [], []
     for file in files:
@@ -120,12 +120,7 @@ def sample_runs(catalog: pd.DataFrame, size: int, seed: str = "chapters") -> np.
 
 
 def local_files(name: str, folder: Path) -> list[RemoteFile]:
-    """The tables of a data set in the format in which they are on disk, or else in that which is fetched, the first.
-
-    Args:
-        name: of the data set.
-        folder: where its files lie.
-    """
+    """The tables of a data set in the format in which they are on disk, or else in that which is fetched, the first."""
     from zoobook import datasets
 
     entry, tables_ = datasets.registry()[name], {}
