@@ -155,19 +155,15 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
     return causes
 
 
-def _take(member: str, left: set[str], depths: list[int]) -> str | None:
+def _take(member: str, left: set[str]) -> str | None:
     """The path that a member is wanted for, which ends its own path; it is wanted no longer then."""
-    parts = member.split("/")
-    for depth in depths:
-        path = "/".join(parts[-depth:])
-        if path in left:
-            left.discard(path)
-            return path
-    return None
-
-
-def _depths(paths: set[str]) -> list[int]:
-    return sorted({path.count("/") + 1 for path in paths})
+    path = member.replace("\\", "/").removeprefix("./")
+    while path not in left:
+        _, deeper, path = path.partition("/")
+        if not deeper:
+            return None
+    left.discard(path)
+    return path
 
 
 # ---- zips
@@ -192,8 +188,7 @@ class _Zip:
 
     def find(self, left: set[str]) -> Wanted:
         """The members that are wanted, in the order in which they lie; they are wanted no longer then."""
-        depths = _depths(left)
-        found = [(info, _take(_slashes(info.filename), left, depths)) for info in self.members]
+        found = [(info, _take(info.filename, left)) for info in self.members]
         return sorted(((info, path) for info, path in found if path), key=lambda one: one[0].header_offset)
 
     def unpack(self, wanted: Wanted, folder: Path, bar: tqdm) -> dict[str, str]:
@@ -335,14 +330,14 @@ def _unpack_tar(path: Path, folder: Path, left: set[str]) -> None:
     """
     if not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise ArchiveError(f"{path} is none of .zip, .tar, .tar.gz, .tgz; unpack it by hand")
-    depths, targets, need = _depths(left), {}, 0
+    targets, need = {}, 0
     try:
         for number, (member, _) in enumerate(_members(path)):
             _safe_name(member.name, path.name)
             if hasattr(tarfile, "data_filter"):  # Pythons before 3.10.12 and 3.11.4 have none
                 tarfile.data_filter(member, str(folder))
             is_file = member.isreg() and not member.issparse()  # a sparse file may claim any length
-            if is_file and (target := _take(_slashes(member.name), left, depths)):
+            if is_file and (target := _take(member.name, left)):
                 targets[number], need = target, need + member.size
         check_room(folder, need, path.name)
         with tqdm(total=need, unit="B", unit_scale=True, desc=f"unpacking {path.name}") as bar:
@@ -392,14 +387,9 @@ class _Bounded:
 # ---- what both share
 
 
-def _slashes(name: str) -> str:
-    """The path of a member as it is meant: programs on Windows write backslashes."""
-    return name.replace("\\", "/")
-
-
 def _safe_name(name: str, where: str) -> str:
     """A path, if it stays below a folder on every operating system."""
-    path = PurePosixPath(_slashes(name))
+    path = PurePosixPath(name.replace("\\", "/"))  # programs on Windows write backslashes
     if (
         not name.strip("/. ")
         or re.search(r"[\x00-\x1f]", name)
@@ -408,7 +398,7 @@ def _safe_name(name: str, where: str) -> str:
         or ".." in path.parts
     ):
         raise ArchiveError(f"{where} names a file {name!r}: it leads out of its folder or is no path, and is not used")
-    return _slashes(name)
+    return str(path)
 
 
 def _check_size(unpacked: int, packed: int, label: str) -> None:
