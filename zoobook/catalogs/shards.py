@@ -67,7 +67,8 @@ class ShardedTable:
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
         part = self._file(number).with_suffix(f".{os.getpid()}.part")
-        frame.to_parquet(part, index=False, use_dictionary=False)  # numbers that hardly repeat
+        # Numbers hardly repeat, so no dictionary; the checksums tell readers of damage on the disk.
+        frame.to_parquet(part, index=False, use_dictionary=False, write_page_checksum=True)
         os.replace(part, self._file(number))
 
     def finish(self) -> Path:

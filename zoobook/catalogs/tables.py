@@ -86,7 +86,7 @@ def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) 
     path = arguments.path(table)
     if _is_parquet(path):
         values = _guarded(path, lambda path: pa.chunked_array(
-            [chunk for file in table_files(path) for chunk in pq.read_table(file, columns=[column]).column(0).chunks]
+            [chunk for file in table_files(path) for chunk in _read_file(file, [column]).column(0).chunks]
         ))  # fmt: skip
         return id_array(values, where, column)
     return id_array(read(path, [column], text=(column,))[column], where, column)
@@ -172,12 +172,16 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     return column if gaps.any() else column.astype(column.dtype.numpy_dtype)
 
 
+def _read_file(file: Path, columns: list[str]) -> pa.Table:
+    return pq.read_table(file, columns=columns, page_checksum_verification=True)
+
+
 def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
     columns = _parquet_names(files[0]) if columns is None else columns
     if rows is None:
-        return _to_pandas(pa.concat_tables([pq.read_table(file, columns=columns) for file in files]))
+        return _to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]))
     groups, start = [], 0
-    for file in (pq.ParquetFile(path, pre_buffer=False) for path in files):
+    for file in (pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) for path in files):
         empty = file.schema_arrow.empty_table().select(columns)
         for number in range(file.num_row_groups):
             length = file.metadata.row_group(number).num_rows

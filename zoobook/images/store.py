@@ -24,7 +24,7 @@ from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
 from zoobook.images.decoding import read_image
-from zoobook.images.store_file import PIXELS_AT, UnfinishedStore, complete, quarantine_file
+from zoobook.images.store_file import PIXELS_AT, UnfinishedStore, checksum, complete, quarantine_file
 from zoobook.images.views import check_radii
 
 _VERSION = 3  # of the store's layout and of everything that decides a pixel
@@ -47,6 +47,7 @@ class ImageStore:
         self.size = about["size"]
         self.framing = about.get("framing", DECALS_FRAMING)  # stores of earlier versions do not state it
         self._index: pd.Index | None = None
+        self._checked = "crc32" not in about  # in stores of earlier versions there is nothing to compare with
 
     @classmethod
     def build(
@@ -188,6 +189,19 @@ class ImageStore:
                 f"{path} is not an image store, or was cut short ({reason}). Delete it and build it again."
             ) from None
         return cls(path, ids, pixels, about)
+
+    def check(self) -> None:
+        """Read the whole store once, and refuse it where its images are not those that were written.
+
+        Training and prediction do so before they begin: one bit that has turned on a disk would otherwise be learned
+        from without a word.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
+            raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
+        self._checked = True
 
     @property
     def quarantine(self) -> pd.DataFrame:

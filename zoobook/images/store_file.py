@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,7 +137,7 @@ def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, ab
     else:
         quarantine_file(path).unlink(missing_ok=True)
     pixels = np.memmap(part, np.uint8, "r", PIXELS_AT, (len(ids), about["size"], about["size"], 3))
-    text = json.dumps({**about, "left_out": len(left_out)})
+    text = json.dumps({**about, "left_out": len(left_out), "crc32": checksum(pixels, ids)})
     before, _ = _around(pixels, ids, text)
     before, after = _around(pixels, ids, text + " " * (PIXELS_AT - len(before)))
     assert len(before) == PIXELS_AT
@@ -147,6 +148,14 @@ def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, ab
         file.truncate()
     del pixels  # Windows renames no file that is mapped
     os.replace(part, path)
+
+
+def checksum(pixels: np.ndarray, ids: np.ndarray) -> int:
+    """CRC-32 of a store's pixels and ids, by which damage on the disk is noticed."""
+    total = zlib.crc32("\n".join(ids).encode())
+    for start in range(0, len(pixels), _BATCH):
+        total = zlib.crc32(pixels[start : start + _BATCH], total)
+    return total
 
 
 def quarantine_file(path: Path) -> Path:

@@ -173,7 +173,8 @@ class FeatureTable:
     def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
         for file in self._files:
-            yield from pq.ParquetFile(file, memory_map=True).iter_batches(rows, columns=columns)
+            whole = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
+            yield from whole.iter_batches(rows, columns=columns)
 
     def _take(self, rows: np.ndarray, columns: list[str]) -> list[pa.ChunkedArray]:
         """Columns of some rows, in the order asked for; a row group without any of them is not read."""

@@ -11,7 +11,7 @@ from safetensors.numpy import save as to_bytes
 
 import zoobook
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
 from zoobook.learning import architectures
 from zoobook.weights.names import find_shipped, known_names
 
@@ -46,7 +46,8 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
         "encoder": json.dumps(architectures.describe(spec["architecture"])),
         "provenance": json.dumps({"zoobook": zoobook.__version__, **provenance}, default=arguments.plain),
     }
-    atomic_write(path, to_bytes(dict(sorted(tensors.items())), metadata))
+    tensors = dict(sorted(tensors.items()))
+    atomic_write(path, to_bytes(tensors, {**metadata, "digest": _digest(metadata, tensors)}))
     return path
 
 
@@ -113,10 +114,18 @@ def _open(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from None
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not one written by zoobook.weights.save")
+    digest = metadata.pop("digest", None)  # files of earlier versions have none
+    if digest not in (None, _digest(metadata, tensors)):
+        raise ValueError(f"{path} is damaged: its weights are not those that were written. Fetch or write it again.")
     about = {key: json.loads(metadata.get(key, "{}")) for key in ("spec", "encoder", "provenance")}
     about["spec"] = architectures.whole_spec(about["spec"])
     single = {name: array.astype(np.float32) for name, array in tensors.items() if array.dtype == np.float16}
     return about, tensors | single
+
+
+def _digest(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> str:
+    """Of all that a file says, by which damage on the disk is noticed."""
+    return fingerprint(metadata, sorted(tensors), *(tensors[name] for name in sorted(tensors)))
 
 
 def _halved(name: str, array: np.ndarray) -> np.ndarray:
