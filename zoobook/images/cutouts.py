@@ -5,6 +5,7 @@ Needs the extra ``sky`` (sep, the library of SExtractor) to find and measure; to
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from zoobook.images.mosaics import Mosaic, around, each_section
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
 
-__all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian"]
+__all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "save_stamps"]
 
 STAMP_PIXELS = 424  # of a GZ DECaLS stamp, each max(min(0.04 R50, 0.02 R90), 0.1) arcsec (Walmsley et al. 2022)
 LARGEST = 1024  # [pixels] side of the stamps that are cut from a section in memory; larger ones are read one by one
@@ -87,14 +88,16 @@ def cut_stamps(
     if store is None:
         part = ensure_writable_dir(path.parent) / f"{path.name}.part"
         pixels = np.memmap(part, np.uint8, "w+", shape=(len(ids), size, size, 3))
-        causes = dict.fromkeys(np.flatnonzero(~_inside(mosaic, places)), "its position is outside the mosaic")
+        outside = ~mosaic.contains(places[:, 0], places[:, 1])
+        causes = dict.fromkeys(np.flatnonzero(outside), "its position is outside the mosaic")
         causes |= dict.fromkeys(np.flatnonzero(~np.isfinite(places[:, 2])), "it has no radius (zero, negative or NaN)")
         good = np.setdiff1d(np.arange(len(ids)), list(causes))
         options = {"file": part, "shape": pixels.shape, "max_blank": max_blank}
         for found in each_section(mosaic, _cut_section, workers, "cutting stamps", places, good, **options):
             causes |= found
         rows = sorted(causes)
-        left_out = pd.DataFrame({"id_str": ids[rows], "file_loc": str(mosaic.files[0]), "cause": [causes[r] for r in rows]})
+        why = [causes[row] for row in rows]
+        left_out = pd.DataFrame({"id_str": ids[rows], "file_loc": str(mosaic.files[0]), "cause": why})
         _refuse(left_out, len(ids), path, bad)
         good = np.setdiff1d(np.arange(len(ids)), rows)
         for new, old in enumerate(good):  # moved up in place: memory does not grow with the stamps
@@ -106,11 +109,30 @@ def cut_stamps(
     return store
 
 
+def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
+    """Write the stamps of a store as PNG files, for other programs.
+
+    Args:
+        store: the stamps.
+        folder: where to.
+
+    Returns:
+        DataFrame: ``id_str`` and ``file_loc``.
+    """
+    folder = ensure_writable_dir(folder)
+    files = [folder / f"{re.sub(r'[^-+.A-Za-z0-9_]', '_', name)}.png" for name in store.ids]
+    if len(set(files)) < len(files):
+        raise ValueError("some ids differ only in characters that cannot be in the name of a file; rename them")
+    for file, pixels in zip(files, store.pixels, strict=True):
+        Image.fromarray(pixels).save(file)
+    return pd.DataFrame({"id_str": store.ids, "file_loc": [str(file) for file in files]})
+
+
 def _refuse(left_out: pd.DataFrame, total: int, path: Path, bad: str) -> None:
     if len(left_out) and (bad == "error" or len(left_out) == total):
         shown = "\n".join(f"  {row.id_str}: {row.cause}" for row in left_out.head(5).itertuples())
-        raise BadImage(f"{len(left_out)} of {total} sources cannot be cut, such as\n{shown}\nDrop these rows, or "
-                                f"leave them out of {path.name} with bad='quarantine'.")  # fmt: skip
+        raise BadImage(f"{len(left_out)} of {total} sources cannot be cut, such as\n{shown}\nDrop these rows, "
+                                f"or leave them out of {path.name} with bad='quarantine'.")  # fmt: skip
 
 
 def _sides(mosaic: Mosaic, catalog: pd.DataFrame) -> np.ndarray:
@@ -124,11 +146,6 @@ def _sides(mosaic: Mosaic, catalog: pd.DataFrame) -> np.ndarray:
     r90 = catalog[f"r90_{unit}"].to_numpy(float) if f"r90_{unit}" in catalog else np.full(len(r50), np.inf)
     sides = frame_arcsec(r50, r90) / mosaic.pixel_arcsec if known else STAMP_PIXELS * np.fmin(0.04 * r50, 0.02 * r90)
     return np.where((r50 > 0) & np.isfinite(r50) & ~(r90 <= 0), sides, np.nan)
-
-
-def _inside(mosaic: Mosaic, places: np.ndarray) -> np.ndarray:
-    x, y = places[:, 0], places[:, 1]
-    return (x >= -0.5) & (x < mosaic.shape[1] - 0.5) & (y >= -0.5) & (y < mosaic.shape[0] - 0.5)
 
 
 def _cut_section(
@@ -153,7 +170,7 @@ def _cut_section(
         x, y = place[:2] + 0.5 - place[2] / 2 - (left, top)
         box = (x, y, x + place[2], y + place[2])
         stamp = Image.fromarray(picture).resize(shape[1:3], Image.Resampling.BILINEAR, box)
-        pixels[row] = stamp if mosaic.picture is not None else np.asarray(stamp)[::-1]  # the lowest row is a FITS file's first
+        pixels[row] = stamp if mosaic.picture is not None else np.asarray(stamp)[::-1]  # FITS: lowest row first
     return causes
 
 

@@ -58,12 +58,14 @@ class Mosaic:
         self.files = [arguments.path(file) for file in ([files] if single else files)]
         if not self.files:
             raise ValueError("a mosaic needs one file at least")
-        self.name = re.sub(r"[-_.][ugrizy]$", "", FITS_NAME.sub("", self.files[0].name).removesuffix(self.files[0].suffix))
+        first = self.files[0]
+        stem = FITS_NAME.sub("", first.name) if FITS_NAME.search(first.name) else first.stem
+        self.name = re.sub(r"[-_.][ugrizy]$", "", stem)
         self.picture, self.wcs, self.calibrated, self.bands, self.units, self._planes = None, None, False, (), [], []
-        if not FITS_NAME.search(self.files[0].name):
+        if not FITS_NAME.search(first.name):
             if len(self.files) > 1:
                 raise ValueError("a mosaic of several files is made of FITS files; a picture is one file")
-            self.picture = read_image(self.files[0], max_blank=1.0)
+            self.picture = read_image(first, max_blank=1.0)
             self.shape = self.picture.shape[:2]
         else:
             self._open(zero_points)
@@ -104,17 +106,17 @@ class Mosaic:
         for name, file, *_, shape in found:
             if shape[-2:] != self.shape:
                 raise ValueError(f"the bands must lie on one grid of pixels: {file.name} ({name}) has {shape[-2:]} "
-                                 f"pixels, {found[0][1].name} has {self.shape}. Resample one to the other.")  # fmt: skip
+                                 f"pixels, {found[0][1].name} has {self.shape}. Resample one of them.")  # fmt: skip
         frames = [_celestial(header) for header in headers]
         self.wcs = frames[0]
         for (name, file, *_), frame in zip(found, frames, strict=True):
             if not _same_sky(frame, self.wcs, self.shape):
-                raise ValueError(f"the bands must show the same sky: {file.name} ({name}) has other sky coordinates than "
-                                 f"{found[0][1].name}. Resample one to the other.")  # fmt: skip
+                raise ValueError(f"the bands must show the same sky: {file.name} ({name}) has other sky coordinates "
+                                 f"than {found[0][1].name}. Resample one of them.")  # fmt: skip
         known = [_zero_point(header, name, zero_points) for header, name in zip(headers, self.bands, strict=True)]
         if None in known and set(known) != {None}:
-            raise ValueError(f"some bands have a zero point and others none: {dict(zip(self.bands, known, strict=True))}. "
-                             "Give `zero_points`.")  # fmt: skip
+            by_band = dict(zip(self.bands, known, strict=True))
+            raise ValueError(f"some bands have a zero point and others none: {by_band}. Give `zero_points`.")
         self.calibrated = None not in known
         units = [10 ** (0.4 * (ZERO_POINT - zero)) if self.calibrated else 1.0 for zero in known]
         self.units = units
@@ -137,9 +139,9 @@ class Mosaic:
         planes = []
         for file, hdu, plane, unit in self._planes:
             with fits.open(file) as hdus:
-                section = hdus[hdu].section
+                section = _lazy(hdus[hdu], file)
                 cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
-            cut = np.array(cut, np.float32).reshape(cut.shape[-2:])
+                cut = np.array(cut, np.float32).reshape(cut.shape[-2:])
             planes.append(np.where((cut == 0) | ~np.isfinite(cut), np.nan, cut * np.float32(unit)))
         return np.stack(planes)
 
@@ -153,6 +155,11 @@ class Mosaic:
             raise ValueError(f"{self.files[0]} has no sky coordinates: give the positions as `x` and `y` in pixels")
         x, y = self.wcs.all_world2pix(table["ra"].to_numpy(float), table["dec"].to_numpy(float), 0, quiet=True)
         return np.where(np.abs(x) < 1e9, x, np.nan), np.where(np.abs(y) < 1e9, y, np.nan)
+
+    def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Whether positions [pixels from 0] are on the mosaic; NaN is not."""
+        height, width = self.shape
+        return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
     def cutout(self, x: float, y: float, side: float) -> tuple[np.ndarray, object]:
         """The square around a position, in whole pixels.
@@ -175,7 +182,7 @@ class Mosaic:
         >>> Mosaic(file).cutout(20, 20, 16)[0].shape
         (3, 16, 16)
         """
-        if not (-0.5 <= x < self.shape[1] - 0.5 and -0.5 <= y < self.shape[0] - 0.5):
+        if not self.contains(x, y):
             raise ValueError(f"it is outside the mosaic, at x = {x:.1f}, y = {y:.1f}")
         size = max(1, int(round(side)))
         left, top = (int(np.floor(middle - size / 2 + 1)) for middle in (x, y))
@@ -222,7 +229,8 @@ def each_section(
 
     Args:
         mosaic: the mosaic.
-        work: function of the mosaic, a section without margin (top, bottom, left, right), the places in it, their rows.
+        work: function of the mosaic, a section without margin (top, bottom, left, right), the places in it and their
+            rows.
         workers: processes; all processor cores by default.
         text: what it is doing, for the progress bar.
         places: [N, …] whose first columns are x and y; then only sections with some of them.
@@ -269,6 +277,13 @@ def around(mosaic: Mosaic, core: tuple, margin: int) -> tuple[slice, slice]:
     top, bottom, left, right = core
     return (slice(max(top - margin, 0), min(bottom + margin, mosaic.shape[0])),
             slice(max(left - margin, 0), min(right + margin, mosaic.shape[1])))  # fmt: skip
+
+
+def _lazy(hdu, file: Path):
+    """Pixels that are read when they are sliced: mapped into memory where they are plain numbers, as that is faster."""
+    plain = hdu.header["BITPIX"] < 0 and hdu.header.get("BSCALE", 1) == 1 and hdu.header.get("BZERO", 0) == 0
+    packed = type(hdu).__name__ == "CompImageHDU" or file.suffix.lower() in (".gz", ".fz")
+    return hdu.data if plain and not packed else hdu.section
 
 
 def _celestial(header):

@@ -14,14 +14,16 @@ from zoobook.images.mosaics import Mosaic, around, each_section
 
 MARGIN = 384  # pixels around a section, where large sources reach over
 SKY_BOX = 256  # pixels of the boxes in which the sky is measured
-MOST_TAKEN = 0.9  # share of the pixels that sources may cover
+MOST_TAKEN = 0.9  # share of the pixels that sources may cover, or that may have one value
 RADII = 0.75 * 1.25 ** (np.arange(55) / 2)  # [pixels] of the curve of growth
 ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et al. 2001)
 REACH = 2.0  # largest Petrosian radius over that of the region above the threshold; beyond, it is the light of others
 BRIGHT_SHARE, CLUMP_SHARE, CLUMP_WIDTH = 0.3, 0.05, 0.03  # to tell stars: of the sources; of those; of ln R50
-POINT_LIKE, SMALL = 1.2, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
+POINT_LIKE, SMALL = 1.3, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
 FEWEST = 3.0  # [pixels] the same for shapes, where no stars are known
-NEARLY, FLAT = 0.85, 0.5  # of the brightest pixel; pixels nearly as bright, over R50 ** 2: galaxies have fewer
+FLAT = (8, 2.8)  # pixels above 0.85 of the peak, at least; those above half of it, over them, at most: saturated
+BLUR = 1.5  # [pixels] before peaks and saddles are compared
+PROMINENCE = 2.0  # peak over the saddle towards a neighbour, up to which a source is a piece of that
 SHARE = 0.05  # a neighbour of so much of a source's light blends with it
 COLUMNS = ("flux", "magnitude", "r50_pixels", "r90_pixels", "petrosian_pixels", "r50_arcsec", "r90_arcsec",
            "petrosian_arcsec", "flag_edge", "flag_blend", "flag_small", "flag_star")  # fmt: skip
@@ -39,7 +41,13 @@ def petrosian(radii: np.ndarray, flux: np.ndarray, eta: float = ETA) -> np.ndarr
         eta: the ratio.
 
     Returns:
-        ndarray: [N, 4] Petrosian radius, flux, R50 and R90 that hold 50 % and 90 % of it; NaN where the curve ends first.
+        ndarray: [N, 4] Petrosian radius, flux, R50 and R90 that hold 50 % and 90 % of it; NaN where the curve ends
+            first.
+
+    >>> radii = 1.25 ** (np.arange(40) / 2)
+    >>> disk = 1 - (1 + radii / 10) * np.exp(-radii / 10)  # exponential, of scale length 10
+    >>> petrosian(radii, disk[None]).round(1).tolist()
+    [[36.3, 1.0, 16.6, 37.2]]
     """
     ratio = _brightness_ratio(radii, flux)
     logs, result = np.log(radii), np.full((len(flux), 4), np.nan)
@@ -76,8 +84,9 @@ def find_sources(
     """Find what is on a mosaic, and measure it.
 
     Bands are added, weighted by their noise; sources are regions above the threshold, parted where they have several
-    peaks (SExtractor's method, by sep). Radii and flux are measured in circles on r (of one band: on that; of a picture:
-    on the mean of the colours), light of other sources replaced by the mean at that distance.
+    peaks (SExtractor's method, by sep) and joined again where these hardly rise above the saddle, as arms and knots do.
+    Radii and flux are measured in circles on r (of one band: on that; of a picture: on the mean of the colours), light
+    of other sources replaced by the mean at that distance.
 
     Args:
         mosaic: the picture of the sky.
@@ -87,8 +96,8 @@ def find_sources(
         workers: processes; all processor cores by default.
 
     Returns:
-        DataFrame: ``id_str`` (the mosaic's name and the position), ``x``, ``y`` [pixels from 0], ``ra``, ``dec`` [deg, NaN
-            without sky coordinates], and what :func:`measure_sources` adds.
+        DataFrame: ``id_str`` (the mosaic's name and the position), ``x``, ``y`` [pixels from 0], ``ra``, ``dec`` [deg,
+            NaN without sky coordinates], and what :func:`measure_sources` adds.
 
     Raises:
         ValueError: nothing was found, or the mosaic has no sky.
@@ -98,11 +107,12 @@ def find_sources(
     if max_magnitude is not None and not mosaic.calibrated:
         raise ValueError(f"{mosaic.name} has no zero point, so there are no magnitudes: leave out max_magnitude")
     parts = each_section(mosaic, _measure_section, workers, "finding sources", threshold=threshold, least=least)
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, {least} "
+                         "pixels or more. Is anything on it? A lower threshold finds more.")  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
-    if table.empty:
-        raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, of "
-                         f"{least} pixels or more: is there anything on it? A lower threshold finds fainter ones.")  # fmt: skip
-    table["flag_small"], table["flag_star"] = _like_stars(table, mosaic.picture is not None)
+    table["flag_small"], table["flag_star"] = _like_stars(table)
     if max_magnitude is not None:
         table = table[table["magnitude"] <= max_magnitude].reset_index(drop=True)
     name = f"{mosaic.name}-" if mosaic.name else ""
@@ -110,9 +120,8 @@ def find_sources(
     table.insert(0, "id_str", [f"{name}{x:05d}-{y:05d}" for x, y in places])
     table = table.drop_duplicates("id_str", ignore_index=True)
     sky = (np.nan, np.nan) if mosaic.wcs is None else mosaic.wcs.all_pix2world(table["x"], table["y"], 0)
-    table.insert(3, "ra", sky[0])
-    table.insert(4, "dec", sky[1])
-    return table.drop(columns=["row", "flat"])
+    table["ra"], table["dec"] = sky
+    return table[["id_str", "x", "y", "ra", "dec", *COLUMNS]]
 
 
 def measure_sources(
@@ -152,8 +161,7 @@ def measure_sources(
         raise ValueError(f"the table has a column `{exist[0]}` already, which would be overwritten: rename or drop it")
     ids = check_ids(table)
     x, y = mosaic.pixels(table)
-    height, width = mosaic.shape
-    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    inside, (height, width) = mosaic.contains(x, y), mosaic.shape
     if not inside.all() and (outside == "error" or not inside.any()):
         raise ValueError(f"{(~inside).sum()} of {len(table)} positions are outside the mosaic {mosaic.name} ({width} × "
                          f"{height} pixels), such as {ids[~inside][0]} at x = {x[~inside][0]:.1f}, "
@@ -162,7 +170,7 @@ def measure_sources(
     rows = np.arange(len(places))
     parts = each_section(mosaic, _measure_section, workers, "measuring", places, rows, threshold=threshold, least=least)
     found = pd.concat(parts).sort_values("row", ignore_index=True)
-    found["flag_small"], found["flag_star"] = _like_stars(found, mosaic.picture is not None)
+    found["flag_small"], found["flag_star"] = _like_stars(found)
     return pd.concat([table, found[list(COLUMNS)]], axis=1)
 
 
@@ -171,32 +179,39 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     sep = _sep()
     section = around(mosaic, core, MARGIN)
     y0, x0 = section[0].start, section[1].start
+    where = f"rows {y0} to {section[0].stop}, columns {x0} to {section[1].stop}"
     planes = mosaic.read(*section)
     if mosaic.picture is not None:
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
-    if blank.all():
-        return pd.DataFrame(columns=["row", "x", "y", *COLUMNS, "flat"])
+    if blank.all():  # nothing can be found or measured
+        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "saturated")}
+        count = 0 if places is None else len(places)
+        unknown = dict.fromkeys(("x", "y", *COLUMNS[:-4]), np.nan)
+        return pd.DataFrame({"row": range(count) if places is None else rows} | unknown | flags, index=range(count))
     planes[:, blank] = 0
     skies = [_sky(sep, plane, blank) for plane in planes]
     noise = np.array([sky.globalrms for sky in skies])
-    if not (noise > 0).all():
-        if mosaic.picture is None:
-            raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in rows {y0} to {section[0].stop}, "
-                             f"columns {x0} to {section[1].stop}: all pixels are alike")  # fmt: skip
+    if mosaic.picture is not None:
         noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
+    elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
+        raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
     weights = noise**-2 / np.sum(noise**-2)
-    light = sum(np.float32(weight) * (plane - sky.back()) for weight, plane, sky in zip(weights, planes, skies, strict=True))
+    light = np.zeros_like(planes[0])
+    for weight, plane, sky in zip(weights, planes, skies, strict=True):
+        light += np.float32(weight) * (plane - sky.back())
     objects, owner = _extract(sep, light, threshold * np.sum(noise**-2) ** -0.5, blank, least)
+    flat = _saturated(light, owner, len(objects))
+    if mosaic.picture is not None:
+        flat[:] = False  # a picture's stretch makes galaxies flat, too
     del light
     taken = (owner > 0) & ~blank
     if taken.sum() > MOST_TAKEN * (~blank).sum():
-        raise ValueError(f"{mosaic.name} has no sky: sources cover {taken.sum() / (~blank).sum():.0%} of the pixels in rows "
-                         f"{y0} to {section[0].stop}, columns {x0} to {section[1].stop}. Measuring needs an image with "
-                         "sky around the sources.")  # fmt: skip
+        raise ValueError(f"{mosaic.name} has no sky: sources cover {taken.sum() / (~blank).sum():.0%} of the pixels in "
+                         f"{where}. Measuring needs an image with sky around the sources.")  # fmt: skip
     band = mosaic.bands.index("r") if "r" in mosaic.bands else len(planes) // 2
     plane = planes[band]
-    plane -= _sky(sep, plane, blank | (_grown(taken))).back()
+    plane -= _sky(sep, plane, blank | _grown(taken)).back()
     if places is None:
         at_home = (np.round(objects["y"]) + y0 >= core[0]) & (np.round(objects["y"]) + y0 < core[1])
         at_home &= (np.round(objects["x"]) + x0 >= core[2]) & (np.round(objects["x"]) + x0 < core[3])
@@ -206,7 +221,8 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         x, y = places[:, 0] - x0, places[:, 1] - y0
         own = owner[np.round(y).astype(int), np.round(x).astype(int)]
         own = np.where(own == 0, len(objects) + 1, own)  # faint ones have light of no other source
-    return _measure(sep, mosaic, plane, blank, objects, owner, x, y, own).assign(row=rows, x=x + x0, y=y + y0)
+    table = _measure(sep, mosaic, plane, blank, objects, owner, x, y, own)
+    return table.assign(row=rows, x=x + x0, y=y + y0, saturated=flat[own])
 
 
 def _sep():
@@ -231,13 +247,48 @@ def _grown(taken: np.ndarray) -> np.ndarray:
 
 
 def _extract(sep, light: np.ndarray, level: float, blank: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Regions above a level, and to which of them each pixel belongs (from 1; 0: to none)."""
+    """Regions above a level (x, y, flux, npix), and to which of them each pixel belongs (from 1; 0: to none)."""
     near = np.hypot(*np.mgrid[-2:3, -2:3])
     kernel = np.exp(-0.5 * (near * 2.355 / 3) ** 2)  # three pixels wide: knots and noise do not part a galaxy
+    how = {"mask": blank, "minarea": least, "filter_kernel": kernel}
     try:
-        return sep.extract(light, level, mask=blank, minarea=least, filter_kernel=kernel, segmentation_map=True)
+        objects, owner = sep.extract(light, level, segmentation_map=True, **how)
     except Exception as error:  # sep's own errors have no common class
-        raise ValueError(f"too much on the mosaic lies above the threshold to be told apart ({error}): raise it") from None
+        raise ValueError(f"too much on the mosaic is above the threshold to be parted ({error}): raise it") from None
+    whole = _join_pieces(light, owner, objects["flux"])
+    parts = pd.DataFrame({name: objects[name].astype(float) for name in ("x", "y", "flux", "npix")})
+    parts[["x", "y"]] = parts[["x", "y"]].mul(parts["flux"], axis=0)
+    sums = parts.groupby(whole).sum()
+    sums[["x", "y"]] = sums[["x", "y"]].div(sums["flux"], axis=0)
+    return sums.to_records(index=False), np.append(0, whole + 1).astype(np.int32)[owner]
+
+
+def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """Join what hardly rises above the saddle towards a brighter neighbour, as arms and knots do: [N] new numbers."""
+    import cv2
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    smooth, count = cv2.GaussianBlur(light, (0, 0), BLUR), len(flux)
+    pairs = []
+    for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        at = (owner[one] != owner[other]) & (owner[one] > 0) & (owner[other] > 0)
+        height = np.minimum(smooth[one][at], smooth[other][at])
+        pairs += [(owner[one][at], owner[other][at], height), (owner[other][at], owner[one][at], height)]
+    source, neighbour, height = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    order = np.lexsort((height, source))
+    last = order[np.diff(source[order], append=0) != 0]  # the highest saddle of each
+    low = _peaks(smooth, owner, count)[source[last]] < PROMINENCE * height[last]
+    low &= flux[source[last] - 1] < flux[neighbour[last] - 1]  # not a faint galaxy to the bright star in front of it
+    links = coo_array((np.ones(low.sum()), (source[last][low], neighbour[last][low])), shape=(count + 1, count + 1))
+    return np.unique(connected_components(links, directed=False)[1][1:], return_inverse=True)[1]
+
+
+def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Brightest pixel of each source, [count + 1]; of none: 0."""
+    peaks, at = np.zeros(count + 1, np.float32), owner > 0
+    np.maximum.at(peaks, owner[at], light[at])
+    return peaks
 
 
 def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:
@@ -254,7 +305,6 @@ def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFra
         table |= {f"{name}_pixels": pixels, f"{name}_arcsec": pixels * mosaic.pixel_arcsec}
     table["flag_edge"] = sep.sum_circle(unseen, x + 1, y + 1, reach)[0] > 0
     table["flag_blend"] = _blended(objects, x, y, own, reach)
-    table["flat"] = _flat_top(plane, owner, len(objects) + 1)[own]
     return pd.DataFrame(table)
 
 
@@ -295,22 +345,21 @@ def _blended(objects, x, y, own, reach) -> np.ndarray:
     return blended
 
 
-def _flat_top(plane: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """How many pixels of each source are nearly as bright as its brightest, [count + 1]."""
-    from scipy import ndimage
+def _saturated(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Whether each source, [count + 2], has a flat top and a steep edge, as no galaxy has."""
+    peak = _peaks(light, owner, count)[owner]
+    high, half = (np.bincount(owner[(owner > 0) & (light > np.float32(share) * peak)], minlength=count + 2)
+                  for share in (0.85, 0.5))  # fmt: skip
+    return (high >= FLAT[0]) & (half < FLAT[1] * high)
 
-    peak = np.append(0, ndimage.maximum(plane, owner, np.arange(1, count + 1))).astype(np.float32)
-    near = (owner > 0) & (plane > np.float32(NEARLY) * peak[owner])
-    return np.bincount(owner[near], minlength=count + 1)
 
-
-def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndarray]:
+def _like_stars(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Flags: too small to show a shape; a star.
 
-    Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars. A
-    saturated star is larger, but flat in its middle as no galaxy is; a picture's stretch makes galaxies so, too.
+    Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars.
     """
-    r50, usable = table["r50_pixels"].to_numpy(float), table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
+    r50 = table["r50_pixels"].to_numpy(float)
+    usable = table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
     bright = usable & (table["flux"] >= table["flux"][usable].quantile(1 - BRIGHT_SHARE))
     sizes, count = np.sort(np.log(r50[bright])), max(8, int(CLUMP_SHARE * bright.sum()))
     star, narrowest = np.nan, np.inf
@@ -319,6 +368,5 @@ def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndar
         narrowest, first = widths.min(), int(np.argmin(widths))
         if narrowest < CLUMP_WIDTH and sizes[first] <= np.median(sizes):
             star = np.exp(np.median(sizes[first : first + count + 1]))
-    flat = table["flat"].to_numpy(float)
-    saturated = (flat >= 8) & (flat > FLAT * r50**2) & (not picture)
-    return r50 < (SMALL * star if np.isfinite(star) else FEWEST), (r50 < POINT_LIKE * star) | saturated
+    small = r50 < (SMALL * star if np.isfinite(star) else FEWEST)
+    return small, (r50 < POINT_LIKE * star) | table["saturated"].to_numpy(bool)

@@ -60,8 +60,8 @@ def make_mosaic(
         workers: processes; all processor cores by default.
 
     Returns:
-        SimulatedSky: files, the galaxies (with :func:`~zoobook.simulation.vote` and ``x``, ``y`` in pixels from 0, row 0
-            the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
+        SimulatedSky: files, the galaxies (with :func:`~zoobook.simulation.vote` and ``x``, ``y`` in pixels from 0, row
+            0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
 
     Raises:
         ValueError: an argument makes no sense.
