@@ -18,6 +18,7 @@ from toys import TREE, array, images_for, tensor
 
 import zoobook
 from zoobook import weights
+from zoobook.learning import prediction
 from zoobook.weights import legacy, pytorch_file, tensorflow_file
 
 TOLERANCES = {"float64": (1e-10, 1e-10), "float32": (5e-5, 3e-4)}  # of features, and of answers from 1 to 101
@@ -98,7 +99,7 @@ def test_several_passes_scatter_like_the_dropout_that_the_originals_never_switch
 ):
     facts, file = published(name)
     features = facts.answers["features_f32_224"]
-    monkeypatch.setattr(half.prediction, "_features", lambda *others: iter([features]))
+    monkeypatch.setattr(prediction, "batch_features", lambda *others: iter([features]))
     store = types.SimpleNamespace(ids=["a", "b"], pixels=np.zeros((2, 8, 8, 3), np.uint8), size=8, framing=17.0)
     passes = 1500
     table = half.predict(read(file, half), store, passes=passes, devices="cpu")
@@ -116,7 +117,7 @@ def test_whole_images_of_300_pixels_as_the_original_resized_them(published, half
     facts, file = published(name)
     stored = tensor(half, 255 * np.moveaxis(images(300, 3), 1, 3))
     views = tensor(half, np.tile(np.eye(2, 3, dtype=np.float32), (2, 1, 1)))
-    seen = half.data.look(stored, views, facts.channels, 224)
+    seen = half.models.apply_view(stored, views, facts.channels, 224)
     np.testing.assert_allclose(
         array(read(file, half)(seen)), facts.answers["full300_outputs_f32"], rtol=0, atol=3e-4
     )

@@ -20,7 +20,7 @@ from side import peak_mb  # noqa: E402
 
 from zoobook import representations  # noqa: E402
 from zoobook.catalogs.shards import table_files  # noqa: E402
-from zoobook.learning.inference import by_shards, feature_table  # noqa: E402
+from zoobook.learning.prediction import by_shards, feature_table  # noqa: E402
 
 ROWS, WIDTH, SHARD = 230, 12, 20
 
@@ -47,16 +47,17 @@ def write_shards(out):
 def represent_slowly(framework, out):
     """`represent` with small shards, and a pause before each batch."""
     import zoobook
+    from zoobook.learning import prediction
 
     half, (store, _) = zoobook.load_framework(framework), survey()
-    features = half.prediction._features
+    features = prediction.batch_features
 
     def slow(*args):
         for found in features(*args):
             time.sleep(0.03)
             yield found
 
-    half.prediction._features, half.prediction.SHARD_ROWS = slow, 8
+    prediction.batch_features, prediction.SHARD_ROWS = slow, 8
     architecture = "test_resnet" if framework == "pytorch" else "efficientnet_b0"
     import torch
 
@@ -67,7 +68,7 @@ def represent_slowly(framework, out):
 def kill_at_random(work, args, folder: Path, kills: int, longest: float, seed: int) -> None:
     """Start the work again and again and kill it; whole shards must never be made twice. Then let it finish."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["toys", "zoobook.learning.inference", "zoobook.pytorch.prediction"])
+    processes.set_forkserver_preload(["toys", "zoobook.learning.prediction", "zoobook.pytorch.engine"])
     rng, seen = np.random.default_rng(seed), {}
     while True:
         process = processes.Process(target=work, args=args)
