@@ -70,6 +70,9 @@ def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
 
     Raises:
         ValueError: a length is no positive number.
+
+    >>> stored_size(64, field_of_view=8.5, framing=17)
+    111
     """
     share = check_radii("field_of_view", field_of_view) / check_radii("framing", framing)
     return max(16, round(image_size * CENTRE / share))

@@ -40,6 +40,9 @@ def choose_precision(precision: str, compute_capability: int | None) -> str:
     Args:
         precision: ``"auto"``, or one of :data:`PRECISIONS`.
         compute_capability: NVIDIA's number of the GPU's generation, 8 for Ampere; ``None``: another device is used.
+
+    >>> choose_precision("auto", 8)
+    'bfloat16'
     """
     if precision != "auto":
         return precision

@@ -1,7 +1,10 @@
 """The loss of the decision tree: how unlikely the votes are, given the concentrations that the model predicts."""
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from zoobook.learning.engine import Twin
 from zoobook.trees import DecisionTree
@@ -39,3 +42,16 @@ def dirichlet_multinomial_nll(twin: Twin, concentrations: Any, votes: Any, tree:
             f"[galaxies, {answers}] for tree {tree.name!r}, one column an answer"
         )
     return twin.losses.nll(concentrations, votes, tree)
+
+
+@lru_cache(maxsize=64)
+def question_sums(groups: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Two matrices that add up answers, float64, for a tree's ``index_groups``.
+
+    Returns:
+        tuple: [A, A + Q], which puts beside the answers their sums, question by question; and [A + Q, Q], which gives
+            for each question this sum less its answers.
+    """
+    answers, questions = np.eye(groups[-1][1]), np.eye(len(groups))
+    member = questions.repeat([stop - start for start, stop in groups], axis=0)
+    return np.concatenate((answers, member), axis=1), np.concatenate((-member, questions))

@@ -1,8 +1,9 @@
 """The network that looks at a galaxy and answers: what it is in both frameworks."""
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,10 @@ class GalaxyNetwork:
         """What the model is made of; it is kept with the weights, so that the model can be built again."""
         return json.loads(self._spec)
 
+    def check_arrays(self, own: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> None:
+        """Raise a ``ValueError`` that names weights which are missing, not the model's, or of another shape."""
+        check_tensors(self.spec["architecture"], {name: list(array.shape) for name, array in own.items()}, given)
+
     def features(self, images: Any) -> Any:
         """Pooled output of the encoder [N, num_features], float32."""
         raise NotImplementedError
@@ -115,8 +120,18 @@ class GalaxyNetwork:
         return features if self.head is None else self.activate(self.logits(features))
 
 
-def checked_arrays(model: GalaxyNetwork, current: dict, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays that a model with these current ones can take; a ``ValueError`` names those that do not fit."""
-    expected = {name: list(array.shape) for name, array in current.items()}
-    check_tensors(model.spec["architecture"], expected, arrays)
-    return arrays
+@contextlib.contextmanager
+def temporarily(*settings: tuple[Callable, Callable, Any]) -> Iterator[None]:
+    """Settings of a framework as they must be; afterwards they are as the user had them.
+
+    Args:
+        *settings: for each what reads it, what sets it, and its value meanwhile.
+    """
+    before = [read() for read, _, _ in settings]
+    try:
+        for _, write, value in settings:
+            write(value)
+        yield
+    finally:
+        for (_, write, _), value in zip(settings, before, strict=True):
+            write(value)

@@ -201,7 +201,11 @@ KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Votes, YesNo, Class
 
 
 def kind_of(head: dict, tree: DecisionTree | None = None) -> Kind:
-    """The kind of answer that a model's ``spec["head"]`` describes."""
+    """The kind of answer that a model's ``spec["head"]`` describes.
+
+    >>> kind_of({"kind": "classes", "label": "bar", "classes": ["strong", "weak"]}).columns
+    ['bar_strong_probability', 'bar_weak_probability']
+    """
     return KINDS[head["kind"]](head, tree)
 
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 import torch
 from torch.nn import functional as F
 
+from zoobook.learning.losses import question_sums
 from zoobook.trees import DecisionTree
 
 
@@ -54,10 +55,6 @@ def _exact(values: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _sums(groups: tuple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """[A, A + Q]: beside the answers their sums, question by question; [A + Q, Q]: each question less its answers."""
+def _sums(groups: tuple, device: torch.device) -> list[torch.Tensor]:
     with torch.inference_mode(False):  # what is kept must serve training too, whoever asks first
-        answers, questions = torch.eye(groups[-1][1], dtype=torch.float64), torch.eye(len(groups), dtype=torch.float64)
-        member = questions.repeat_interleave(torch.tensor([stop - start for start, stop in groups]), dim=0)
-        spread, gather = torch.cat((answers, member), dim=1), torch.cat((-member, questions))
-        return spread.to(device), gather.to(device)
+        return [torch.from_numpy(array).to(device) for array in question_sums(groups)]

@@ -1,7 +1,7 @@
 """From stored images to answers, in PyTorch: what the network sees, the network, and its weights as arrays."""
 
-import contextlib
 import difflib
+from contextlib import AbstractContextManager
 from functools import cache
 
 import numpy as np
@@ -14,20 +14,14 @@ from torch.nn import functional as F
 from zoobook.images.views import CENTRE, SKY, noise_pool, shrinking, sky_rank, sky_step
 from zoobook.images.views import apply_view as apply_view_on_cores
 from zoobook.learning.architectures import BOTH, ResNet
-from zoobook.learning.models import GalaxyNetwork, checked_arrays
+from zoobook.learning.models import GalaxyNetwork, temporarily
 from zoobook.pytorch.losses import LOSSES
 
 DTYPE = "float32"  # of weights and features, whatever the user's default is
 
 
-@contextlib.contextmanager
-def known_defaults():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, DTYPE))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+def known_defaults() -> AbstractContextManager:
+    return temporarily((torch.get_default_dtype, torch.set_default_dtype, getattr(torch, DTYPE)))
 
 
 class GalaxyModel(GalaxyNetwork, nn.Module):
@@ -76,8 +70,8 @@ def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
-    fitting = checked_arrays(model, to_arrays(model), arrays)
-    model.load_state_dict({name: torch.tensor(array) for name, array in fitting.items()}, strict=False)
+    model.check_arrays(to_arrays(model), arrays)
+    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
 
 
 def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:

@@ -55,9 +55,13 @@ class GalaxyLoader:
 
     def __iter__(self) -> Iterator[tuple]:
         batches = self.batches
-        known = [batches.pixels, next(batches.read())[1], *([] if batches.targets is None else [batches.targets])]
-        signature = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in known]
-        signature += [] if batches.targets is None else [tf.TensorSpec([], tf.float64)]
+        signature = [
+            tf.TensorSpec([None, *batches.pixels.shape[1:]], tf.uint8),
+            tf.TensorSpec([None, 5 if batches.photometric else 2, 3], tf.float32),
+        ]
+        if batches.targets is not None:
+            targets = tf.TensorSpec([None, *batches.targets.shape[1:]], batches.targets.dtype)
+            signature += [targets, tf.TensorSpec([], tf.float64)]
         options = tf.data.Options()
         options.autotune.enabled = False  # nothing to tune, and each iterator would wait seconds for its tuner to end
         data = tf.data.Dataset.from_generator(lambda: batches.read(*self.place), output_signature=tuple(signature))

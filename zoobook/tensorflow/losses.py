@@ -1,16 +1,15 @@
 """The loss of each kind of answer, in TensorFlow."""
-from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
+from zoobook.learning.losses import question_sums
 from zoobook.trees import DecisionTree
 
 
 def nll(concentrations: tf.Tensor, votes: tf.Tensor, tree: DecisionTree) -> tf.Tensor:
     """Negative log-likelihood of votes [N, A] on each question [N, Q]: what ``dirichlet_multinomial_nll`` computes."""
     concentrations = tf.convert_to_tensor(concentrations)
-    spread, gather = map(tf.constant, _sums(tree))
+    spread, gather = map(tf.constant, question_sums(tuple(tree.index_groups)))
     exact = _exact_nll(tf.cast(concentrations, tf.float64), tf.cast(votes, tf.float64), spread, gather)
     return tf.cast(exact, tf.float64 if concentrations.dtype == tf.float64 else tf.float32)
 
@@ -39,10 +38,3 @@ def _exact_nll(concentrations: tf.Tensor, votes: tf.Tensor, spread: tf.Tensor, g
         return ((slope @ tf.transpose(gather)) * (after - before)) @ tf.transpose(spread), None, None, None
 
     return nll, gradient
-
-
-def _sums(tree: DecisionTree) -> tuple[np.ndarray, np.ndarray]:
-    """[A, A + Q]: beside the answers their sums, question by question; [A + Q, Q]: each question less its answers."""
-    answers, questions = np.eye(len(tree.label_columns)), np.eye(len(tree.questions))
-    member = questions.repeat([stop - start for start, stop in tree.index_groups], axis=0)
-    return np.concatenate((answers, member), axis=1), np.concatenate((-member, questions))

@@ -1,11 +1,11 @@
 """From stored images to answers, in TensorFlow: what the network sees, the network, and its weights as arrays."""
 from __future__ import annotations
 
-import contextlib
 import difflib
 import random
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import keras
 import numpy as np
@@ -15,25 +15,19 @@ from keras import layers
 from zoobook.images.views import CENTRE, SKY, noise_pool, shrinking, sky_rank, sky_step
 from zoobook.images.views import apply_view as apply_view_on_cores
 from zoobook.learning.architectures import BOTH, MOMENTUM, EfficientNet, ResNet, pass_through
-from zoobook.learning.models import GalaxyNetwork, checked_arrays
+from zoobook.learning.models import GalaxyNetwork, temporarily
 from zoobook.tensorflow.losses import LOSSES
 
 DTYPE = "float32"  # of weights and features, whatever the user's policy is
 
 
-@contextlib.contextmanager
-def known_defaults(policy: str | None = None) -> Iterator[None]:
+def known_defaults(policy: str | None = None) -> AbstractContextManager:
     config = keras.config
-    before = config.floatx(), config.image_data_format(), config.dtype_policy()
-    config.set_floatx(DTYPE)
-    config.set_image_data_format("channels_last")
-    config.set_dtype_policy(policy or DTYPE)
-    try:
-        yield
-    finally:
-        config.set_floatx(before[0])
-        config.set_image_data_format(before[1])
-        config.set_dtype_policy(before[2])
+    return temporarily(
+        (config.floatx, config.set_floatx, DTYPE),
+        (config.image_data_format, config.set_image_data_format, "channels_last"),
+        (config.dtype_policy, config.set_dtype_policy, policy or DTYPE),
+    )
 
 
 class GalaxyModel(GalaxyNetwork, keras.Model):
@@ -104,9 +98,9 @@ def to_arrays(model: GalaxyModel) -> dict[str, np.ndarray]:
 
 
 def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
-    fitting = checked_arrays(model, to_arrays(model), arrays)
+    model.check_arrays(to_arrays(model), arrays)
     for name, layer, variable in weights(model):
-        variable.assign(_transposed(layer, fitting[name], back=True))
+        variable.assign(_transposed(layer, arrays[name], back=True))
 
 
 def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
@@ -129,15 +123,9 @@ def check_image_size(model: GalaxyModel, image_size: int) -> None:
     """Nothing to refuse: the weights of these architectures fit images of any size."""
 
 
-@contextlib.contextmanager
-def first_weights_from(seed: int) -> Iterator[None]:
+def first_weights_from(seed: int) -> AbstractContextManager:
     """Keras draws the seeds of first weights from Python's random numbers; the caller's are left as they were."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
+    return temporarily((random.getstate, random.setstate, random.Random(seed).getstate()))
 
 
 _TIMM_NAMES = {
