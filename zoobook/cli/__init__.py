@@ -138,7 +138,7 @@ def train(
     result = twin.train(
         store, catalog, questions, model=trained, architecture=architecture, channels=channels, image_size=size,
         field_of_view=field_of_view, photometric=photometric, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
+        accumulate_grad_batches=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
         devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
@@ -177,7 +177,7 @@ def finetune(
     )
     result = twin.finetune(
         trained, store, catalog, task, unfreeze=unfreeze, photometric=photometric, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
+        accumulate_grad_batches=accumulate, learning_rate=learning_rate, patience=patience, precision=precision,
         devices=_devices(devices), num_nodes=num_nodes, seed=seed, out_dir=out, resume=resume,
     )  # fmt: skip
     typer.echo(f"the best model is in {result.checkpoint}")
