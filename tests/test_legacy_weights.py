@@ -30,6 +30,12 @@ QUICK = [
 PAIRS = {question.name: [f"_{answer.name}" for answer in question.answers] for question in TREE.questions}
 
 
+def blank_store(ids: str, size: int) -> types.SimpleNamespace:
+    """What an image store with black images looks like to `predict`."""
+    pixels = np.zeros((len(ids), size, size, 3), np.uint8)
+    return types.SimpleNamespace(ids=list(ids), pixels=pixels, size=size, framing=17.0, check=lambda: None)
+
+
 def nightly_unless(quick: bool, *values):
     return pytest.param(*values, marks=() if quick else pytest.mark.nightly)
 
@@ -85,7 +91,7 @@ def test_several_passes_scatter_like_the_dropout_that_the_originals_never_switch
     model = read(file, half)
     features, _ = look_at(half, model, images(224, facts.channels))
     monkeypatch.setattr(prediction, "batch_features", lambda *others: iter([np.asarray(features)]))
-    store = types.SimpleNamespace(ids=["a", "b"], pixels=np.zeros((2, 8, 8, 3), np.uint8), size=8, framing=17.0, check=lambda: None)
+    store = blank_store("ab", 8)
     passes = 1500
     table = half.predict(model, store, passes=passes, devices="cpu")
     found = np.stack([np.stack(table[f"{column}_concentration"]) for column in TREE.label_columns], 1)
@@ -397,7 +403,7 @@ def test_a_finetuned_regressor(half, encoder, tmp_path, unit_interval):
     )
     model, answers = answers_of(half, file)
     np.testing.assert_allclose(answers, raw.sigmoid() if unit_interval else raw, rtol=1e-4, atol=1e-5)
-    store = types.SimpleNamespace(ids=["a"], pixels=np.zeros((1, 64, 64, 3), np.uint8), size=64, framing=17.0, check=lambda: None)
+    store = blank_store("a", 64)
     assert list(half.predict(model, store, devices="cpu")) == ["id_str", "bulge"]
 
 

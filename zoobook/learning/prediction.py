@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -186,7 +186,7 @@ def by_shards(
     return pd.concat(frames, ignore_index=True) if out is None else shards.finish()
 
 
-def _in_parallel(replicas: list, features, todo: list[tuple[int, int, int]], bar: tqdm) -> Iterator[tuple]:
+def _in_parallel(replicas: list, features, todo: list[tuple[int, int, int]], bar: tqdm) -> Generator[tuple, None, None]:
     """Each shard and its features, in order: as many at work as there are replicas, and one more ready."""
     free: SimpleQueue = SimpleQueue()
     for replica in replicas:
