@@ -28,21 +28,43 @@ def add_bright_stars(bands: np.ndarray, galaxy: Mapping, grid: Grid, rng: np.ran
     if galaxy["true_artifact"] == "star":
         turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2)
         stars.append((away * np.cos(turn), away * np.sin(turn), 12.5 - 4.0 * galaxy["true_artifact_severity"]))
+    for x, y, magnitude in stars:
+        place = (x * frame, y * frame)
+        add_bright_star(bands, place, magnitude, galaxy["true_seeing_arcsec"], grid, rng, np.sin(x * 50 + np.arange(3)))
+
+
+def add_bright_star(
+    bands: np.ndarray,
+    place: tuple[float, float],
+    magnitude: float,
+    seeing: float,
+    grid: Grid,
+    rng: np.random.Generator,
+    level: np.ndarray,
+) -> None:
+    """Add one saturated star in place.
+
+    Args:
+        bands: [3, H, W] in nanomaggies per native pixel.
+        place: x, y from the middle [arcsec].
+        magnitude: in r.
+        seeing: full width of the PSF at half maximum in r [arcsec].
+        grid: the pixels.
+        rng: random numbers for the colour and the direction of the spikes.
+        level: where the camera saturates in each band, from -1 to 1 [3].
+    """
     times = int(np.ceil(grid.step / 0.4))  # a star is far from constant over a large pixel
     size = grid.size * times
     axis = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * np.float32(grid.step / times)
-    for x, y, magnitude in stars:
-        dx, dy = axis[None, :] - np.float32(x * frame), axis[:, None] - np.float32(y * frame)
-        flux = 10 ** (-0.4 * (magnitude - ZERO_POINT)) * NATIVE_ARCSEC**2
-        tint = rng.normal(0.7, 0.3)
-        turn = rng.uniform(0, np.pi)
-        for band, colour in enumerate((-tint, 0.0, tint)):
-            fwhm = galaxy["true_seeing_arcsec"] * (1.05 - 0.05 * band)
-            spikes = (turn, turn + np.pi / 2) if magnitude < 15.0 else ()
-            star = _star(dx, dy, fwhm, spikes, grid.step / times) * (flux * 10 ** (0.4 * colour))
-            limit = SATURATION[band] * (1.0 + 0.3 * np.sin(x * 50 + band))
-            star = np.minimum(star.astype(np.float32), np.float32(limit))
-            bands[band] += star.reshape(grid.size, times, grid.size, times).mean(axis=(1, 3))
+    dx, dy = axis[None, :] - np.float32(place[0]), axis[:, None] - np.float32(place[1])
+    flux = 10 ** (-0.4 * (magnitude - ZERO_POINT)) * NATIVE_ARCSEC**2
+    tint = rng.normal(0.7, 0.3)
+    turn = rng.uniform(0, np.pi)
+    spikes = (turn, turn + np.pi / 2) if magnitude < 15.0 else ()
+    for band, colour in enumerate((-tint, 0.0, tint)):
+        star = _star(dx, dy, seeing * (1.05 - 0.05 * band), spikes, grid.step / times) * (flux * 10 ** (0.4 * colour))
+        star = np.minimum(star.astype(np.float32), np.float32(SATURATION[band] * (1.0 + 0.3 * level[band])))
+        bands[band] += star.reshape(grid.size, times, grid.size, times).mean(axis=(1, 3))
 
 
 def _star(dx: np.ndarray, dy: np.ndarray, fwhm: float, spikes: tuple, step: float) -> np.ndarray:

@@ -104,8 +104,8 @@ def _sky_noise(grid: Grid, strength: float, rng: np.random.Generator) -> np.ndar
     return noise * (SKY_NOISE * np.float32(strength))[:, None, None]
 
 
-def _add_background_galaxies(bands: np.ndarray, half: float, grid: Grid, rng: np.random.Generator) -> None:
-    """Add exponential disks, most of them small and faint, to the bands, up to ``half`` [arcsec] from the middle."""
+def _add_background_galaxies(bands: np.ndarray, half: float, grid: Grid, rng: np.random.Generator) -> tuple:
+    """Add exponential disks, most of them small and faint, up to ``half`` [arcsec] from the middle: x, y, r mag."""
     count = min(int(rng.poisson(GALAXIES * (2 * half / 60.0) ** 2)), 150)
     magnitude = 17.5 + 6.2 * rng.uniform(0, 1, count) ** 0.36
     x, y = rng.uniform(-half, half, (2, count))
@@ -128,6 +128,7 @@ def _add_background_galaxies(bands: np.ndarray, half: float, grid: Grid, rng: np
         # Normalised on the full plane, not on the window, which the frame may cut.
         stamp *= np.float32(1.68**2 / (2 * np.pi * stretch**2 * q[i]))
         bands[(slice(None), *window)] += stamp * fluxes(magnitude[i], tint[i], 0.75 * tint[i])[:, None, None]
+    return x, y, magnitude
 
 
 def _foreground_stars(half: float, rng: np.random.Generator) -> list:
