@@ -31,6 +31,7 @@ RENAMED = {"accumulate": "accumulate_grad_batches"}  # arguments, whose old name
 class Twin(Protocol):
     """The package of a framework, with its three modules."""
 
+    __name__: str
     losses: Losses
     models: Models
     engine: Engine
@@ -197,6 +198,6 @@ def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
 
     signature = inspect.signature(function)
     signature = signature.replace(parameters=list(signature.parameters.values())[1:])
-    bound.__signature__, bound.__module__ = signature, twin.__name__
+    vars(bound).update(__signature__=signature, __module__=twin.__name__)
     del bound.__wrapped__
     return bound

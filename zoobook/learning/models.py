@@ -80,6 +80,8 @@ class GalaxyNetwork:
 
     ACTIVATIONS: dict[str, Callable]  # by the names that kinds of answer have
     LOSSES: dict[str, Callable]
+    head: Any
+    dropout: Any
 
     def _take_spec(self, spec: dict) -> dict:
         spec = check_options(whole_spec(spec))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +20,7 @@ from zoobook import arguments
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.files import fingerprint
 from zoobook.images import ImageStore
-from zoobook.images.views import share_seen
+from zoobook.images.views import UNSTATED, share_seen
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import count_gpus, tune_malloc
 from zoobook.learning.engine import Twin
@@ -163,6 +163,7 @@ def by_shards(
         DataFrame or Path: the table, or its folder.
     """
     tune_malloc()
+    store.check()
     ids = np.asarray(store.ids, dtype=object)
     frames: list[pd.DataFrame] = []
     if out is None:
@@ -170,7 +171,8 @@ def by_shards(
         todo = [(shard, start, min(start + shard_rows, len(ids))) for shard, start in enumerate(starts)]
     else:
         some = np.array(store.pixels[:: max(1, len(ids) // 16)])
-        shards = ShardedTable(out, len(ids), config | {"images": fingerprint(ids.tolist(), some)}, shard_rows)
+        config = config | {"images": fingerprint(ids.tolist(), some)}
+        shards = ShardedTable(out, len(ids), config, shard_rows, UNSTATED)
         todo = shards.missing()
     images = sum(stop - start for _, start, stop in todo)
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
@@ -184,7 +186,7 @@ def by_shards(
     return pd.concat(frames, ignore_index=True) if out is None else shards.finish()
 
 
-def _in_parallel(replicas: list, features, todo: list[tuple[int, int, int]], bar: tqdm) -> Iterator[tuple]:
+def _in_parallel(replicas: list, features, todo: list[tuple[int, int, int]], bar: tqdm) -> Generator[tuple, None, None]:
     """Each shard and its features, in order: as many at work as there are replicas, and one more ready."""
     free: SimpleQueue = SimpleQueue()
     for replica in replicas:

@@ -63,7 +63,8 @@ class History:
         if folder.resuming:
             before = folder.history
             self.stopping.losses = dict(zip(before["epoch"], before["val_loss"], strict=True))
-        self.bar, self.epoch, self.epochs = None, 0, 0
+        self.bar: tqdm | None = None
+        self.epoch, self.epochs = 0, 0
 
     def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
         """Start, or go on.

@@ -246,6 +246,7 @@ def _fit(
     if not folder.resuming:
         state.unlink(missing_ok=True)
     if not folder.finished:
+        store.check()
         tune_malloc()
         history = History(folder, settings["patience"])
         if not history.stopping.should_stop:

@@ -212,9 +212,9 @@ class CheckpointCallback(lightning.Callback):
         self.history.step(batch_number, lambda: outputs["loss"])
 
     def on_train_epoch_end(self, trainer, module):
-        losses = (float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss"))
+        train_loss, val_loss = (float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss"))
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
-        self.history.end_epoch(*losses, rate, self._saver(trainer, module, trainer.current_epoch))
+        self.history.end_epoch(train_loss, val_loss, rate, self._saver(trainer, module, trainer.current_epoch))
         # The state goes last: if this is cut short, the epoch is repeated, with the same result.
         part = self.state.with_suffix(".part")
         trainer.save_checkpoint(part)
