@@ -16,61 +16,41 @@ from zoobook.images.views import FIELD_OF_VIEW, check_radii
 class Stage:
     """Blocks of one kind in a row, in an EfficientNet.
 
-    Attributes:
-        kind: ``"plain"`` (a convolution), ``"separable"`` (depthwise, then 1 x 1), ``"inverted"`` (1 x 1 that widens,
-            depthwise, 1 x 1 that narrows) or ``"edge"`` (a full convolution that widens, 1 x 1 that narrows).
-        repeats: how many blocks.
-        kernel: side of the convolution.
-        stride: of the first block; the others have 1.
-        expansion: by which factor a block widens its input.
-        channels: of the output.
-        squeeze: channels of the squeeze-and-excitation as a share of the block's input; 0: it has none.
+    Kinds: ``"plain"`` (a convolution), ``"separable"`` (depthwise, then 1 x 1), ``"inverted"`` (1 x 1 that widens,
+    depthwise, 1 x 1 that narrows) and ``"edge"`` (a full convolution that widens, 1 x 1 that narrows).
     """
 
     kind: str
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-    squeeze: float = 0.25
+    repeats: int  # how many blocks
+    kernel: int  # side of the convolution
+    stride: int  # of the first block; the others have 1
+    expansion: int  # by which factor a block widens its input
+    channels: int  # of the output
+    squeeze: float = 0.25  # channels of the squeeze-and-excitation as a share of the block's input; 0: it has none
 
 
 @dataclass(frozen=True)
 class EfficientNet:
     """An EfficientNet (Tan & Le 2019, ICML 97, 6105).
 
-    Attributes:
-        stem: channels of the first convolution.
-        stages: what follows.
-        features: channels of the last convolution, hence the number of features.
-        padding: ``"symmetric"`` (as in PyTorch: (kernel - 1) / 2 on each side) or ``"same"`` (as in TensorFlow: for an
-            even image and stride 2, one pixel more on the right and below).
-        epsilon: added to the variance in batch normalisation.
+    Padding: ``"symmetric"`` (as in PyTorch: (kernel - 1) / 2 on each side) or ``"same"`` (as in TensorFlow: for an even
+    image and stride 2, one pixel more on the right and below).
     """
 
-    stem: int
+    stem: int  # channels of the first convolution
     stages: tuple[Stage, ...]
-    features: int
+    features: int  # channels of the last convolution
     padding: str = "symmetric"
-    epsilon: float = 1e-5
+    epsilon: float = 1e-5  # added to the variance in batch normalisation
 
 
 @dataclass(frozen=True)
 class ResNet:
-    """A ResNet of bottleneck blocks (He et al. 2016, CVPR, 770).
+    """A ResNet of bottleneck blocks (He et al. 2016, CVPR, 770)."""
 
-    Attributes:
-        repeats: blocks of each of the four stages.
-        stride_in: which convolution of a stage's first block makes the stride: ``"3x3"`` (torchvision, timm) or
-            ``"1x1"`` (the paper, detectron2).
-        padding: as for :class:`EfficientNet`.
-        epsilon: as for :class:`EfficientNet`.
-    """
-
-    repeats: tuple[int, ...]
-    stride_in: str = "3x3"
-    padding: str = "symmetric"
+    repeats: tuple[int, ...]  # blocks of each of the four stages
+    stride_in: str = "3x3"  # which convolution has the stride: this in torchvision and timm, "1x1" in the paper
+    padding: str = "symmetric"  # see EfficientNet
     epsilon: float = 1e-5
 
     @property

@@ -28,29 +28,17 @@ class GalaxyBatches:
     """The batches of images of one pass after the other; a framework's ``GalaxyLoader`` makes tensors of them.
 
     The images stay bytes until they are on the device, where ``apply_view`` turns them into what the model sees.
-
-    Attributes:
-        pixels: uint8 [M, H, W, 3], usually memory-mapped.
-        rows: int64 [N], which of them.
-        batch_size: galaxies per batch, over all devices together.
-        targets: [N, ...], what to learn about each; nothing for prediction.
-        seed: shuffles and gives random views, other ones each epoch; ``None``: in order, central views.
-        parts: into so many parts each batch is cut, to be yielded one after the other; fewer where a batch has not so
-            many galaxies.
-        share: of the stored side that a view at evaluation shows, see :func:`zoobook.images.views.share_seen`.
-        photometric: random views as if through other telescopes too.
-        epoch: which pass, from 0.
     """
 
-    pixels: np.ndarray
-    rows: np.ndarray
-    batch_size: int
-    targets: np.ndarray | None = None
-    seed: int | None = None
-    parts: int = 1
-    share: float = views.CENTRE
-    photometric: bool = False
-    epoch: int = 0
+    pixels: np.ndarray  # uint8 [M, H, W, 3], usually memory-mapped
+    rows: np.ndarray  # int64 [N], which of them
+    batch_size: int  # galaxies per batch, over all devices together
+    targets: np.ndarray | None = None  # [N, ...], what to learn about each; nothing for prediction
+    seed: int | None = None  # shuffles and gives random views, other ones each epoch; None: in order, central views
+    parts: int = 1  # into which each batch is cut, one yielded after the other; fewer where a batch is too small
+    share: float = views.CENTRE  # of the stored side that a view at evaluation shows, see share_seen
+    photometric: bool = False  # random views as if through other telescopes too
+    epoch: int = 0  # which pass
 
     def __post_init__(self):
         self.photometric = self.photometric and self.seed is not None

@@ -28,21 +28,13 @@ BATCH_SIZE = {"votes": 128, "labels": 32}  # in fine-tuning: votes come with man
 
 @dataclass(frozen=True)
 class Run:
-    """One training, as an engine's ``Trainer`` sees it.
+    """One training, as an engine's ``Trainer`` sees it."""
 
-    Attributes:
-        settings: all that decides the outcome, among it ``epochs``, ``learning_rate`` and ``seed``.
-        history: to be told of each step and epoch.
-        train: batches to learn from.
-        val: batches to judge by.
-        state: file from which an unfinished run goes on.
-    """
-
-    settings: dict
-    history: History
-    train: GalaxyBatches
-    val: GalaxyBatches
-    state: Path
+    settings: dict  # all that decides the outcome, among it epochs, learning_rate and seed
+    history: History  # to be told of each step and epoch
+    train: GalaxyBatches  # to learn from
+    val: GalaxyBatches  # to judge by
+    state: Path  # file from which an unfinished run goes on
 
     @property
     def judges_start(self) -> bool:
@@ -248,7 +240,7 @@ def _fit(
     gpus, num_nodes = count_gpus(devices, twin.engine.gpus()), arguments.whole("num_nodes", num_nodes)
     settings = _checked(settings, len(task.rows["train"]))
     precision = choose_precision(settings["precision"], twin.engine.compute_capability() if gpus else None)
-    trainer = twin.engine.Trainer(devices, num_nodes, precision)
+    trainer = twin.engine.Trainer(devices if isinstance(devices, str) else gpus, num_nodes, precision)
     folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
     best, state = folder.path / "best.safetensors", folder.path / twin.engine.STATE
     if not folder.resuming:
