@@ -198,6 +198,6 @@ def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
 
     signature = inspect.signature(function)
     signature = signature.replace(parameters=list(signature.parameters.values())[1:])
-    vars(bound).update(__signature__=signature, __module__=twin.__name__)
+    vars(bound)["__signature__"], bound.__module__ = signature, twin.__name__
     del bound.__wrapped__
     return bound
