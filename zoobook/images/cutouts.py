@@ -15,12 +15,12 @@ from PIL import Image
 from zoobook import arguments
 from zoobook.catalogs import check_ids
 from zoobook.files import ensure_writable_dir, fingerprint
-from zoobook.images import decoding
-from zoobook.images.decals import NATIVE_ARCSEC
+from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
+from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
+from zoobook.images.fits import stretch
 from zoobook.images.mosaics import Mosaic, around, each_section
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
-from zoobook.images.views import DECALS_FRAMING
 
 __all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "save_stamps"]
 
@@ -48,7 +48,7 @@ def cut_stamps(
     size: int = 128,
     bad: str = "error",
     factor: float = 1.0,
-    max_blank: float = decoding.MOST_BLANK,
+    max_blank: float = MOST_BLANK,
     workers: int | None = None,
 ) -> ImageStore:
     """Cut stamps framed and stretched as those that the networks of Galaxy Zoo DECaLS were trained on.
@@ -78,7 +78,7 @@ def cut_stamps(
     """
     if bad not in ("error", "quarantine"):
         raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
-    size, factor = arguments.whole("size", size, decoding.SMALLEST), arguments.real("factor", factor)
+    size, factor = arguments.whole("size", size, SMALLEST), arguments.real("factor", factor)
     max_blank = arguments.share("max_blank", max_blank)
     ids, path = check_ids(catalog), arguments.path(path)
     places = np.stack([*mosaic.pixels(catalog), factor * _sides(mosaic, catalog)], axis=1)
@@ -131,7 +131,7 @@ def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
 def _refuse(left_out: pd.DataFrame, total: int, path: Path, bad: str) -> None:
     if len(left_out) and (bad == "error" or len(left_out) == total):
         shown = "\n".join(f"  {row.id_str}: {row.cause}" for row in left_out.head(5).itertuples())
-        raise decoding.BadImage(f"{len(left_out)} of {total} sources cannot be cut, such as\n{shown}\nDrop these rows, "
+        raise BadImage(f"{len(left_out)} of {total} sources cannot be cut, such as\n{shown}\nDrop these rows, "
                                 f"or leave them out of {path.name} with bad='quarantine'.")  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _cut_section(
         window = mosaic.window(left, top, size, whole, corner) if at_hand else mosaic.window(left, top, size)
         try:
             picture = _picture(mosaic, window, max_blank)
-        except decoding.Unusable as error:
+        except Unusable as error:
             causes[int(row)] = str(error)
             continue
         x, y = place[:2] + 0.5 - place[2] / 2 - (left, top)
@@ -179,9 +179,9 @@ def _picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float) -> np.ndarray
     if mosaic.picture is None:
         known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
         unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
-        return decoding.stretch(planes.astype(np.float64), known, max_blank, unit)
+        return stretch(planes.astype(np.float64), known, max_blank, unit)
     beyond = ~np.isfinite(planes[0])
     if beyond.mean() > max_blank:
-        raise decoding.Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
+        raise Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
     planes[:, beyond] = np.nanmedian(planes, axis=(1, 2))[:, None]
     return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)

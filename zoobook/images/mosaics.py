@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from zoobook import arguments
 from zoobook.catalogs.tables import FITS_NAME
-from zoobook.images import decoding
+from zoobook.images.checks import BadImage, Unusable
 from zoobook.images.decals import ZERO_POINT
+from zoobook.images.decoding import read_image
+from zoobook.images.fits import band_of, image_hdus
 
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
 SECTION = 2048  # pixels: what is read at a time
@@ -52,8 +54,7 @@ class Mosaic:
         zero_points: float | Mapping[str, float] | None = None,
         pixel_arcsec: float | None = None,
     ):
-        single = isinstance(files, (str, os.PathLike))
-        self.files = [arguments.path(file) for file in ([files] if single else files)]
+        self.files = [arguments.path(file) for file in ([files] if isinstance(files, (str, os.PathLike)) else files)]
         if not self.files:
             raise ValueError("a mosaic needs one file at least")
         first = self.files[0]
@@ -63,7 +64,7 @@ class Mosaic:
         if not FITS_NAME.search(first.name):
             if len(self.files) > 1:
                 raise ValueError("a mosaic of several files is made of FITS files; a picture is one file")
-            self.picture = decoding.read_image(first, max_blank=1.0)
+            self.picture = read_image(first, max_blank=1.0)
             self.shape = self.picture.shape[:2]
         else:
             self._open(zero_points)
@@ -80,17 +81,17 @@ class Mosaic:
         for file in self.files:
             try:
                 with fits.open(file) as hdus:
-                    for hdu in decoding.image_hdus(hdus):
+                    for hdu in image_hdus(hdus):
                         count = int(np.prod(hdu.shape[:-2]))
-                        band = decoding.band_of(hdu.header) or _band_in_name(file)
+                        band = band_of(hdu.header) or _band_in_name(file)
                         names = [band] if count == 1 else list("grz")
                         index = hdus.index_of(hdu)
                         found += [(name, file, index, i, hdu.shape) for i, name in enumerate(names)]
                         headers += [hdu.header] * count
             except FileNotFoundError:
-                raise decoding.BadImage(f"{file}: the file is missing", "the file is missing") from None
-            except (OSError, decoding.Unusable) as error:
-                raise decoding.BadImage(f"{file}: {error}", str(error)) from None
+                raise BadImage(f"{file}: the file is missing", "the file is missing") from None
+            except (OSError, Unusable) as error:
+                raise BadImage(f"{file}: {error}", str(error)) from None
         names = [name for name, *_ in found]
         if {"g", "r", "z"} <= set(names):
             keep = [names.index(band) for band in "grz"]
