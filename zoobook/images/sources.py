@@ -48,7 +48,7 @@ def petrosian(radii: np.ndarray, flux: np.ndarray, eta: float = ETA) -> np.ndarr
     >>> radii = 1.25 ** (np.arange(40) / 2)
     >>> disk = 1 - (1 + radii / 10) * np.exp(-radii / 10)  # exponential, of scale length 10
     >>> petrosian(radii, disk[None]).round(1).tolist()
-    [[36.3, 1.0, 16.6, 37.2]]
+    [[35.5, 1.0, 16.7, 38.3]]
     """
     ratio = _brightness_ratio(radii, flux)
     logs, result = np.log(radii), np.full((len(flux), 4), np.nan)
