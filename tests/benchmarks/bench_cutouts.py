@@ -41,8 +41,8 @@ def match(found: pd.DataFrame, objects: pd.DataFrame, pixel: float) -> np.ndarra
     return rows.mask(again, -2).to_numpy()  # -2: a piece
 
 
-def detection(found: pd.DataFrame, sky, pixel: float) -> dict:
-    """Completeness, purity and the parting of stars."""
+def detection(found: pd.DataFrame, sky, pixel: float) -> tuple[dict, pd.DataFrame]:
+    """Completeness, purity and the parting of stars; and the sources with the kind of their objects."""
     objects = sky.objects
     found = found.assign(object=match(found, objects, pixel))
     kinds = pd.Series(["piece", "nothing", *objects["kind"]], index=range(-2, len(objects)))
@@ -71,8 +71,6 @@ def detection(found: pd.DataFrame, sky, pixel: float) -> dict:
                         ("galaxies_flagged", part["kind"].isin((*GALAXIES, "background")))):
             if of.any():
                 result[key][name] = part.loc[of, "flag_star"].mean()
-    wrong = chosen[chosen["kind"].isin(["star", "bright star", "nothing", "piece"])]
-    result["wrong"] = wrong[["x", "y", "magnitude", "r50_pixels", "kind"]].round(2).values.tolist()
     return result | {"sources": len(found)}, found
 
 

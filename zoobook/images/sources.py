@@ -20,6 +20,7 @@ ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et
 REACH = 2.0  # largest Petrosian radius over that of the region above the threshold; beyond, it is the light of others
 BRIGHT_SHARE, CLUMP_SHARE, CLUMP_WIDTH = 0.3, 0.05, 0.03  # to tell stars: of the sources; of those; of ln R50
 POINT_LIKE, SMALL = 1.3, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
+IN_FRONT = 3.0  # the same for a star in front of a galaxy
 FEWEST = 3.0  # [pixels] the same for shapes, where no stars are known
 FLAT = (8, 2.8)  # pixels above 0.85 of the peak, at least; those above half of it, over them, at most: saturated
 BLUR = 1.5  # [pixels] before peaks and saddles are compared
@@ -47,7 +48,7 @@ def petrosian(radii: np.ndarray, flux: np.ndarray, eta: float = ETA) -> np.ndarr
     >>> radii = 1.25 ** (np.arange(40) / 2)
     >>> disk = 1 - (1 + radii / 10) * np.exp(-radii / 10)  # exponential, of scale length 10
     >>> petrosian(radii, disk[None]).round(1).tolist()
-    [[36.3, 1.0, 16.6, 37.2]]
+    [[35.5, 1.0, 16.7, 38.3]]
     """
     ratio = _brightness_ratio(radii, flux)
     logs, result = np.log(radii), np.full((len(flux), 4), np.nan)
@@ -112,7 +113,7 @@ def find_sources(
         raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, {least} "
                          "pixels or more. Is anything on it? A lower threshold finds more.")  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
-    table["flag_small"], table["flag_star"] = _like_stars(table)
+    table["flag_small"], table["flag_star"] = _like_stars(table, mosaic.picture is not None)
     if max_magnitude is not None:
         table = table[table["magnitude"] <= max_magnitude].reset_index(drop=True)
     name = f"{mosaic.name}-" if mosaic.name else ""
@@ -170,7 +171,7 @@ def measure_sources(
     rows = np.arange(len(places))
     parts = each_section(mosaic, _measure_section, workers, "measuring", places, rows, threshold=threshold, least=least)
     found = pd.concat(parts).sort_values("row", ignore_index=True)
-    found["flag_small"], found["flag_star"] = _like_stars(found)
+    found["flag_small"], found["flag_star"] = _like_stars(found, mosaic.picture is not None)
     return pd.concat([table, found[list(COLUMNS)]], axis=1)
 
 
@@ -185,7 +186,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
     if blank.all():  # nothing can be found or measured
-        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "saturated")}
+        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "high", "half")}
         count = 0 if places is None else len(places)
         unknown = dict.fromkeys(("x", "y", *COLUMNS[:-4]), np.nan)
         return pd.DataFrame({"row": range(count) if places is None else rows} | unknown | flags, index=range(count))
@@ -201,9 +202,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     for weight, plane, sky in zip(weights, planes, skies, strict=True):
         light += np.float32(weight) * (plane - sky.back())
     objects, owner = _extract(sep, light, threshold * np.sum(noise**-2) ** -0.5, blank, least)
-    flat = _saturated(light, owner, len(objects))
-    if mosaic.picture is not None:
-        flat[:] = False  # a picture's stretch makes galaxies flat, too
+    high, half = _tops(light, owner, len(objects))
     del light
     taken = (owner > 0) & ~blank
     if taken.sum() > MOST_TAKEN * (~blank).sum():
@@ -222,7 +221,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         own = owner[np.round(y).astype(int), np.round(x).astype(int)]
         own = np.where(own == 0, len(objects) + 1, own)  # faint ones have light of no other source
     table = _measure(sep, mosaic, plane, blank, objects, owner, x, y, own)
-    return table.assign(row=rows, x=x + x0, y=y + y0, saturated=flat[own])
+    return table.assign(row=rows, x=x + x0, y=y + y0, high=high[own], half=half[own])
 
 
 def _sep():
@@ -257,9 +256,9 @@ def _extract(sep, light: np.ndarray, level: float, blank: np.ndarray, least: int
         raise ValueError(f"too much on the mosaic is above the threshold to be parted ({error}): raise it") from None
     whole = _join_pieces(light, owner, objects["flux"])
     parts = pd.DataFrame({name: objects[name].astype(float) for name in ("x", "y", "flux", "npix")})
-    parts[["x", "y"]] = parts[["x", "y"]].mul(parts["flux"], axis=0)
     sums = parts.groupby(whole).sum()
-    sums[["x", "y"]] = sums[["x", "y"]].div(sums["flux"], axis=0)
+    main = parts["flux"].groupby(whole).idxmax()
+    sums[["x", "y"]] = parts.loc[main, ["x", "y"]].to_numpy()
     return sums.to_records(index=False), np.append(0, whole + 1).astype(np.int32)[owner]
 
 
@@ -345,18 +344,19 @@ def _blended(objects, x, y, own, reach) -> np.ndarray:
     return blended
 
 
-def _saturated(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """Whether each source, [count + 2], has a flat top and a steep edge, as no galaxy has."""
+def _tops(light: np.ndarray, owner: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each source above 0.85 and above half of its peak, [count + 2] each."""
     peak = _peaks(light, owner, count)[owner]
-    high, half = (np.bincount(owner[(owner > 0) & (light > np.float32(share) * peak)], minlength=count + 2)
-                  for share in (0.85, 0.5))  # fmt: skip
-    return (high >= FLAT[0]) & (half < FLAT[1] * high)
+    return tuple(np.bincount(owner[(owner > 0) & (light > np.float32(share) * peak)], minlength=count + 2)
+                 for share in (0.85, 0.5))  # fmt: skip
 
 
-def _like_stars(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndarray]:
     """Flags: too small to show a shape; a star.
 
-    Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars.
+    Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars. One
+    in front of a galaxy seems larger, but has a star's narrow peak; a saturated one is flat in its middle and steep at
+    the edge, as no galaxy is (a picture's stretch makes galaxies so, too).
     """
     r50 = table["r50_pixels"].to_numpy(float)
     usable = table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
@@ -368,5 +368,9 @@ def _like_stars(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         narrowest, first = widths.min(), int(np.argmin(widths))
         if narrowest < CLUMP_WIDTH and sizes[first] <= np.median(sizes):
             star = np.exp(np.median(sizes[first : first + count + 1]))
+    high, half = table["high"].to_numpy(float), table["half"].to_numpy(float)
+    saturated = (high >= FLAT[0]) & (half < FLAT[1] * high) & (not picture)
+    compact = half <= POINT_LIKE * np.median(half[r50 < POINT_LIKE * star]) if np.isfinite(star) else False
+    in_front = table["flag_blend"].to_numpy(bool) & compact & (r50 < IN_FRONT * star)
     small = r50 < (SMALL * star if np.isfinite(star) else FEWEST)
-    return small, (r50 < POINT_LIKE * star) | table["saturated"].to_numpy(bool)
+    return small, (r50 < POINT_LIKE * star) | saturated | in_front
