@@ -5,7 +5,7 @@
     python book/_tools/execute_chapters.py --scale full             as on a GPU
     python book/_tools/execute_chapters.py --jobs 2                 the frameworks side by side
 
-A chapter runs again only if its code, the package, a measured result, the parameters or a main dependency changed.
+A chapter runs again only if its code cells changed or what `rerun_rule.py` says.
 Executed notebooks come to `_build/executed/<framework>/`; `jupyter-book build .` finds their outputs in its cache.
 """
 from __future__ import annotations
@@ -25,9 +25,10 @@ from jupyter_cache.base import CacheBundleIn
 from layout import ROOT, chapters, header
 from myst_nb.core.read import read_myst_markdown_notebook
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from rerun_rule import cache_dir
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
-from zoobook_book import FRAMEWORKS, Edition, cache_dir, in_words, installed  # noqa: E402
+from zoobook_book import FRAMEWORKS, Edition, in_words, installed  # noqa: E402
 
 NOT_IN_PAGE = {"injected-parameters", "colab-setup"}
 FAILURES = (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError)
@@ -113,7 +114,7 @@ class Attempt:
 
 
 def attempt(page: Path, edition: Edition, folders: list[Edition], timeout: int) -> Attempt:
-    """Run a chapter whose outputs some editions show; a failure is told, not raised."""
+    """Run a chapter that some editions show; a failure is reported, not raised."""
     found = Attempt(None, [cache_dir(ROOT, shown) for shown in folders])
     print(f"{page.stem} ({edition}): running", flush=True)
     start = time.perf_counter()
