@@ -44,7 +44,7 @@ def run(page: Path, edition: Edition, out_dir: Path, timeout: int = 1800) -> Pat
         timeout: seconds that one cell may take.
 
     Returns:
-        Path: the executed notebook; after a failure too it is there, with the error in it.
+        Path: the executed notebook; after a failure too, with the error in it.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     notebook = page.with_suffix(".ipynb")
@@ -97,12 +97,12 @@ def keep(page: Path, edition: Edition, folder: Path, executed: Path, seconds: fl
 
 @dataclass
 class Attempt:
-    """What came of running a chapter.
+    """The result of running a chapter.
 
     Attributes:
-        executed: the notebook; None after a failure.
-        folders: the caches where its outputs belong. They are those of the package as it was when the chapter began,
-            should somebody edit it meanwhile.
+        executed: the notebook with its outputs; None after a failure.
+        folders: the caches for its outputs: those of the package as it was when the chapter began, even if it was
+            edited since.
         seconds: how long it took.
         error: what went wrong.
     """
@@ -127,7 +127,7 @@ def attempt(page: Path, edition: Edition, folders: list[Edition], timeout: int) 
 
 
 def run_all(pages: list[Path], editions: list[Edition], timeout: int, force: bool, jobs: int = 1) -> list[str]:
-    """Bring the outputs of some editions up to date; gives the names of the chapters that failed.
+    """Bring the outputs of some editions up to date; returns the names of the chapters that failed.
 
     Args:
         pages: the chapters' sources.

@@ -64,7 +64,7 @@ class Training:
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take such a group as one argument, while typer shows an option for each of its fields."""
-    groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
     parameters = []
     for parameter in signature(command, eval_str=True).parameters.values():
         group = groups.get(parameter.name)
@@ -76,5 +76,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         command(**given)
 
-    flat.__name__, flat.__doc__, flat.__signature__ = command.__name__, command.__doc__, Signature(parameters)
+    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
+    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return flat
