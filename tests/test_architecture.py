@@ -18,7 +18,7 @@ FRAMEWORK_PACKAGES = {
 FLOORS = {"learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters": 3, "cli": 3}  # the rest: the ground
 # Modules whose public functions do not state all their types yet. To be emptied.
 UNTYPED = {f"zoobook.{name}" for name in (
-    "arguments", "catalogs.tables", "chapters", "evaluation", "images.views", "learning.inference", "learning.tasks",
+    "arguments", "catalogs.tables", "evaluation", "images.views", "learning.inference", "learning.tasks",
     "plots", "pytorch.data", "pytorch.finetuning", "pytorch.losses", "pytorch.prediction", "pytorch.training",
     "simulation.profiles", "tensorflow.data", "tensorflow.finetuning", "tensorflow.losses", "tensorflow.prediction",
     "tensorflow.training", "votes", "weights", "weights.legacy", "weights.pytorch_file",

@@ -21,6 +21,7 @@ import check_links  # noqa: E402
 import execute_chapters  # noqa: E402
 import layout  # noqa: E402
 import make_notebooks  # noqa: E402
+import rerun_rule  # noqa: E402
 import zoobook_book  # noqa: E402
 from myst_nb.core.variables import format_plain_text  # noqa: E402
 from plain_markdown import plain_markdown  # noqa: E402
@@ -180,7 +181,7 @@ def test_chapter_finds_what_it_says(name, framework):
     if framework not in there or (name == "two_frameworks" and len(there) < 2):
         pytest.skip(f"of the frameworks, {' and '.join(there) or 'none'} alone is installed")
     assert execute_chapters.run_all([page], [edition], timeout=1800, force=False) == []
-    CHECKS[name](results(execute_chapters.kept(page, edition, zoobook_book.cache_dir(ROOT, edition))))
+    CHECKS[name](results(execute_chapters.kept(page, edition, rerun_rule.cache_dir(ROOT, edition))))
 
 
 @pytest.mark.nightly
@@ -450,6 +451,8 @@ def test_a_chapter_runs_only_when_something_changed(small_book, tmp_path, capsys
     assert executed.cells[-1].outputs[0].text == "full\n"
     page.write_text(page.read_text().replace("# A chapter", "# Other words"))
     assert run() == 0
+    (tmp_path / "zoobook/module.py").write_text('"""Other words."""\nx = 1  # and a remark')
+    assert run() == 0
     (tmp_path / "zoobook/module.py").write_text("x = 2")
     assert run() == 1
 
@@ -468,7 +471,7 @@ def test_a_page_that_is_the_same_in_all_editions_runs_once(small_book, tmp_path,
     assert execute_chapters.run_all([page, small_book("two", "1")], editions, timeout=60, force=False) == []
     assert capfd.readouterr().out.count("done in") == 3
     for edition in editions:
-        shown = execute_chapters.kept(page, editions[0], zoobook_book.cache_dir(tmp_path, edition))
+        shown = execute_chapters.kept(page, editions[0], rerun_rule.cache_dir(tmp_path, edition))
         assert shown.cells[-1].outputs[0].text == "pytorch\n"
     assert execute_chapters.run_all([page], editions[1:], timeout=60, force=False) == []
     assert "up to date" in capfd.readouterr().out
@@ -479,13 +482,13 @@ def test_cache_folder_stands_for_everything_outputs_depend_on(tmp_path, monkeypa
 
     def folder(name: str = "module.py", content: str = "x = 1", edition=Edition()) -> Path:  # noqa: B008
         (tmp_path / "zoobook" / name).write_text(content)
-        return zoobook_book.cache_dir(tmp_path, edition)
+        return rerun_rule.cache_dir(tmp_path, edition)
 
     seen = [folder(), folder(edition=Edition(dataset="rings")), folder(content="x = 2"), folder("t.yaml", "a: 1"),
             folder("a.json", "{}")]  # fmt: skip
     seen.append(folder())
     assert folder("cli/command.py") == folder("module.py", '"""Other words."""\nx = 1  # and a remark') == seen[-1]
-    monkeypatch.setattr(zoobook_book, "version", lambda name: "99")
+    monkeypatch.setattr(rerun_rule, "version", lambda name: "99")
     assert len({*seen, folder()}) == 7
 
 

@@ -16,6 +16,8 @@ from toys import FOLDER, TREE, survey, trained
 from typer.testing import CliRunner
 
 from zoobook import cli, trees, weights
+from zoobook.cli import inputs
+from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 
 ARGUMENTS = ["--epochs", "1", "--batch-size", "36", "--learning-rate", "0.003", "--devices", "cpu"]
@@ -194,7 +196,8 @@ def test_bad_images_may_be_left_out(table, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     rows = catalog.head(2).assign(file_loc=[str(tmp_path / "whole.png"), str(tmp_path / "broken.png")])
     rows.to_csv(tmp_path / "two.csv", index=False)
+    spec = {"image_size": 32, "field_of_view": 14.705}
     with pytest.raises(ValueError, match="broken.png"):
-        cli._galaxies(str(tmp_path / "two.csv"), (32, 14.705), None, skip_bad_images=False, max_blank=0.75)
-    kept, store = cli._galaxies(str(tmp_path / "two.csv"), (32, 14.705), None, skip_bad_images=True, max_blank=0.75)
+        inputs.read_galaxies(str(tmp_path / "two.csv"), spec, Images())
+    kept, store = inputs.read_galaxies(str(tmp_path / "two.csv"), spec, Images(skip_bad_images=True))
     assert list(kept["id_str"]) == list(store.ids) == [rows["id_str"][0]]

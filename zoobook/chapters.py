@@ -24,7 +24,7 @@ ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
 FIELD_OF_VIEW = 8.5  # [R50] half of a DECaLS stamp, of which the rest is mostly sky
 RING_SEED = 1
 PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
-FEW_TO_LEARN_FROM = (0.35, 0.1, 0.55)  # of new labels there are a few hundred; the more to test with, the surer
+FEW_LABELS_SPLIT = (0.35, 0.1, 0.55)  # of a few hundred new labels most are for the test, so that its errors are small
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Scale:
         galaxies: size of the simulated survey.
         image_size: side of its images in pixels: twice the side of the view of the network that comes with zoobook,
             which sees half of them.
-        view_size: side of what the network of chapter 2 sees, in pixels.
+        view_size: side of what the network of chapter 2 sees of them, in pixels.
         epochs: of training from scratch.
-        batch_size: galaxies of a training step.
+        batch_size: galaxies in a training step.
         ring_galaxies: how many new galaxies are voted on, to find rings among them.
-        finetuning_epochs: of fine-tuning with a frozen, partly frozen or free encoder.
+        finetuning_epochs: of fine-tuning, whatever is frozen of the encoder.
     """
 
     galaxies: int
@@ -52,11 +52,15 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(galaxies=6000, image_size=128, view_size=48, epochs=14, batch_size=64, ring_galaxies=16_000,
-                   finetuning_epochs=12),
-    "full": Scale(galaxies=50_000, image_size=128, view_size=64, epochs=30, batch_size=256, ring_galaxies=60_000,
-                  finetuning_epochs=20),
-}
+    "quick": Scale(
+        galaxies=6000, image_size=128, view_size=48, epochs=14, batch_size=64, ring_galaxies=16_000,
+        finetuning_epochs=12,
+    ),
+    "full": Scale(
+        galaxies=50_000, image_size=128, view_size=64, epochs=30, batch_size=256, ring_galaxies=60_000,
+        finetuning_epochs=20,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,9 @@ class Run:
                 'dataset = "simulated", or with the path of a catalogue that has the vote counts of decals_dr5'
             )
         elif self.dataset == PUBLISHED:
-            everybody = datasets.load(PUBLISHED, columns=["id_str"])
-            some = published.sample_runs(everybody, self.scale.galaxies)
-            catalog = datasets.load(PUBLISHED, ids=everybody["id_str"].iloc[some], images=True)
+            names = datasets.load(PUBLISHED, columns=["id_str"])
+            sample = published.sample_runs(names, self.scale.galaxies)
+            catalog = datasets.load(PUBLISHED, ids=names["id_str"].iloc[sample], images=True)
         else:
             catalog = catalogs.read(self.dataset, trees.load(TREE))
         return self._with_images(catalogs.split(catalog))
@@ -100,7 +104,7 @@ class Run:
     def rings(self) -> tuple[pd.DataFrame, ImageStore]:
         """The galaxies labelled as rings or not, split, and their images.
 
-        For the simulated survey these are new galaxies, labelled from votes. Only those with a label are pictured.
+        For the simulated survey these are new galaxies, labelled from votes; only those with a label get an image.
 
         Returns:
             tuple: the catalogue, with ``ring`` and ``subset``, and its ImageStore.
@@ -110,8 +114,8 @@ class Run:
             ids = [f"sim{RING_SEED}-{index:07d}" for index in truth["true_index"]]
             voted = pd.concat([pd.DataFrame({"id_str": ids}), simulation.vote(truth, RING_SEED), truth], axis=1)
             labelled = catalogs.ring_labels(voted, rule="advanced", balance=True).reset_index(drop=True)
-            labelled["file_loc"] = _pictures(labelled, self.scale.image_size, RING_SEED)
-            return self._with_images(catalogs.split(labelled, FEW_TO_LEARN_FROM))
+            labelled["file_loc"] = _render_missing(labelled, self.scale.image_size, RING_SEED)
+            return self._with_images(catalogs.split(labelled, FEW_LABELS_SPLIT))
         root = os.environ.get("ZOOBOOK_RINGS_ROOT") if self.dataset == "rings" else self.dataset
         return self._with_images(catalogs.split(datasets.load("rings", root=root)))
 
@@ -124,16 +128,16 @@ class Run:
         }  # fmt: skip
 
     def folder(self, name: str) -> Path:
-        """Where this run keeps something: apart for each framework, data set and scale.
+        """A folder for something that this run keeps; another one where anything differs that it depends on.
 
         Args:
-            name: of what is kept.
+            name: of the folder.
 
         Returns:
             Path: below the data home, so never in the book's own folder.
         """
-        made_of = [zoobook.__version__, simulation.VERSION, self.dataset, vars(self.scale), self.training()]
-        key = fingerprint(*made_of, np.fromfile(weights.find_shipped(ENCODER), np.uint8))[:8]
+        config = [zoobook.__version__, simulation.VERSION, self.dataset, vars(self.scale), self.training()]
+        key = fingerprint(*config, np.fromfile(weights.find_shipped(ENCODER), np.uint8))[:8]
         return ensure_writable_dir(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
@@ -142,15 +146,16 @@ class Run:
         store = ImageStore.build(catalog, path, size=self.scale.image_size, framing=framing, bad="quarantine")
         if len(store.quarantine):  # among many thousand images one may be blank, which is no reason to stop
             first = store.quarantine.iloc[0]
-            print(f"left out: {len(store.quarantine):,} of {len(catalog):,} galaxies, whose images cannot be used, "
-                  f"such as {first['file_loc']}: {first['cause']}. All are listed in {path.name}.quarantine.parquet, "
-                  f"in {path.parent}.")
+            print(
+                f"left out: {len(store.quarantine):,} of {len(catalog):,} galaxies, whose images cannot be used, such "
+                f"as {first['file_loc']}: {first['cause']}. All are listed in {path}.quarantine.parquet."
+            )
             catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
         return catalog, store
 
 
 def begin(framework: str, dataset: str, scale: str) -> Run:
-    """Check a chapter's parameters and say what it will run on.
+    """Check a chapter's parameters and print what it will run on.
 
     Args:
         framework: ``"pytorch"`` or ``"tensorflow"``.
@@ -158,7 +163,7 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
         scale: ``"quick"`` or ``"full"``.
 
     Returns:
-        Run: the survey, the images and the settings.
+        Run: it gives the galaxies, their images and the settings.
 
     Raises:
         ValueError: a name is unknown.
@@ -169,21 +174,23 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
         raise ValueError(f"unknown scale {scale!r}: choose {' or '.join(map(repr, SCALES))}")
     if dataset not in ("simulated", "rings", PUBLISHED) and not Path(dataset).expanduser().exists():
         raise ValueError(
-            f"unknown dataset {dataset!r}: choose 'simulated', 'rings' or {PUBLISHED!r}, or give the path of your own "
-            "catalogue"
+            f"unknown dataset {dataset!r}: choose 'simulated', 'rings' or {PUBLISHED!r}, or give the path of your "
+            "own catalogue"
         )
     tune_malloc()  # before anything large is computed, so that prediction profits as well as training
     size = SCALES[scale]
-    print(f"zoobook {zoobook.__version__}: {framework}, {dataset} galaxies, {scale} scale "
-          f"({size.galaxies:,} galaxies of {size.image_size} px)")
+    print(
+        f"zoobook {zoobook.__version__}: {framework}, {dataset} galaxies, {scale} scale "
+        f"({size.galaxies:,} galaxies of {size.image_size} px)"
+    )
     return Run(framework, dataset, size)
 
 
 def results(name: str) -> dict:
-    """What was measured of the network that comes with zoobook, by the programs in ``book/encoder``.
+    """What the programs in ``book/encoder`` measured of the network that comes with zoobook.
 
     Args:
-        name: ``"training"``, how it was trained and what it learned, or ``"real"``, what it is worth on real galaxies.
+        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies.
 
     Returns:
         dict: the content of the file that lies beside the weights.
@@ -193,17 +200,19 @@ def results(name: str) -> dict:
 
 def needs_both_frameworks() -> None:
     """Where a framework is not installed, say so and end the chapter: the cells that follow do nothing."""
-    lacking = [name for name, package in zoobook.FRAMEWORKS.items() if find_spec(package) is None]
-    if lacking:
+    missing = [name for name, package in zoobook.FRAMEWORKS.items() if find_spec(package) is None]
+    if missing:
         from IPython import get_ipython
 
-        print(f"This chapter uses both frameworks, and {lacking[0]} is not installed. The cells below do nothing.\n"
-              f'To run them: pip install "zoobook[{lacking[0]}]", restart the kernel, and start again.')
+        print(
+            f"This chapter uses both frameworks, and {missing[0]} is not installed. The cells below do nothing.\n"
+            f'To run them: pip install "zoobook[{missing[0]}]", restart the kernel, and start again.'
+        )
         get_ipython().input_transformers_cleanup.insert(0, lambda lines: [])
 
 
-def glue(name: str, value, text: str | None = None) -> None:
-    """Keep a result under a name, so that the text of the page can quote it and a test can check it.
+def glue(name: str, value: float | str, text: str | None = None) -> None:
+    """Store a result under a name, so that the text of the page can quote it and a test can check it.
 
     The output has the form of papermill's and MyST-NB's glue, but needs neither.
 
@@ -223,17 +232,16 @@ def glue(name: str, value, text: str | None = None) -> None:
     )
 
 
-def _pictures(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:
-    """Paths of the pictures of simulated galaxies; those that are not on disk are made."""
+def _render_missing(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:
+    """Paths of the images of simulated galaxies; those that are not on disk are made."""
     folder = ensure_writable_dir(datasets.home() / "chapters" / f"pictures-{seed}-{size}-v{simulation.VERSION}")
     files = [folder / f"{name}.png" for name in catalog["id_str"]]
-    missing = [(galaxy, file) for galaxy, file in zip(catalog.to_dict("records"), files, strict=True)
-               if not file.exists()]  # fmt: skip
-    Parallel(-1)(delayed(_picture)(galaxy, file, size, seed) for galaxy, file in missing)
+    galaxies = zip(catalog.to_dict("records"), files, strict=True)
+    Parallel(-1)(delayed(_render)(galaxy, file, size, seed) for galaxy, file in galaxies if not file.exists())
     return list(map(str, files))
 
 
-def _picture(galaxy: dict, file: Path, size: int, seed: int) -> None:
+def _render(galaxy: dict, file: Path, size: int, seed: int) -> None:
     part = file.with_suffix(".part")
     Image.fromarray(simulation.render(galaxy, size, seed)).save(part, "png")
     os.replace(part, file)

@@ -1,13 +1,11 @@
-"""The Sphinx side of the book: which edition is rendered, where its outputs are kept, how long chapters took."""
+"""The Sphinx side of the book: which edition is rendered, folded solutions, how long chapters took."""
 from __future__ import annotations
 
-import ast
-import hashlib
 import os
 import posixpath
 import re
+import sys
 from dataclasses import astuple, dataclass, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,13 +15,10 @@ from sphinx.transforms import SphinxTransform
 
 import zoobook
 
-FRAMEWORKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}  # one edition of the book for each
+sys.path.insert(0, str(Path(__file__).parents[1] / "_tools"))
+from rerun_rule import cache_dir  # noqa: E402
 
-# A new version of any of these may change what a chapter shows.
-DEPENDENCIES = (
-    "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "astropy", "pillow", "matplotlib", "umap-learn",
-    "torch", "torchvision", "pytorch-lightning", "timm", "tensorflow", "keras",
-)  # fmt: skip
+FRAMEWORKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}  # one edition of the book for each
 
 
 def installed() -> list[str]:
@@ -60,37 +55,6 @@ class Edition:
         for name, value in vars(self).items():
             text = re.sub(rf'^({name}: str = )"[^"\n]*"', rf'\1"{value}"', text, count=1, flags=re.MULTILINE)
         return text
-
-
-def cache_dir(root: Path, edition: Edition) -> Path:
-    """The jupyter-cache folder of an edition.
-
-    jupyter-cache compares code cells only, so the folder's name stands for the rest of what outputs depend on: the
-    package's code (without comments, docstrings and the command line) and data, the parameters, and the versions of
-    the main dependencies.
-    """
-    digest = hashlib.sha256(str(edition).encode())
-    for name in DEPENDENCIES:
-        try:
-            digest.update(f"{name}={version(name)}\n".encode())
-        except PackageNotFoundError:
-            digest.update(f"{name}=none\n".encode())
-    package = root / "zoobook"
-    for path in sorted(path for path in package.rglob("*") if path.suffix in {".py", ".yaml", ".csv", ".json"}):
-        name = path.relative_to(package).as_posix()
-        if not name.startswith("cli/"):
-            content = _code(path) if path.suffix == ".py" else path.read_bytes()
-            digest.update(f"{name}={len(content)}\n".encode() + content)
-    return root / "_build" / ".jupyter_cache" / digest.hexdigest()[:16]
-
-
-def _code(path: Path) -> bytes:
-    """What a module does, whatever its comments, docstrings and line breaks say."""
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
-            del node.body[0]
-    return ast.dump(tree).encode()
 
 
 def _set_edition(app, config) -> None:

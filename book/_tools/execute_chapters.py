@@ -5,7 +5,7 @@
     python book/_tools/execute_chapters.py --scale full             as on a GPU
     python book/_tools/execute_chapters.py --jobs 2                 the frameworks side by side
 
-A chapter runs again only if its code, the package, a measured result, the parameters or a main dependency changed.
+A chapter runs again only if its code cells changed or what `rerun_rule.py` says.
 Executed notebooks come to `_build/executed/<framework>/`; `jupyter-book build .` finds their outputs in its cache.
 """
 from __future__ import annotations
@@ -25,9 +25,10 @@ from jupyter_cache.base import CacheBundleIn
 from layout import ROOT, chapters, header
 from myst_nb.core.read import read_myst_markdown_notebook
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from rerun_rule import cache_dir
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
-from zoobook_book import FRAMEWORKS, Edition, cache_dir, in_words, installed  # noqa: E402
+from zoobook_book import FRAMEWORKS, Edition, in_words, installed  # noqa: E402
 
 NOT_IN_PAGE = {"injected-parameters", "colab-setup"}
 FAILURES = (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError)
@@ -43,7 +44,7 @@ def run(page: Path, edition: Edition, out_dir: Path, timeout: int = 1800) -> Pat
         timeout: seconds that one cell may take.
 
     Returns:
-        Path: the executed notebook; after a failure too it is there, with the error in it.
+        Path: the executed notebook; after a failure too, with the error in it.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     notebook = page.with_suffix(".ipynb")
@@ -96,12 +97,12 @@ def keep(page: Path, edition: Edition, folder: Path, executed: Path, seconds: fl
 
 @dataclass
 class Attempt:
-    """What came of running a chapter.
+    """The result of running a chapter.
 
     Attributes:
-        executed: the notebook; None after a failure.
-        folders: the caches where its outputs belong. They are those of the package as it was when the chapter began,
-            should somebody edit it meanwhile.
+        executed: the notebook with its outputs; None after a failure.
+        folders: the caches for its outputs: those of the package as it was when the chapter began, even if it was
+            edited since.
         seconds: how long it took.
         error: what went wrong.
     """
@@ -113,7 +114,7 @@ class Attempt:
 
 
 def attempt(page: Path, edition: Edition, folders: list[Edition], timeout: int) -> Attempt:
-    """Run a chapter whose outputs some editions show; a failure is told, not raised."""
+    """Run a chapter that some editions show; a failure is reported, not raised."""
     found = Attempt(None, [cache_dir(ROOT, shown) for shown in folders])
     print(f"{page.stem} ({edition}): running", flush=True)
     start = time.perf_counter()
@@ -126,7 +127,7 @@ def attempt(page: Path, edition: Edition, folders: list[Edition], timeout: int) 
 
 
 def run_all(pages: list[Path], editions: list[Edition], timeout: int, force: bool, jobs: int = 1) -> list[str]:
-    """Bring the outputs of some editions up to date; gives the names of the chapters that failed.
+    """Bring the outputs of some editions up to date; returns the names of the chapters that failed.
 
     Args:
         pages: the chapters' sources.

@@ -1,18 +1,15 @@
 """`zoobook data …`: the data sets that can be loaded by name, on the command line."""
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option, Typer, echo
 
-app = typer.Typer(
-    help="Data sets by name: what there is, what is on disk, fetching and verifying it.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+from zoobook.cli.options import APP, Root
 
-_Name = Annotated[str, typer.Argument(help="Name of the data set; `list` shows them.")]
-_Root = Annotated[Path | None, typer.Option(help="Folder of the data; by default $ZOOBOOK_HOME or the user's cache.")]
+app = Typer(help="Data sets by name: what there is, what is on disk, fetching and verifying it.", **APP)
+
+_Name = Annotated[str, Argument(help="Name of the data set; `list` shows them.")]
 
 
 @app.command("list")
@@ -25,14 +22,14 @@ def show() -> None:
     for row in table.to_dict("records"):
         rows = "" if row["rows"] != row["rows"] or row["rows"] is None else f"{row['rows']:,}"
         there = "on disk" if row["on_disk"] else ""
-        typer.echo(f"{row['name']:{width}}  {rows:>9}  {_size(row['bytes']):>8}  {there:7}  {row['title']}")
+        echo(f"{row['name']:{width}}  {rows:>9}  {_size(row['bytes']):>8}  {there:7}  {row['title']}")
 
 
 @app.command()
 def fetch(
     name: _Name,
-    root: _Root = None,
-    images: Annotated[bool, typer.Option(help="Fetch the images of its galaxies too.")] = False,
+    root: Root = None,
+    images: Annotated[bool, Option(help="Fetch the images of its galaxies too.")] = False,
 ) -> None:
     """Fetch a data set, or what is still missing of it."""
     from zoobook import datasets
@@ -40,28 +37,30 @@ def fetch(
     folder = datasets.fetch(name, root)
     if images:
         datasets.load(name, root, images=True)
-    typer.echo(folder)
+    echo(folder)
 
 
 @app.command()
-def verify(name: _Name, root: _Root = None) -> None:
+def verify(name: _Name, root: Root = None) -> None:
     """Read every file of a data set and say whether it is whole; fails if one is missing or damaged."""
     from zoobook import datasets
 
     table = datasets.state(name, root)
     for row in table.itertuples():
-        typer.echo(f"{row.state:9}  {row.path}")
+        echo(f"{row.state:9}  {row.path}")
     if table["state"].isin(["missing", "damaged"]).any():
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 @app.command()
-def where(name: Annotated[str | None, typer.Argument(help="A data set; without it, the home of all.")] = None,
-          root: _Root = None) -> None:  # fmt: skip
+def where(
+    name: Annotated[str | None, Argument(help="A data set; without it, the home of all.")] = None,
+    root: Root = None,
+) -> None:
     """Print the folder of the data, or of one data set, and nothing else."""
     from zoobook import datasets
 
-    typer.echo(datasets.folder_of(name, root) if name else root or datasets.home())
+    echo(datasets.folder_of(name, root) if name else root or datasets.home())
 
 
 def _size(count: int | None) -> str:

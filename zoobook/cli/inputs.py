@@ -1,0 +1,77 @@
+"""What the arguments of a command name: models, decision trees, and galaxies with their images."""
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+import zoobook
+from zoobook import arguments, catalogs, datasets, trees, weights
+from zoobook.cli.options import Images
+from zoobook.files import fingerprint
+from zoobook.images import ImageStore
+from zoobook.images.views import check_radii, stored_size
+
+
+def load(model: str | None, framework: str | None) -> tuple[ModuleType, Any]:
+    """The half of zoobook for a framework, by default the first that is installed; and the model, if one is named."""
+    installed = [name for name, package in zoobook.FRAMEWORKS.items() if find_spec(package)]
+    framework = framework or (installed or ["pytorch"])[0]
+    half = zoobook.load_framework(framework)
+    if model is None:
+        return half, None
+    if is_own(model):
+        return half, weights.load(model, framework)
+    return half, weights.read_legacy(find_published(model), framework)
+
+
+def is_own(name: str) -> bool:
+    """Whether weights are in zoobook's format: a file, a run folder, or what comes with zoobook."""
+    in_run_folder = (arguments.path(name) / "best.safetensors").is_file()
+    return in_run_folder or name.endswith(".safetensors") or bool(weights.find_shipped(name))
+
+
+def find_published(name: str) -> str | Path:
+    """The files of weights that go by a published name; any other name as it is."""
+    return weights.fetch(name) if name in set(weights.published()["name"]) else name
+
+
+def load_tree(name: str) -> trees.DecisionTree:
+    """A decision tree from a YAML file, or by its name."""
+    return trees.DecisionTree.from_yaml(name) if arguments.path(name).is_file() else trees.load(name)
+
+
+def read_galaxies(
+    source: str, spec: dict, images: Images, tree: trees.DecisionTree | None = None
+) -> tuple[pd.DataFrame | None, ImageStore]:
+    """The catalogue and its images, as a model with this `spec` sees them; of an image store, that alone."""
+    framing = None if images.framing is None else check_radii("framing", images.framing)
+    if source.endswith(".arrow"):
+        store = ImageStore.open(source)
+        if framing not in (None, store.framing):
+            raise ValueError(f"the images in {source} have a framing of {store.framing:g}: leave out --framing")
+        return None, store
+    by_name = source in datasets.registry() and not arguments.path(source).exists()
+    catalog = datasets.load(source) if by_name else catalogs.read(source, tree)
+    if "file_loc" not in catalog:
+        raise ValueError(f"{source} has no column `file_loc` with the paths of the images")
+    framing = framing or datasets.framing(source)
+    size = stored_size(spec["image_size"], spec["field_of_view"], framing)
+    key = fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
+    path = datasets.home() / "stores" / f"{key}-{size}.arrow"
+    bad = "quarantine" if images.skip_bad_images else "error"
+    store = ImageStore.build(catalog, path, size, bad, framing, images.max_blank)
+    return catalog[catalog["id_str"].isin(store.ids)], store
+
+
+def read_labelled(
+    source: str, spec: dict, images: Images, tree: trees.DecisionTree | None = None
+) -> tuple[pd.DataFrame, ImageStore]:
+    """The same of galaxies to learn from, split."""
+    if source.endswith(".arrow"):
+        raise ValueError(f"{source} is an image store, without labels to learn from; give the table of the galaxies")
+    catalog, store = read_galaxies(source, spec, images, tree)
+    return (catalog if "subset" in catalog else catalogs.split(catalog)), store
