@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
 from zoobook.catalogs.tables import floats, listed
 from zoobook.images import ImageStore
-from zoobook.images.decoding import BadImage, read_image
+from zoobook.images.stamps import by_id
 from zoobook.label_file import LabelFile, agreement, table
 
 __all__ = ["LabelFile", "Labeler", "agreement", "table"]
@@ -66,7 +66,7 @@ class Labeler:
         scores: pd.DataFrame | None = None, grid: int = 1, seed: int = 0,
     ):  # fmt: skip
         self._by_key = _keys(answers)
-        self._grid, self._read = arguments.whole("grid", grid, 1, 100), _reader(images)
+        self._grid, self._read = arguments.whole("grid", grid, 1, 100), by_id(images)
         ids = pd.DataFrame({"id_str": images.ids if isinstance(images, ImageStore) else images["id_str"]})
         self._order = _ordered(ids, order, scores, arguments.whole("seed", seed, 0))
         self._file = LabelFile(path, column, list(self._by_key.values()), self._order)
@@ -209,23 +209,6 @@ def _doubt(scores: pd.DataFrame) -> np.ndarray | None:
     shares = np.stack([floats(scores[name]) for name in columns], axis=1)
     shares = np.concatenate([shares, 1 - shares], axis=1) if len(columns) == 1 else shares
     return -(shares * np.log(np.clip(shares, 1e-12, 1))).sum(1)
-
-
-def _reader(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
-    """What gives a galaxy's pixels, uint8 [H, W, 3]; for a file that cannot be used, grey: labelling shall go on."""
-    if isinstance(images, ImageStore):
-        return lambda galaxy: images.pixels[images.rows([galaxy])[0]]
-    if "file_loc" not in images:
-        raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
-    files = dict(zip(check_ids(images), images["file_loc"], strict=True))
-
-    def read(galaxy: str) -> np.ndarray:
-        try:
-            return read_image(files[galaxy])
-        except BadImage:
-            return np.full((64, 64, 3), 96, np.uint8)
-
-    return read
 
 
 def _png(pixels: np.ndarray) -> bytes:

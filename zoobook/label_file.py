@@ -141,8 +141,8 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
             columns[name] = {galaxy: answer for galaxy, answer in dict(rows).items() if answer is not None}
     found = pd.DataFrame({name: pd.Series(given, dtype=object) for name, given in columns.items()})
     for name in columns:  # whole numbers stay whole, also beside a gap
-        gaps = found[name].isna().any()
-        found[name] = found[name].convert_dtypes(convert_string=False) if gaps else found[name].infer_objects()
+        whole = pd.api.types.is_integer_dtype(found[name].dropna().infer_objects())
+        found[name] = found[name].astype("Int64") if whole and found[name].isna().any() else found[name].infer_objects()
     found = found.rename_axis("id_str").reset_index()
     if catalog is None:
         return found

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import zoobook
 from zoobook.cli import data as cli_data
+from zoobook.cli import gallery as cli_gallery
 
 
 class _Commands(TyperGroup):
@@ -49,6 +50,7 @@ app = typer.Typer(cls=_Commands, help="Galaxy Zoo deep learning, equally in PyTo
 weights_app = typer.Typer(help="Weight files: Zoobot's published ones, and zoobook's own.", **_OPTIONS)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cli_data.app, name="data")
+app.command()(cli_gallery.gallery)
 
 _Source = Annotated[str, typer.Argument(help="A table of galaxies with id_str and file_loc, or a data set by name.")]
 _Model = Annotated[

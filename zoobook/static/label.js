@@ -13,7 +13,7 @@ function make(tag, options = {}, ...inside) {
 }
 
 function render({ model, el }) {
-  let zoom = 1, contrast = 1, waiting = null, addresses = [], count = 0;
+  let zoom = 1, contrast = 1, waiting = null, drawn = null, addresses = [], count = 0;
 
   function ask(message) {
     if (waiting) return; // the galaxy that the key was meant for is not on the screen any more
@@ -77,12 +77,13 @@ function render({ model, el }) {
     if (!event.repeat || "+-=cx".includes(event.key)) keys.get(event.key)();
   };
 
-  function pictures() {
-    addresses.forEach(URL.revokeObjectURL);
-    addresses = model.get("pictures").map((bytes) => URL.createObjectURL(new Blob([bytes], { type: "image/png" })));
-  }
   function show() {
-    const view = model.get("view");
+    const view = model.get("view"), pictures = model.get("pictures"); // both came in one message
+    if (pictures !== drawn) {
+      addresses.forEach(URL.revokeObjectURL);
+      addresses = pictures.map((bytes) => URL.createObjectURL(new Blob([bytes], { type: "image/png" })));
+      drawn = pictures;
+    }
     clearTimeout(waiting);
     waiting = null;
     cells.classList.toggle("grid", view.cells.length > 1);
@@ -96,13 +97,10 @@ function render({ model, el }) {
     status.textContent = view.message;
     problem.textContent = view.problem;
   }
-  model.on("change:pictures", pictures);
   model.on("change:view", show);
-  pictures();
   show();
   el.append(root);
   return () => {
-    model.off("change:pictures", pictures);
     model.off("change:view", show);
     addresses.forEach(URL.revokeObjectURL);
   };
