@@ -30,7 +30,7 @@ function render({ model, el }) {
   const tell = (message) => ask({ ...message, id: here()?.id });
   const adjust = (newZoom, newContrast) => {
     zoom = Math.min(8, Math.max(1, newZoom));
-    contrast = Math.min(4, Math.max(0.5, newContrast));
+    contrast = Math.min(8, Math.max(0.5, newContrast)); // black stays black, so that faint arms come out
     root.style.setProperty("--zoom", zoom);
     root.style.setProperty("--contrast", contrast);
     status.textContent = `zoom ${zoom.toFixed(1)}, contrast ${contrast.toFixed(1)}`;
