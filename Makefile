@@ -1,12 +1,15 @@
 # Two commands do everything on a machine that has Python >= 3.10 and make:
 #   make book   set up, run every chapter, render the site into _build/html: an edition for each framework
-#               (FRAMEWORK=pytorch or FRAMEWORK=tensorflow: one alone)
-#   make test   set up, run all tests
+#   make test   set up, run every chapter, run all tests
+# Chapters that are up to date are not run again, whichever of the two ran them.
+# FRAMEWORK=pytorch (or tensorflow): that one alone. JOBS=4: so many processes side by side.
 PYTHON ?= python3
 EXTRAS ?= pytorch,tensorflow,book,test
+JOBS ?= 2
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: setup book test quick nightly bench notebooks clean
+.PHONY: setup check chapters book test quick nightly bench notebooks clean
 
 setup: .venv/.ready
 
@@ -16,21 +19,25 @@ setup: .venv/.ready
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --editable ".[$(EXTRAS)]"
 	touch $@
 
-book: setup
+check: setup  ## what needs no run: style, types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+chapters: setup  ## run the chapters that are not up to date
 	$(BIN)/python book/_tools/make_notebooks.py --check
-	$(BIN)/python book/_tools/execute_chapters.py $(addprefix --framework ,$(FRAMEWORK))
+	$(BIN)/python book/_tools/execute_chapters.py --jobs $(JOBS) $(addprefix --framework ,$(FRAMEWORK))
+
+book: chapters
 	$(BIN)/python book/_tools/build_site.py $(addprefix --framework ,$(FRAMEWORK))
 	$(BIN)/python book/_tools/check_links.py _build/html
 
-test: setup
-	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+test: check chapters
+	$(PYTEST)
 
-quick: setup  ## everything but the chapters
-	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not book and not nightly"
+quick: check  ## a first answer in a few minutes: no chapters, nothing slow, one framework of the two
+	$(PYTEST) -m "not book and not slow and not nightly" --only $(or $(FRAMEWORK),pytorch)
 
-nightly: setup  ## the long tests
+nightly: setup  ## the long tests, one after the other
 	$(BIN)/python -m pytest -m nightly
 
 bench: setup  ## how fast zoobook is, beside the original Zoobot: about an hour
@@ -40,4 +47,4 @@ notebooks: setup  ## the output-free notebooks that Colab opens, from their Mark
 	$(BIN)/python book/_tools/make_notebooks.py
 
 clean:
-	rm -rf _build .pytest_cache .ruff_cache
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache

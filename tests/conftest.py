@@ -1,10 +1,35 @@
-"""Fixtures that every test file may use."""
+"""Fixtures and options of every test file; who runs beside others keeps to one core."""
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anybody imports NumPy or a framework
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import zoobook
+import pytest  # noqa: E402
+
+import zoobook  # noqa: E402
+
+SLOW_FILES = {"test_distributed.py", "test_scale.py"}  # many processes, killed again and again
+
+
+def pytest_addoption(parser):
+    parser.addoption("--only", choices=tuple(zoobook.FRAMEWORKS), help="of two frameworks, this one")
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, left_out = [], []
+    for item in items:
+        if item.path.name in SLOW_FILES:
+            item.add_marker("slow")
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        named = {value for value in values if isinstance(value, str) and value in zoobook.FRAMEWORKS}
+        only = config.getoption("only")
+        (left_out if only and named and only not in named else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")

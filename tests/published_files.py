@@ -1,6 +1,7 @@
 """Files as Zoobot wrote them in 2022, with made-up weights that follow from the names of the tensors alone.
 
-The formula, the lists of tensors and the answers of the original programs are in ``../shared/facts/published_weights``.
+``data/published_weights`` has the lists of tensors and the answers of the original programs, and says how they were
+measured.
 """
 import json
 import zlib
@@ -12,6 +13,9 @@ from pathlib import Path
 import numpy as np
 from toys import array, images_for
 
+FACTS = Path(__file__).parent / "data" / "published_weights"
+FEATURES_KEPT = 64  # of each image, in the answers of the original programs
+KERAS_ENDING = "/.ATTRIBUTES/VARIABLE_VALUE"
 NAMES = [
     "effnet_train_only_dr5_greyscale_tf",
     "effnet_train_only_dr5_color_tf",
@@ -32,9 +36,9 @@ def uniform(name: str, shape) -> np.ndarray:
     return np.random.RandomState(zlib.crc32(name.encode())).random_sample(count).reshape(shape)
 
 
-def weight(name: str, shape, gains: dict, salt: str = "") -> np.ndarray:
-    """The made-up value of one tensor; another salt gives other values of the same kind."""
-    kind, share = name.replace("/", ".").split(".")[-1], uniform(name + salt, shape)
+def weight(name: str, shape, gains: dict) -> np.ndarray:
+    """The made-up value of one tensor."""
+    kind, share = name.replace("/", ".").split(".")[-1], uniform(name, shape)
     if kind == "num_batches_tracked":
         return np.array(1000)
     if kind in ("running_var", "moving_variance"):
@@ -69,35 +73,39 @@ def images(size: int, channels: int) -> np.ndarray:
 class Published:
     """One of the seven: what is known of it, and a file with made-up weights."""
 
-    def __init__(self, shared: Path, name: str):
-        folder = shared / "facts" / "published_weights"
-        self.name, self.graph = name, folder / "tf_object_graph_slim.pb"
-        self.facts = json.loads((folder / f"{name}.json").read_text())
-        self.answers = np.load(folder / f"{name}.npz")
-        self.channels = self.facts["channels"]
+    def __init__(self, name: str):
+        self.name, facts = name, json.loads((FACTS / "facts.json").read_text("utf8"))[name]
+        self.channels, self.gains = facts["channels"], facts
+        self.lines = (FACTS / facts["tensors"]).read_text("utf8").splitlines()
 
-    def tensors(self, salt: str = "") -> dict[str, np.ndarray]:
+    def answers(self, what: str) -> np.ndarray:
+        """What the original program answered, such as `outputs_224`."""
+        with np.load(FACTS / "answers.npz") as answers:
+            return answers[f"{self.name}/{what}"]
+
+    def tensors(self) -> dict[str, np.ndarray]:
         """Its tensors by their names in the file."""
-        gains = self.facts["fill_profile"]
-        if self.name.endswith("_tf"):
-            rows = [row for row in self.facts["checkpoint_variables_slim"] if row[3] == "float32"]
-            return {key: weight(full_name, shape, gains, salt) for key, full_name, shape, _ in rows}
-        return {key: weight(key, shape, gains, salt) for key, shape, _ in self.facts["state_dict"]}
+        found, ending = {}, KERAS_ENDING if self.name.endswith("_tf") else ""
+        for line in self.lines:
+            key, *variable, sides = line.split()  # PyTorch has one name for both
+            shape = [self.channels if n == "channels" else int(n) for n in sides.split("x") if n != "-"]
+            found[key + ending] = weight((variable or [key])[0], shape, self.gains)
+        return found
 
-    def write(self, folder: Path, tensors: dict | None = None, salt: str = "") -> Path:
+    def write(self, folder: Path, tensors: dict | None = None) -> Path:
         """Write it as it was published; returns what to read."""
-        tensors = self.tensors(salt) if tensors is None else tensors
+        tensors = self.tensors() if tensors is None else tensors
         return self.write_tensorflow(folder, tensors) if self.name.endswith("_tf") else lightning(folder, tensors)
 
     def write_tensorflow(self, folder: Path, tensors: dict) -> Path:
         import tensorflow as tf
 
-        others = {"_CHECKPOINTABLE_OBJECT_GRAPH": self.graph.read_bytes()}
-        others["step/.ATTRIBUTES/VARIABLE_VALUE"] = np.int64(3)
-        some = "layer_with_weights-1/bias"
-        others[f"{some}/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE"] = np.zeros(34, np.float32)
-        others["optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE"] = np.int64(9)
-        others["layer-0/_rng/_state_var/.ATTRIBUTES/VARIABLE_VALUE"] = np.zeros(3, np.int64)
+        others = {"_CHECKPOINTABLE_OBJECT_GRAPH": b"a description of the program"}
+        others[f"step{KERAS_ENDING}"] = np.int64(3)
+        slot = "layer_with_weights-1/bias/.OPTIMIZER_SLOT/optimizer/m"
+        others[f"{slot}{KERAS_ENDING}"] = np.zeros(34, np.float32)
+        others[f"optimizer/iter{KERAS_ENDING}"] = np.int64(9)
+        others[f"layer-0/_rng/_state_var{KERAS_ENDING}"] = np.zeros(3, np.int64)
         everything = {**tensors, **others}
         tf.raw_ops.SaveV2(
             prefix=str(folder / "checkpoint"),

@@ -16,17 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import Server, end, full_disk, processes, read_only
 
-from zoobook.datasets import download, web
-from zoobook.datasets.download import RemoteFile, fetch, missing, require
-from zoobook.datasets.web import DownloadError
+from zoobook.datasets import download
+from zoobook.datasets.download import DownloadError, RemoteFile, fetch, missing, require
 
 N = 20_000
 SCRIPT = """
 import sys
 from pathlib import Path
-from zoobook.datasets import web
+from zoobook.datasets import download
 from zoobook.datasets.download import RemoteFile, fetch
-web._PIECE = 500
+download._PIECE = 500
 files = [RemoteFile(*eval(spec)) for spec in sys.argv[2:]]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -36,8 +35,8 @@ fetch(files, Path(sys.argv[1]), "toy", None)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(web, "_PAUSE", 0.005)
-    monkeypatch.setattr(web, "_PIECE", 500)
+    monkeypatch.setattr(download, "_PAUSE", 0.005)
+    monkeypatch.setattr(download, "_PIECE", 500)
     monkeypatch.delenv("ZOOBOOK_OFFLINE", raising=False)
 
 
@@ -141,7 +140,7 @@ def test_what_arrived_is_not_asked_for_again(server, tmp_path):
 
 
 def test_stalled_and_slow_servers(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(web, "_TIMEOUT", (5, 0.5))
+    monkeypatch.setattr(download, "_TIMEOUT", (5, 0.5))
     server.faults["a"] = [("stall", 1)]
     fetch([remote(server, "a")], tmp_path, "toy")
     assert server.times("a") == 2  # the first one was given up
@@ -185,6 +184,8 @@ def test_not_there(server, tmp_path):
     assert server.times("gone") == 1  # trying again would not help
     with pytest.raises(DownloadError, match="this is no address"):
         fetch([RemoteFile("nonsense", "n", 5)], tmp_path, "toy")
+    with pytest.raises(DownloadError, match="127.0.0.1:9/x: the connection failed: .*; tried 4 times"):
+        fetch([RemoteFile("http://127.0.0.1:9/x", "x", 5)], tmp_path, "toy")
     with pytest.raises(DownloadError, match=f"503.*; tried 4 times.*put each into its place below {tmp_path}"):
         server.faults["a"] = [503] * 9
         fetch([remote(server, "a")], tmp_path, "toy")
@@ -251,6 +252,41 @@ def test_shorter_than_the_piece_that_is_here(server, tmp_path):
     whole(server, tmp_path, "a")
 
 
+# ---- content
+
+
+def test_wrong_content(server, tmp_path):
+    right, wrong = (hashlib.sha256(data).hexdigest() for data in (server.files["a"], bytes(N)))
+    server.faults["a"] = ["wrong"]
+    message = f"its content is wrong: expected sha256:{right} .* got sha256:{wrong}.*the bad copy is deleted"
+    with pytest.raises(DownloadError, match=message):
+        fetch([remote(server, "a")], tmp_path, "toy")
+    assert not list(tmp_path.glob("a*"))
+    fetch([remote(server, "a")], tmp_path, "toy")
+    whole(server, tmp_path, "a")
+
+
+@pytest.mark.parametrize("piece", [b"old" * 1000, b"old" * 100_000])
+def test_a_wrong_piece_from_an_earlier_run_is_not_trusted(server, tmp_path, piece):
+    """Shorter than the file, or longer."""
+    (tmp_path / "a.part").write_bytes(piece)
+    fetch([remote(server, "a")], tmp_path, "toy")
+    whole(server, tmp_path, "a")
+
+
+def test_a_server_that_keeps_hanging_up(server, tmp_path):
+    fetch([remote(server, "a")], tmp_path, "toy")
+    server.ranges, server.faults["b"] = False, ["hang up"] * 4  # so that it never comes further than half-way
+    with pytest.raises(DownloadError) as error:
+        fetch([remote(server, "a"), remote(server, "b")], tmp_path, "toy", "`git clone x`")
+    assert f"{server.url}b: the connection broke after 10,000 of 20,000 bytes; tried 4 times. " in str(error.value)
+    assert f"1 of 2 files of 'toy' are finished and kept in {tmp_path}. Run again and it goes on" in str(error.value)
+    assert str(error.value).endswith("or fetch the files by hand: `git clone x`.")
+    fetch([remote(server, "a"), remote(server, "b")], tmp_path, "toy")
+    whole(server, tmp_path, "a", "b")
+    assert server.times("a") == 1
+
+
 # ---- mirrors
 
 
@@ -264,20 +300,13 @@ def test_mirrors_in_turn(server, tmp_path):
         fetch([RemoteFile((server.url + "x", server.url + "y"), "x", 5)], tmp_path, "toy")
 
 
-@pytest.mark.parametrize("hashed", [True, False])
-def test_half_from_one_mirror(server, tmp_path, hashed):
+@pytest.mark.parametrize("hashed, same", [(True, True), (False, True), (True, False)])
+def test_half_from_one_mirror(server, tmp_path, hashed, same):
     """The other half may come from another one only if a hash shows that both are of the same file."""
-    server.files["m"] = server.files["a"]
+    server.files["m"] = server.files["a"] if same else np.random.default_rng(4).bytes(N)
     server.faults["m"] = ["hang up", 404]
     fetch([remote(server, "a", hashed=hashed, mirrors=("m",))], tmp_path, "toy")
-    assert (server.asked[-1][0], server.asked[-1][1] > 0) == ("a", hashed)
-    whole(server, tmp_path, "a")
-
-
-def test_another_version_on_the_mirror(server, tmp_path):
-    server.files["m"] = np.random.default_rng(4).bytes(N)
-    server.faults["m"] = ["hang up", 404]
-    fetch([remote(server, "a", mirrors=("m",))], tmp_path, "toy")
+    assert (server.asked[-1][0], server.asked[-1][1] > 0) == ("a", hashed and same)
     whole(server, tmp_path, "a")
 
 
@@ -392,8 +421,8 @@ def test_files_are_hashed_once(server, tmp_path, monkeypatch):
     file, read = remote(server, "a"), []
     (tmp_path / "a").write_bytes(server.files["a"])
     os.utime(tmp_path / "a", (1, 1))
-    usual = download.hash_of
-    monkeypatch.setattr(download, "hash_of", lambda *args: read.append(args) or usual(*args))
+    usual = download._hash_of
+    monkeypatch.setattr(download, "_hash_of", lambda *args: read.append(args) or usual(*args))
     assert missing([file], tmp_path) == [] and len(read) == 1
     assert missing([file], tmp_path) == [] and len(read) == 1
     assert missing([file], tmp_path, thorough=True) == [] and len(read) == 2

@@ -1,5 +1,6 @@
-"""With one framework installed, everything works without the other: in an environment of its own for each."""
+"""In environments of their own: each framework without the other; the lowest versions we promise; those of Colab."""
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from toys import FOLDER, survey
+from toys import survey
+
+pytestmark = pytest.mark.nightly
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = {"pytorch": ("tensorflow", "keras"), "tensorflow": ("torch", "timm", "pytorch_lightning")}
+VERSIONS = {
+    "lowest": ["--resolution", "lowest-direct"],
+    "colab": [  # its Python is 3.13; here that of this machine is used
+        "pandas==2.2.3", "numpy==2.1.3", "pillow==11.3.0", "pyarrow==18.1.0", "torch==2.11.0", "tensorflow==2.20.0",
+        "keras==3.13.2", "timm==1.0.28", "umap-learn==0.5.12",
+    ],
+}  # fmt: skip
 SCRIPT = """
 import importlib.util, json, sys
 sys.path.insert(0, {tests!r})
@@ -33,25 +43,30 @@ print(json.dumps(there))
 """
 
 
+def run(*command, **options) -> str:
+    """What a command prints; its last lines are shown if it fails."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def environment(folder: Path, extras: str, options: list[str] = ()) -> Path:
+    """A Python with zoobook in it, made with uv, which links what is already on this machine."""
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    uv = [sys.executable, "-m", "uv"]
+    run(*uv, "venv", "--quiet", "--python", sys.executable, folder)
+    run(*uv, "pip", "install", "--quiet", "--python", python, f"zoobook[{extras}] @ {ROOT.as_uri()}", *options)
+    return python
+
+
 @pytest.fixture(scope="module")
-def environments():
-    """A Python with each framework alone, made with uv, which links what is already on this machine."""
-    made = {}
-    for name in OTHER:
-        folder = Path(FOLDER.name) / f"venv_{name}"
-        python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-        for command in (
-            ["venv", "--quiet", "--python", sys.executable, folder],
-            ["pip", "install", "--quiet", "--python", python, f"zoobook[{name}] @ {ROOT.as_uri()}"],
-        ):
-            run = subprocess.run([sys.executable, "-m", "uv", *command], capture_output=True, text=True)
-            assert run.returncode == 0, run.stderr
-        made[name] = python
-    return made
+def alone(tmp_path_factory):
+    """A Python with each framework alone."""
+    return {name: environment(tmp_path_factory.mktemp("alone") / name, name) for name in OTHER}
 
 
 @pytest.mark.parametrize(("one", "other"), [("pytorch", "tensorflow"), ("tensorflow", "pytorch")])
-def test_each_framework_alone_trains_and_reads_what_the_other_wrote(environments, tmp_path, one, other):
+def test_each_framework_alone_trains_and_reads_what_the_other_wrote(alone, tmp_path, one, other):
     store, catalog = survey()
     catalog.to_parquet(tmp_path / "catalog.parquet")
     for name, given in ((one, None), (other, str(tmp_path / f"{one}.safetensors"))):
@@ -59,8 +74,16 @@ def test_each_framework_alone_trains_and_reads_what_the_other_wrote(environments
             tests=str(ROOT / "tests"), name=name, store=str(store.path), catalog=str(tmp_path / "catalog.parquet"),
             given=given, out=str(tmp_path / name), others=OTHER[name],
         )  # fmt: skip
-        run = subprocess.run([environments[name], "-c", script], capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr[-3000:]
-        assert json.loads(run.stdout.splitlines()[-1]) == []
+        assert json.loads(run(alone[name], "-c", script).splitlines()[-1]) == []
     features = [pd.read_parquet(tmp_path / f"{name}.parquet").iloc[:, 1:].to_numpy() for name in (one, other)]
     np.testing.assert_allclose(features[0], features[1], atol=2e-5 * np.abs(features[0]).max())
+
+
+@pytest.mark.parametrize("versions", VERSIONS)
+def test_versions(versions, tmp_path):
+    """The quick tests and every chapter, with other versions of everything."""
+    python = environment(tmp_path / versions, "pytorch,tensorflow,book,test", VERSIONS[versions])
+    home = {**os.environ, "ZOOBOOK_HOME": str(tmp_path / "home")}
+    tests = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not book and not slow and not nightly"]
+    run(python, *tests, cwd=ROOT, env=home)
+    run(python, "book/_tools/execute_chapters.py", "--jobs", "2", cwd=ROOT, env=home)

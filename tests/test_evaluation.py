@@ -88,6 +88,8 @@ def test_radial_profiles_see_a_ring():
     difference = profiles[1, 0] - profiles[0, 0]
     assert difference.argmax() in (9, 10)  # radius 20 of 32, in 16 bins
     np.testing.assert_allclose(profiles[:, 2:], 0, atol=1e-6)  # grey has no colour
+    with pytest.raises(ValueError, match="8 by 8 pixels are too small for 16 rings"):
+        evaluation.radial_profiles(np.zeros((1, 8, 8, 3), np.uint8))
 
 
 SMALL = trees.DecisionTree.from_dict({"name": "toy", "questions": [{"name": "shape", "answers": ["round", "flat"]}]})

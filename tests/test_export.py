@@ -8,7 +8,7 @@ from astropy.table import Table
 
 import zoobook
 from zoobook import export, weights
-from zoobook.weights.registry import find_shipped
+from zoobook.weights.names import find_shipped
 
 NAME = weights.shipped()["name"][0]
 GALAXIES = pd.DataFrame(

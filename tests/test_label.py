@@ -157,7 +157,7 @@ def test_orders(store, path):
     assert order(order="least_sure", scores=yes)[:3] == ["toy_1", "toy_0", "toy_2"]
     classes = pd.DataFrame({"id_str": ids[:2], "kind_a_probability": [1, 0.4], "kind_b_probability": [0, 0.6]})
     assert order(order="least_sure", scores=classes)[:2] == ["toy_1", "toy_0"]
-    rated = pd.DataFrame({"id_str": ids[:3], "interest": [1, 5, 3], "unsure": [9, 1, 2]})
+    rated = pd.DataFrame({"id_str": ids[:3], "acquisition": [1, 5, 3], "std": [9, 1, 2]})
     assert order(order="most_interesting", scores=rated)[:3] == ["toy_1", "toy_2", "toy_0"]
     assert order(order="least_sure", scores=rated)[:3] == ["toy_0", "toy_2", "toy_1"]
     with pytest.raises(ValueError, match="no column to tell the most interesting by"):

@@ -55,21 +55,21 @@ def test_fingerprint_tells_contents_apart():
 
 
 def test_sharded_table_completes_what_is_missing(tmp_path):
-    table = ShardedTable(tmp_path / "out", rows=10, made_of={"model": "m"}, shard_rows=4)
+    table = ShardedTable(tmp_path / "out", rows=10, config={"model": "m"}, shard_rows=4)
     assert table.missing() == [(0, 0, 4), (1, 4, 8), (2, 8, 10)]
     table.write(1, pd.DataFrame({"x": range(4, 8)}))
     with pytest.raises(ValueError, match="not finished"):
         table_files(tmp_path / "out")
     with pytest.raises(ValueError, match="lacks 2 of 3"):
         table.finish()
-    again = ShardedTable(tmp_path / "out", rows=10, made_of={"model": "m"}, shard_rows=4)
+    again = ShardedTable(tmp_path / "out", rows=10, config={"model": "m"}, shard_rows=4)
     assert [number for number, *_ in again.missing()] == [0, 2]
     for number, start, stop in again.missing():
         again.write(number, pd.DataFrame({"x": range(start, stop)}))
     assert pd.read_parquet(again.finish())["x"].tolist() == list(range(10))
     assert len(table_files(tmp_path / "out")) == 3
     with pytest.raises(ValueError, match="made by another model"):
-        ShardedTable(tmp_path / "out", rows=10, made_of={"model": "other"}, shard_rows=4)
+        ShardedTable(tmp_path / "out", rows=10, config={"model": "other"}, shard_rows=4)
     with pytest.raises(ValueError, match="must have 2 rows"):
         again.write(2, pd.DataFrame({"x": range(4)}))
 
@@ -77,7 +77,7 @@ def test_sharded_table_completes_what_is_missing(tmp_path):
 WRITER = """
 import sys, pandas as pd
 from zoobook.catalogs.shards import ShardedTable
-table = ShardedTable(sys.argv[1], rows=4000, made_of={}, shard_rows=10)
+table = ShardedTable(sys.argv[1], rows=4000, config={}, shard_rows=10)
 for number, start, stop in table.missing():
     table.write(number, pd.DataFrame({"x": range(start, stop)}))
     print(number, flush=True)

@@ -1,4 +1,5 @@
 """Long work survives being killed, does not grow in memory, and several processes do what one does."""
+import itertools
 import multiprocessing
 import os
 import re
@@ -44,93 +45,70 @@ def write_shards(out):
     by_shards(Store(ROWS), [None], slowly, feature_table, out, {"what": "test"}, SHARD)
 
 
-def represent_slowly(framework, out):
-    """`represent` with small shards, and a pause before each batch."""
-    import zoobook
-
-    half, (store, _) = zoobook.load_framework(framework), survey()
-    features = half.prediction._features
-
-    def slow(*args):
-        for found in features(*args):
-            time.sleep(0.03)
-            yield found
-
-    half.prediction._features, half.prediction.SHARD_ROWS = slow, 8
-    architecture = "test_resnet" if framework == "pytorch" else "efficientnet_b0"
-    import torch
-
-    torch.manual_seed(0)
-    half.represent(half.build_model(None, architecture, image_size=32), store, out=out, devices="cpu")
-
-
-def kill_at_random(work, args, folder: Path, kills: int, longest: float, seed: int) -> None:
-    """Start the work again and again and kill it; whole shards must never be made twice. Then let it finish."""
+def start(work, *args) -> multiprocessing.Process:
+    """Start work in a process that has imported what it needs."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["toys", "zoobook.learning.inference", "zoobook.pytorch.prediction"])
-    rng, seen = np.random.default_rng(seed), {}
-    while True:
-        process = processes.Process(target=work, args=args)
-        process.start()
-        if kills:
-            process.join(rng.uniform(0, longest))
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
-                kills -= 1
-        process.join()
-        now = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.parquet")}
-        assert {file: now.get(file) for file in seen} == seen  # what was whole is as it was
-        seen = now
-        if process.exitcode == 0:
-            return
-        assert process.exitcode == -signal.SIGKILL
+    processes.set_forkserver_preload(["zoobook.learning.inference", "zoobook.representations"])
+    process = processes.Process(target=work, args=args)
+    process.start()
+    return process
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.nightly)])
 def test_a_table_killed_again_and_again_is_completed(tmp_path, kills):
-    kill_at_random(write_shards, (tmp_path / "table",), tmp_path / "table", kills, longest=0.4, seed=kills)
-    files = table_files(tmp_path / "table")
+    """Shards that are whole are not made twice; `predict` and `represent` write theirs in this way."""
+    table, rng, seen = tmp_path / "table", np.random.default_rng(kills), {}
+    while True:
+        process = start(write_shards, table)
+        if kills:
+            process.join(rng.uniform(0, 0.4))
+            if process.is_alive():
+                process.kill()
+                kills -= 1
+        process.join()
+        now = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in table.glob("*.parquet")}
+        assert {file: now.get(file) for file in seen} == seen  # what was whole is as it was
+        seen = now
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    files = table_files(table)
     frame = pd.concat(map(pd.read_parquet, files), ignore_index=True)
     assert frame["id_str"].tolist() == [f"g{i}" for i in range(ROWS)]
     assert [len(pd.read_parquet(file)) for file in files] == [SHARD] * 11 + [10]
     np.testing.assert_array_equal(frame.iloc[:, 1:], np.arange(ROWS)[:, None] * 1.5 + np.arange(WIDTH))
-    assert {file.name for file in (tmp_path / "table").iterdir()} == {"_manifest.json", *(file.name for file in files)}
+    assert {file.name for file in table.iterdir()} == {"_manifest.json", *(file.name for file in files)}
 
 
-@pytest.mark.nightly
-def test_representations_killed_twenty_times_are_those_of_one_run(tmp_path):
-    pytest.importorskip("torch", reason="needs the `pytorch` extra")
-    represent_slowly("pytorch", tmp_path / "whole")
-    kill_at_random(represent_slowly, ("pytorch", tmp_path / "table"), tmp_path / "table", 20, longest=3, seed=0)
-    whole, found = (pd.concat(map(pd.read_parquet, table_files(tmp_path / name))) for name in ("whole", "table"))
-    assert found["id_str"].tolist() == list(survey()[0].ids)
-    np.testing.assert_allclose(found.iloc[:, 1:], whole.iloc[:, 1:], atol=1e-5)
+def compress_until(path, out, killed_at):
+    """`compress` in small pieces, killed when it comes to one of them."""
+    from zoobook.representations import compression, tables
 
+    matrix, count = tables._as_matrix, itertools.count()
+    tables.PIECE, compression._ROW_GROUP = WIDTH * SHARD, SHARD
 
-def compress_slowly(path, out):
-    """`compress` that pauses at each piece it reads."""
-    from zoobook.representations import tables
-
-    matrix, tables.PIECE = tables._as_matrix, WIDTH * SHARD
-
-    def slow(columns):
-        time.sleep(0.005)
+    def counted(columns):
+        if next(count) == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         return matrix(columns)
 
-    tables._as_matrix = slow
+    tables._as_matrix = counted
     representations.compress(path, out, n_components=2)
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.nightly)])
-def test_compression_killed_again_and_again_leaves_a_whole_table_or_none(tmp_path, kills):
+def test_compression_killed_at_any_piece_leaves_a_whole_table_or_none(tmp_path):
+    """12 pieces are read for the covariances, after a first look at one, and 12 to be written."""
     write_shards(tmp_path / "table")
+    representations.compress(tmp_path / "table", tmp_path / "whole.parquet", n_components=2)
     (tmp_path / "out").mkdir()
-    compress_slowly(tmp_path / "table", tmp_path / "whole.parquet")
-    kill_at_random(compress_slowly, (tmp_path / "table", tmp_path / "out/pca.parquet"), tmp_path / "nothing", kills,
-                   longest=0.5, seed=kills)  # fmt: skip
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["pca.parquet"]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/pca.parquet"),
-                                  pd.read_parquet(tmp_path / "whole.parquet"))
+    out = tmp_path / "out/pca.parquet"
+    for killed_at, left in [(0, []), (8, []), (16, ["pca.parquet.part"]), (24, ["pca.parquet.part"]),
+                            (None, ["pca.parquet"])]:  # fmt: skip
+        process = start(compress_until, tmp_path / "table", out, killed_at)
+        process.join()
+        assert process.exitcode == (0 if killed_at is None else -signal.SIGKILL)
+        assert [file.name for file in (tmp_path / "out").iterdir()] == left
+    pd.testing.assert_frame_equal(pd.read_parquet(out), pd.read_parquet(tmp_path / "whole.parquet"))
 
 
 def growth(rows: int, folder: Path, answers) -> None:

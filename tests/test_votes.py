@@ -43,7 +43,7 @@ def test_nll_against_fifty_digits(total, alpha):
             assert ours == pytest.approx(float(exact), rel=1e-8, abs=1e-9)
 
 
-def test_joint_probabilities_by_hand():
+def test_proportion_asked_by_hand():
     fractions = np.full((1, 34), np.nan)
     for start, stop in TREE.index_groups:
         fractions[0, start:stop] = 1 / (stop - start)
@@ -56,8 +56,6 @@ def test_joint_probabilities_by_hand():
     assert asked["bar-dr5"] == pytest.approx(0.3 * 0.75)
     assert asked["spiral-winding-dr5"] == pytest.approx(0.3 * 0.75 * 0.9)
     assert asked["merging-dr5"] == pytest.approx(0.8)  # two parents: smooth and featured
-    joint = votes.joint_probabilities(fractions, TREE)[0]
-    assert joint[TREE.label_columns.index("disk-edge-on-dr5_no")] == pytest.approx(0.225)
 
 
 @pytest.mark.parametrize("name", ["decals_dr5", "gz2_hart16", "euclid"])

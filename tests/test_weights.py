@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import installed
-from published_files import NAMES, lightning, weight
+from published_files import NAMES, Published, lightning, weight
 from safetensors.numpy import save_file
 from toys import TREE, array, images_for
 
 from zoobook import weights
 from zoobook.datasets.download import DownloadError
 from zoobook.learning import architectures
-from zoobook.weights import registry
-from zoobook.weights.legacy import _LAYOUTS
+from zoobook.weights import names
+from zoobook.weights.layouts_2022 import LAYOUTS
 
+FETCHED = "resnet50_torchvision_dr5_pytorch_color"
 IMAGES = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
+RESNET = {"architecture": "resnet50", "channels": 1, "image_size": 32, "dropout": 0, "head": None, "tree": None}
 HEADS = {
     "encoder alone": None,
     "votes": {"kind": "concentrations", "hidden": []},
@@ -39,25 +41,23 @@ def model_of(half, head: dict | None, architecture="test_efficientnet"):
     return half.models.GalaxyModel(spec)
 
 
-def test_a_file_that_is_no_weight_file(tmp_path):
+def test_a_file_that_is_no_weight_file_or_cut_short(tmp_path):
+    file = tmp_path / "a.safetensors"
+
+    def refused(message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            weights.read(file)
+
     with pytest.raises(FileNotFoundError, match="no weight file"):
-        weights.read(tmp_path / "none.safetensors")
-    (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04 a pickle, perhaps")
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
-        weights.read(tmp_path / "bad.safetensors")
-    save_file({"x": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="not one written by zoobook"):
-        weights.read(tmp_path / "other.safetensors")
-
-
-def test_a_truncated_file(tmp_path):
-    metadata = {"format": "zoobook 1", "spec": json.dumps({})}
-    save_file({"encoder.x": np.arange(1000, dtype=np.float32)}, tmp_path / "a.safetensors", metadata)
-    assert weights.read(tmp_path / "a.safetensors")[1]["encoder.x"][-1] == 999
-    whole = (tmp_path / "a.safetensors").read_bytes()
-    (tmp_path / "b.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
-        weights.read(tmp_path / "b.safetensors")
+        weights.read(file)
+    file.write_bytes(b"\x80\x04 a pickle, perhaps")
+    refused("not a whole safetensors file")
+    save_file({"x": np.zeros(3, np.float32)}, file)
+    refused("not one written by zoobook")
+    save_file({"encoder.x": np.arange(1000, dtype=np.float32)}, file, {"format": "zoobook 1", "spec": json.dumps({})})
+    assert weights.read(file)[1]["encoder.x"][-1] == 999
+    file.write_bytes(file.read_bytes()[:-100])
+    refused("not a whole safetensors file")
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
@@ -112,10 +112,9 @@ def test_a_file_says_what_another_program_must_know(half, tmp_path):
 
 
 def test_a_file_for_another_kind_of_encoder_is_refused(tmp_path, monkeypatch):
-    spec = {"architecture": "resnet50", "channels": 1, "image_size": 32, "dropout": 0, "head": None, "tree": None}
     described = architectures.describe("resnet50") | {"batch_norm_epsilon": 0.5}
     monkeypatch.setattr(architectures, "describe", lambda name: described)
-    file = weights.write(tmp_path / "a.safetensors", spec, {})
+    file = weights.write(tmp_path / "a.safetensors", RESNET, {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match="batch_norm_epsilon 0.5, but this zoobook builds resnet50 with 1e-05"):
         weights.read(file)
@@ -134,12 +133,11 @@ def test_half_precision_is_half_the_file_and_nearly_the_same_model(half, tmp_pat
     np.testing.assert_allclose(*(array(weights.load(file, framework)(images)) for file in (exact, short)), rtol=0.02)
 
 
-def test_half_precision_refuses_what_it_cannot_hold(tmp_path):
-    spec = {"architecture": "resnet50", "channels": 1, "image_size": 32, "dropout": 0, "head": None, "tree": None}
-    for value in (1e5, np.nan):
-        tensors = {"encoder.fc.weight": np.full((2, 2), value, np.float32)}
-        with pytest.raises(ValueError, match="encoder.fc.weight.*range of half precision"):
-            weights.write(tmp_path / "a.safetensors", spec, tensors, half=True)
+@pytest.mark.parametrize("value", [1e5, np.nan])
+def test_half_precision_refuses_what_it_cannot_hold(tmp_path, value):
+    tensors = {"encoder.fc.weight": np.full((2, 2), value, np.float32)}
+    with pytest.raises(ValueError, match="encoder.fc.weight.*range of half precision"):
+        weights.write(tmp_path / "a.safetensors", RESNET, tensors, half=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -163,10 +161,10 @@ def test_shipped_weights_have_the_same_features_in_both_frameworks(halves):
 
 def test_a_shipped_file_that_was_changed_is_refused(tmp_path, monkeypatch):
     name = weights.shipped()["name"][0]
-    content = bytearray((registry.SHIPPED / f"{name}.safetensors").read_bytes())
+    content = bytearray((names.SHIPPED / f"{name}.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / f"{name}.safetensors").write_bytes(content)
-    monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    monkeypatch.setattr(names, "SHIPPED", tmp_path)
     with pytest.raises(ValueError, match="its hash differs.*reinstall"):
         weights.load(name, "pytorch")
     (tmp_path / f"{name}.safetensors").unlink()
@@ -193,44 +191,33 @@ def test_shipped_weights_are_in_the_wheel_and_small(tmp_path):
     for name in weights.shipped()["name"]:
         file = f"zoobook/weights/shipped/{name}.safetensors"
         assert wheel.read(file) == (root / file).read_bytes()
-    assert sum(file.stat().st_size for file in registry.SHIPPED.iterdir()) <= 10e6
+    assert sum(file.stat().st_size for file in names.SHIPPED.iterdir()) <= 10e6
 
 
 # ---- The registry ----
 
 
-def test_the_seven_published_weights_are_listed(shared):
+def test_the_seven_published_weights_are_listed():
     table = weights.published()
     assert list(table["name"]) == NAMES
-    page = (shared / "seed" / "data_notes.rst.txt").read_text()
     for row in table.itertuples():
-        assert f"``{row.name}``" in page and row.location in page
         assert ("TensorFlow" in row.written_by) == row.name.endswith("_tf")
-        assert row.channels == (3 if "color" in row.name else 1)
+        assert row.channels == Published(row.name).channels == (3 if "color" in row.name else 1)
         assert row.architecture in architectures.BOTH and row.licence and "509, 3966" in row.citation
-    assert set(table["architecture"]) == {architecture for architecture, _ in _LAYOUTS.values()}
+        assert row.location.startswith("https://www.dropbox.com/sh/asqia51m1u3ccl1/")  # as their page said
+    assert set(table["architecture"]) == {layout.architecture for layout in LAYOUTS}
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Made-up weights in the layout of `resnet50_torchvision_dr5_pytorch_color`, without any list of its names."""
+    """The file of `resnet50_torchvision_dr5_pytorch_color`, with made-up weights."""
     installed("pytorch")
-    from torchvision.models import resnet50
-
-    state = {}
-    for name, value in resnet50(weights=None).state_dict().items():
-        if not name.startswith("fc."):
-            stage, _, rest = name.partition(".")
-            number = {"conv1": 0, "bn1": 1}.get(stage) if stage[-1] == "1" and stage[0] in "cb" else int(stage[-1]) + 3
-            state[f"model.0.{number}.{rest}"] = value.numpy()
-    state |= {"model.2.0.weight": np.ones((34, 2048)), "model.2.0.bias": np.ones(34)}
     (tmp_path / "remote").mkdir()
-    return lightning(tmp_path / "remote", state, file="a.ckpt")
+    return lightning(tmp_path / "remote", Published(FETCHED).tensors(), file="a.ckpt")
 
 
 def test_weights_fetched_by_hand_are_checked(checkpoint, tmp_path):
-    name = "resnet50_torchvision_dr5_pytorch_color"
-    folder = tmp_path / "weights" / name
+    name, folder = FETCHED, tmp_path / "weights" / FETCHED
     with pytest.raises(FileNotFoundError, match=f"(?s)dropbox.*put its files.*into {folder}"):
         weights.fetch(name, tmp_path)
     folder.mkdir(parents=True)
@@ -248,16 +235,15 @@ def test_weights_with_a_known_address_are_fetched_and_their_hash_is_checked(chec
         def log_message(self, *_):
             pass
 
-    name, content = "resnet50_torchvision_dr5_pytorch_color", checkpoint.read_bytes()
+    name, content = FETCHED, checkpoint.read_bytes()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=checkpoint.parent))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     file = {
         "path": "a.ckpt", "url": f"http://127.0.0.1:{server.server_port}/a.ckpt", "bytes": len(content),
         "hash": f"sha256:{hashlib.sha256(content).hexdigest()}",
     }  # fmt: skip
-    known = registry.entries()
-    monkeypatch.setattr(registry, "entries", lambda: known)
-    known[name]["files"] = [file | {"hash": "sha256:" + "0" * 64}]
+    known = names.registry()["published"]
+    monkeypatch.setitem(known, name, known[name] | {"files": [file | {"hash": "sha256:" + "0" * 64}]})
     with pytest.raises(DownloadError, match="its content is wrong"):
         weights.fetch(name, tmp_path)
     known[name]["files"] = [file]

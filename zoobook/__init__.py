@@ -5,27 +5,28 @@ Importing it loads neither framework; each part is imported at its first use.
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 from zoobook._moved import MOVED, keep_old_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 _PARTS = (
-    "catalogs", "chapters", "datasets", "evaluation", "images", "learning", "plots", "representations", "simulation",
-    "trees", "votes", "weights",
+    "catalogs", "chapters", "datasets", "evaluation", "export", "gallery", "images", "label", "learning", "plots",
+    "rarity", "representations", "simulation", "trees", "votes", "weights",
 )
 __all__ = ["load_framework", *_PARTS]
 
 
-def load_framework(name: str):
+def load_framework(name: str) -> ModuleType:
     """The twin package of a framework, so that one line changes the framework.
 
     Args:
         name: ``"pytorch"`` or ``"tensorflow"``.
 
     Returns:
-        module: :mod:`zoobook.pytorch` or ``zoobook.tensorflow``.
+        ModuleType: :mod:`zoobook.pytorch` or ``zoobook.tensorflow``.
 
     Raises:
         ValueError: there is no such framework.

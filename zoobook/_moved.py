@@ -10,7 +10,9 @@ from importlib.machinery import ModuleSpec
 MOVED = {
     "architectures": "learning.architectures",
     "augment": "images.views",
+    "colour": "images.decals",
     "crossmatch": "catalogs.crossmatch",
+    "decoding": "images.decoding",
     "labels": "learning.tasks",
     "runs": "learning.runs",
     "selection": "catalogs.samples",

@@ -1,23 +1,22 @@
-"""Arguments as people give them: paths, whole and real numbers (NumPy's too), and what of them JSON can hold."""
+"""Arguments as people give them: paths, whole and real numbers (NumPy's too), and what of them JSON can hold.
+
+Each check takes the name of the argument, for its message, and gives Python's own type back.
+"""
 from __future__ import annotations
 
 import math
 import operator
 import os
+from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
 def path(value: str | os.PathLike) -> Path:
-    """A path, in which ``~`` is the home folder.
-
-    Args:
-        value: text or a Path; a relative one counts from the current folder.
-
-    Returns:
-        Path: absolute.
+    """An absolute path, in which ``~`` is the home folder; a relative one counts from the current folder.
 
     Raises:
         ValueError: there is no such user.
@@ -28,20 +27,14 @@ def path(value: str | os.PathLike) -> Path:
         raise ValueError(f"{value}: {error}") from None
 
 
-def whole(name: str, value, least: int = 1, most: float = math.inf) -> int:
-    """A whole number.
-
-    Args:
-        name: of the argument, for the message.
-        value: what was given.
-        least: the smallest that makes sense.
-        most: the largest.
-
-    Returns:
-        int: the same, as Python's own number.
+def whole(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """A whole number from ``least`` to ``most``.
 
     Raises:
         ValueError: it is none, or out of bounds.
+
+    >>> whole("epochs", np.int64(3))
+    3
     """
     try:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
@@ -53,17 +46,11 @@ def whole(name: str, value, least: int = 1, most: float = math.inf) -> int:
     return number
 
 
-def real(name: str, value, accepted=lambda number: number > 0, meaning: str = "a positive number") -> float:
-    """A finite real number.
-
-    Args:
-        name: of the argument, for the message.
-        value: what was given.
-        accepted: tells of a number whether it makes sense.
-        meaning: the same in words.
-
-    Returns:
-        float: the same, as Python's own number.
+def real(
+    name: str, value: Any, accepted: Callable[[float], bool] = lambda number: number > 0,
+    meaning: str = "a positive number",
+) -> float:  # fmt: skip
+    """A finite real number that ``accepted`` finds sensible; ``meaning`` says in words what it accepts.
 
     Raises:
         ValueError: it is none, or makes no sense.
@@ -74,12 +61,8 @@ def real(name: str, value, accepted=lambda number: number > 0, meaning: str = "a
     return float(value)
 
 
-def share(name: str, value) -> float:
+def share(name: str, value: Any) -> float:
     """A number from 0 to 1.
-
-    Args:
-        name: of the argument, for the message.
-        value: what was given.
 
     Raises:
         ValueError: it is none.
@@ -87,12 +70,8 @@ def share(name: str, value) -> float:
     return real(name, value, lambda number: 0 <= number <= 1, "a share from 0 to 1")
 
 
-def plain(value):
-    """What ``json.dumps`` shall write in place of a thing that it does not know: its ``default``.
-
-    Args:
-        value: a NumPy number or array, a path, a set …
-    """
+def plain(value: Any) -> Any:
+    """The ``default`` of ``json.dumps``: what it writes in place of a NumPy array or number, a path, a set …"""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return os.fspath(value) if isinstance(value, os.PathLike) else list(value)

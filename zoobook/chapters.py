@@ -14,6 +14,7 @@ from PIL import Image
 
 import zoobook
 from zoobook import catalogs, datasets, simulation, trees, weights
+from zoobook.datasets import published
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images import ImageStore
 from zoobook.learning.training import keep_memory
@@ -90,7 +91,7 @@ class Run:
             )
         elif self.dataset == PUBLISHED:
             everybody = datasets.load(PUBLISHED, columns=["id_str"])
-            some = np.sort(catalogs.shuffled(everybody, "chapters")[: self.scale.galaxies])
+            some = published.sample_runs(everybody, self.scale.galaxies)
             catalog = datasets.load(PUBLISHED, ids=everybody["id_str"].iloc[some], images=True)
         else:
             catalog = catalogs.read(self.dataset, trees.load(TREE))

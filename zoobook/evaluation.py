@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln, logsumexp
-from scipy.stats import rankdata
+from scipy.special import logsumexp
+from scipy.stats import betabinom, rankdata
 
 from zoobook import votes as _votes
-from zoobook.catalogs import tables
+from zoobook.catalogs import check_votes, keyed, tables
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
-def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTree, baseline=None) -> pd.DataFrame:
+def evaluate(
+    predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTree, baseline: np.ndarray | None = None
+) -> pd.DataFrame:
     """Compare predicted concentrations with the votes, question by question.
 
     *Information captured* says how far the model has come from knowing nothing to knowing all that can be known:
@@ -40,8 +42,6 @@ def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTre
     """
     from sklearn.metrics import accuracy_score, f1_score
 
-    from zoobook.catalogs import check_votes
-
     predictions, catalog = of_same_galaxies(predictions, catalog)
     votes = check_votes(catalog, tree)
     concentrations = _votes.predicted_concentrations(predictions, tree)
@@ -53,16 +53,15 @@ def evaluate(predictions: pd.DataFrame, catalog: pd.DataFrame, tree: DecisionTre
     if set(oracle_columns) <= set(catalog):
         oracle = np.stack([tables.floats(catalog[column]) for column in oracle_columns], axis=1)
         nll["_oracle"] = _votes.nll(oracle, votes, tree)
-    by_pass = [_votes.expected_fractions(concentrations[:, :, p], tree) for p in range(concentrations.shape[2])]
-    fractions = np.mean(by_pass, axis=0)
-    everybody = np.max([votes[:, start:stop].sum(1) for start, stop in tree.index_groups], axis=0)
+    fractions = np.mean([_votes.expected_fractions(one, tree) for one in np.moveaxis(concentrations, 2, 0)], axis=0)
+    totals = np.stack([votes[:, start:stop].sum(1) for start, stop in tree.index_groups], axis=1)
 
     rows = []
     for q, (question, (start, stop)) in enumerate(zip(tree.questions, tree.index_groups, strict=True)):
-        total = votes[:, start:stop].sum(1)
+        total = totals[:, q]
         asked = total > 0
+        relevant = asked & (total >= 0.5 * totals.max(1))
         row: dict = {"question": question.name, "galaxies": int(asked.sum())}
-        relevant = asked & (total >= 0.5 * everybody)
         if relevant.any():
             truth, guess = votes[relevant, start:stop].argmax(1), fractions[relevant, start:stop].argmax(1)
             row["accuracy"] = accuracy_score(truth, guess)
@@ -90,8 +89,6 @@ def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[
     Raises:
         ValueError: a galaxy is missing or has several rows, or ids are bad.
     """
-    from zoobook.catalogs import keyed
-
     predictions, catalog = keyed(predictions, "the predictions"), keyed(catalog)
     missing = predictions["id_str"][~predictions["id_str"].isin(catalog["id_str"])]
     if len(missing):
@@ -112,11 +109,16 @@ def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
     Returns:
         ndarray: float32 [N, 4 * bins]: brightness (0 to 1), its scatter along the ring, and the two colours (first
         minus second, second minus third channel).
+
+    Raises:
+        ValueError: the images have too few pixels for so many rings.
     """
     n, height, width, _ = pixels.shape
     y, x = np.mgrid[:height, :width]
     radius = np.hypot((y - (height - 1) / 2) / height, (x - (width - 1) / 2) / width) * 2
     ring = np.minimum((radius * bins).astype(int), bins)  # the corners are left out
+    if len(np.unique(ring)) <= bins:
+        raise ValueError(f"images of {height} by {width} pixels are too small for {bins} rings: take fewer `bins`")
     features = np.empty((n, 4, bins), np.float32)
     for b in range(bins):
         inside = pixels[:, ring == b].astype(np.float32) / 255
@@ -141,6 +143,9 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
 
     Raises:
         ValueError: only one class is present, or a score is not finite.
+
+    >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])["auc"]
+    0.75
     """
     labels, scores = np.asarray(labels), np.asarray(scores, float)
     if not np.isfinite(scores).all():
@@ -166,7 +171,7 @@ def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def _mixture_nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
     """NLL [N, Q] of concentrations [N, A, P]: the passes are equally likely members of a mixture."""
-    each = np.stack([_votes.nll(concentrations[:, :, p], votes, tree) for p in range(concentrations.shape[2])])
+    each = np.stack([_votes.nll(one, votes, tree) for one in np.moveaxis(concentrations, 2, 0)])
     return -(logsumexp(-each, axis=0) - np.log(len(each))) + 0.0  # no negative zeros
 
 
@@ -199,23 +204,12 @@ def _coverage(concentrations: np.ndarray, votes: np.ndarray) -> dict[str, float]
 def _count_distribution(concentrations: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted probability of fewer votes, and of at most as many votes, for each answer: [n, a] each."""
     below, upto = np.zeros(votes.shape), np.zeros(votes.shape)
-    for p in range(concentrations.shape[2]):
-        alpha = concentrations[:, :, p]
+    total, counts = votes.sum(1)[:, None], np.arange(votes.sum(1).max() + 1)
+    for alpha in np.moveaxis(concentrations, 2, 0):
         others = alpha.sum(1, keepdims=True) - alpha
-        total = votes.sum(1)[:, None]
-        counts = np.arange(votes.sum(1).max() + 1)
         for answer in range(votes.shape[1]):  # one answer at a time keeps memory flat
-            a, b = alpha[:, [answer]], others[:, [answer]]
-            rest = np.maximum(total - counts, 0)
-            log_probability = (
-                gammaln(total + 1) - gammaln(counts + 1) - gammaln(rest + 1)
-                + gammaln(counts + a) + gammaln(rest + b) - gammaln(total + a + b)
-                + gammaln(a + b) - gammaln(a) - gammaln(b)
-            )
-            cumulative = np.cumsum(np.where(counts <= total, np.exp(log_probability), 0), axis=1)
-            k = votes[:, answer]
-            at = cumulative[np.arange(len(k)), k]
-            before = np.where(k > 0, cumulative[np.arange(len(k)), np.maximum(k - 1, 0)], 0)
-            upto[:, answer] += at / concentrations.shape[2]
-            below[:, answer] += before / concentrations.shape[2]
-    return below, upto
+            probability = betabinom.pmf(counts, total, alpha[:, [answer]], others[:, [answer]])
+            fewer = np.cumsum(np.hstack([np.zeros_like(total), probability]), axis=1)  # than 0, 1, 2 … votes
+            below[:, answer] += np.take_along_axis(fewer, votes[:, [answer]], 1)[:, 0]
+            upto[:, answer] += np.take_along_axis(fewer, votes[:, [answer]] + 1, 1)[:, 0]
+    return below / concentrations.shape[2], upto / concentrations.shape[2]

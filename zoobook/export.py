@@ -14,7 +14,7 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.tables import listed
+from zoobook.catalogs.columns import listed
 from zoobook.files import ensure_writable_dir
 
 _KNOWN = (  # names of columns, their units, and what they are
@@ -112,7 +112,7 @@ def _of_weights(weights: str | os.PathLike | None) -> dict[str, str]:
     if weights is None:
         return {}
     from zoobook.weights import inspect
-    from zoobook.weights.registry import find_shipped
+    from zoobook.weights.names import find_shipped
 
     about = inspect(weights)  # says what is wrong with it
     file = arguments.path(weights)

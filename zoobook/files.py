@@ -15,22 +15,14 @@ from zoobook import arguments
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a small file so that it is never seen half-written.
-
-    Args:
-        path: where to.
-        data: its content; text is encoded as UTF-8.
-    """
+    """Write a small file so that it is never seen half-written; text is encoded as UTF-8."""
     part = path.with_name(path.name + f".{os.getpid()}-{threading.get_ident()}.part")
     part.write_bytes(data.encode() if isinstance(data, str) else data)
     os.replace(part, path)
 
 
-def ensure_writable_dir(path: str | Path) -> Path:
-    """Make a folder to write to, or say plainly why that cannot be.
-
-    Args:
-        path: the folder; its parents are made too.
+def ensure_writable_dir(path: str | os.PathLike) -> Path:
+    """Make a folder to write to, with its parents, or say plainly why that cannot be.
 
     Returns:
         Path: the folder, absolute.
@@ -58,6 +50,9 @@ def fingerprint(*parts: Any) -> str:
 
     Returns:
         str: 16 hexadecimal digits.
+
+    >>> fingerprint({"epochs": 3}, [1, 2]) == fingerprint({"epochs": np.int64(3)}, [1, 2])
+    True
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.tables import floats, listed
+from zoobook.catalogs.columns import floats, listed
 from zoobook.files import atomic_write, ensure_writable_dir
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id

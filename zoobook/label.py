@@ -9,13 +9,19 @@
 The file has one line (JSON) for each key pressed and only grows, so that whatever ends the process loses nothing; the
 same call goes on where it was left. Several people answer in a column each, of one file after each other or of several
 files at once; :func:`table` puts them side by side, and :func:`agreement` tells how far they agree.
+
+It needs ``pip install "zoobook[label]"``. In Colab, keep the file in a mounted Drive, or it goes with the machine; in
+VS Code, click once into the widget, so that keys go there. Tested is JupyterLab; the widget is made with anywidget,
+which serves the others too.
 """
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +29,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
-from zoobook.catalogs.tables import floats, listed
+from zoobook.catalogs.columns import floats, listed
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
 from zoobook.label_file import LabelFile, agreement, table
@@ -33,8 +39,7 @@ __all__ = ["LabelFile", "Labeler", "agreement", "table"]
 ORDERS = ("random", "given", "least_sure", "most_interesting")
 _COMMAND_KEYS = {"u": "not sure", "z": "undo", "c": "contrast", "x": "contrast", "+": "zoom", "=": "zoom", "-": "zoom"}
 _STATIC = Path(__file__).parent / "static"
-_RANKS = ("acquisition", "interest", "anomaly_score")  # what the rankings of representations are sorted by
-_SPREADS = ("std", "unsure")
+_RANKS = ("acquisition", "anomaly_score")  # what the rankings of representations are sorted by
 
 
 class Labeler:
@@ -67,11 +72,11 @@ class Labeler:
     ):  # fmt: skip
         self._by_key = _keys(answers)
         self._grid, self._read = arguments.whole("grid", grid, 1, 100), by_id(images)
-        ids = pd.DataFrame({"id_str": images.ids if isinstance(images, ImageStore) else images["id_str"]})
-        self._order = _ordered(ids, order, scores, arguments.whole("seed", seed, 0))
+        ids = images.ids if isinstance(images, ImageStore) else check_ids(images)
+        self._order = _ordered(pd.DataFrame({"id_str": ids}), order, scores, arguments.whole("seed", seed, 0))
         self._file = LabelFile(path, column, list(self._by_key.values()), self._order)
-        self._at, self._widget = 0, None
         self._at = self._next_open(0)
+        self._widget: Any = None
 
     def answer(self, choice, id_str: str | None = None) -> None:
         """Note an answer on disk and go on to the next galaxy without one.
@@ -129,7 +134,8 @@ class Labeler:
                 choice = None if message["do"] == "not sure" else list(self._by_key.values())[message["choice"]]
                 self.answer(choice, message["id"])
                 said = f"saved: {_shown(choice)} for {message['id']}"
-                said += "" if len(self._file.current) < len(self._order) else ". All galaxies have an answer."
+                shown = self._order[self._at]
+                said += "; all galaxies have an answer" if shown in self._file.current else f"; next: {shown}"
         except (OSError, ValueError) as error:
             problem = f"Not saved: {error}"
         with self._widget.hold_sync():
@@ -205,7 +211,7 @@ def _doubt(scores: pd.DataFrame) -> np.ndarray | None:
     """How unsure a prediction is: its standard deviation, or the entropy of its probabilities."""
     columns = [name for name in scores if str(name).endswith("_probability")]
     if not columns:
-        return _first_of(scores, _SPREADS)
+        return _first_of(scores, ("std",))
     shares = np.stack([floats(scores[name]) for name in columns], axis=1)
     shares = np.concatenate([shares, 1 - shares], axis=1) if len(columns) == 1 else shares
     return -(shares * np.log(np.clip(shares, 1e-12, 1))).sum(1)
@@ -221,6 +227,7 @@ def _shown(answer) -> str:
     return "not sure" if answer is None else str(answer)
 
 
+@functools.cache
 def _widget_class():
     try:
         import anywidget

@@ -12,7 +12,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids
-from zoobook.catalogs.tables import listed
+from zoobook.catalogs.columns import listed
 from zoobook.files import ensure_writable_dir
 
 
@@ -46,6 +46,8 @@ class LabelFile:
                 f"{self.path} is being labelled by another process. Stop that notebook's kernel (or call `close()` "
                 "there), or label in another file: zoobook.label.table puts several together."
             ) from None
+        except NotImplementedError:  # a file system without locks, such as a cloud's: one must see to it oneself
+            pass
         try:
             _cut_torn_line(self.path)
             self._history = _history(self.path).get(self.column, [])

@@ -1,22 +1,29 @@
-"""The figures of the book, each from tables and arrays that any chapter has."""
+"""The figures of the book, each from tables and arrays that any chapter has; each function returns the figure."""
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 from zoobook import evaluation
 from zoobook.catalogs import tables
-from zoobook.trees import DecisionTree
+from zoobook.trees import DecisionTree, Question
 
 # Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 DARK = {"#4477AA", "#228833", "#AA3377"}
+_GREY = "#777777"
 
 
-def montage(images, titles=None, columns: int = 8, size: float = 1.35):
+def montage(
+    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.35
+) -> Figure:
     """Galaxies side by side.
 
     Args:
@@ -24,9 +31,6 @@ def montage(images, titles=None, columns: int = 8, size: float = 1.35):
         titles: a text above each, or ``None``.
         columns: galaxies in a row.
         size: side of a galaxy in inches.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
 
     Raises:
         ValueError: there are no images.
@@ -46,87 +50,145 @@ def montage(images, titles=None, columns: int = 8, size: float = 1.35):
     return figure
 
 
-def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None):
+# ---- The decision tree ----
+
+
+def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figure:
     """A decision tree: a box for each question, a line for each answer that leads on.
 
     Args:
         decision_tree: the tree.
         shares: [Q] share of the volunteers who are asked each question, written into the boxes.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
-    questions = decision_tree.questions
-    where = {answer.column: (q, answer.name) for q, question in enumerate(questions) for answer in question.answers}
-    depth: dict[int, int] = {}
-    for q in decision_tree.walking_order:
-        depth[q] = 1 + max((depth[where[column][0]] for column in questions[q].asked_after), default=-1)
-    # A question stands at the mean height of its parents' answers; those of one depth are then spread evenly.
-    across: dict[int, float] = {}
-    for level in range(max(depth.values()) + 1):
-        members = [q for q in decision_tree.walking_order if depth[q] == level]
-
-        def wish(q):
-            parents = questions[q].asked_after
-            if not parents:
-                return 0.0
-            at = [where[column][0] for column in parents]
-            place = [[a.column for a in questions[p].answers].index(c) for p, c in zip(at, parents, strict=True)]
-            return float(np.mean([across[p] + 0.1 * i for p, i in zip(at, place, strict=True)]))
-
-        for slot, q in enumerate(sorted(members, key=wish)):
-            across[q] = slot - (len(members) - 1) / 2
-    left, right = -0.45, max(depth.values()) + 0.45
-    bottom, top = -max(across.values()) - 0.75, -min(across.values()) + 0.55
+    questions, places = decision_tree.questions, _places(decision_tree)
+    left, right = -0.45, max(x for x, _ in places) + 0.45
+    bottom, top = min(y for _, y in places) - 0.75, max(y for _, y in places) + 0.55
     # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.7 by 1.07 inches.
     figure, axis = plt.subplots(figsize=(2.7 * (right - left), 1.07 * (top - bottom)))
-    for q, question in enumerate(questions):
-        x, y = depth[q], -across[q]
-        name = question.name.removesuffix(decision_tree.suffix)
-        share = "" if shares is None else f"  ({100 * shares[q]:.0f} %)"
-        leads = {column for other in questions for column in other.asked_after}
-        answers = [a.name if a.column not in leads else f"{a.name} ›" for a in question.answers]
-        lines = textwrap.wrap("  ".join(a.replace(" ", "\xa0") for a in answers), 34, break_on_hyphens=False)
-        axis.text(x, y, f"{name}{share}", ha="center", va="bottom", fontsize=8.5, weight="bold", zorder=4)
-        axis.text(x, y - 0.03, "\n".join(lines), ha="center", va="top", fontsize=7, color="#444444", zorder=4)
-        axis.add_patch(plt.matplotlib.patches.FancyBboxPatch(
-            (x - 0.36, y - 0.1 - 0.13 * len(lines)), 0.72, 0.33 + 0.13 * len(lines),
-            boxstyle="round,pad=0.02", facecolor="white", edgecolor=COLOURS[depth[q] % 6], linewidth=1.3, zorder=3,
-        ))
+    asker = {answer.column: (q, answer.name) for q, question in enumerate(questions) for answer in question.answers}
+    for q, (question, place) in enumerate(zip(questions, places, strict=True)):
+        title = question.name.removesuffix(decision_tree.suffix)
+        _draw_question(axis, question, place, title if shares is None else f"{title}  ({100 * shares[q]:.0f} %)",
+                       leading={column for other in questions for column in other.asked_after})  # fmt: skip
         if question.asked_after:
-            after = " or ".join(dict.fromkeys(where[column][1] for column in question.asked_after))
-            axis.text(x - 0.36, y + 0.27, f"if {after}", fontsize=6.5, style="italic", color="#444444", zorder=4)
+            after = " or ".join(dict.fromkeys(asker[column][1] for column in question.asked_after))
+            axis.text(place[0] - 0.36, place[1] + 0.27, f"if {after}", fontsize=6.5, style="italic", color="#444444",
+                      zorder=4)  # fmt: skip
         for column in question.asked_after:
-            parent = where[column][0]
-            start, stop = (depth[parent] + 0.38, -across[parent]), (x - 0.38, y)
-            bend = np.linspace(0, 1, 30)
-            ease = bend * bend * (3 - 2 * bend)
-            axis.plot(start[0] + (stop[0] - start[0]) * bend, start[1] + (stop[1] - start[1]) * ease,
-                      color=COLOURS[depth[parent] % 6], linewidth=1.1, alpha=0.7, zorder=1)
+            _draw_line(axis, places[asker[column][0]], place)
     axis.set(xlim=(left, right), ylim=(bottom, top))
     axis.axis("off")
     figure.tight_layout(pad=0.2)
     return figure
 
 
-def training(history: pd.DataFrame, ylabel: str = "loss (nats per galaxy)", references: dict | None = None):
+def _places(decision_tree: DecisionTree) -> list[tuple[int, float]]:
+    """Where each question stands: how many questions come before it, and its height."""
+    questions, order = decision_tree.questions, decision_tree.walking_order
+    asker = {answer.column: (q, n) for q, question in enumerate(questions) for n, answer in enumerate(question.answers)}
+    parents = [[asker[column] for column in question.asked_after] for question in questions]
+    depth: dict[int, int] = {}
+    for q in order:
+        depth[q] = 1 + max((depth[parent] for parent, _ in parents[q]), default=-1)
+    down: dict[int, float] = {}
+    for level in range(max(depth.values()) + 1):
+        # A question would be at the mean height of its parents' answers; those of one depth are then spread evenly.
+        wish = {q: float(np.mean([down[parent] + 0.1 * n for parent, n in parents[q]] or [0.0]))
+                for q in order if depth[q] == level}  # fmt: skip
+        for slot, q in enumerate(sorted(wish, key=wish.__getitem__)):
+            down[q] = slot - (len(wish) - 1) / 2
+    return [(depth[q], -down[q]) for q in range(len(questions))]
+
+
+def _draw_question(axis: Axes, question: Question, place: tuple[int, float], title: str, leading: set[str]) -> None:
+    """A box with a question and its answers; those that lead on are marked."""
+    x, y = place
+    answers = [answer.name + (" ›" if answer.column in leading else "") for answer in question.answers]
+    together = "  ".join(answer.replace(" ", "\xa0") for answer in answers)
+    lines = textwrap.wrap(together, 34, break_on_hyphens=False)
+    axis.text(x, y, title, ha="center", va="bottom", fontsize=8.5, weight="bold", zorder=4)
+    axis.text(x, y - 0.03, "\n".join(lines), ha="center", va="top", fontsize=7, color="#444444", zorder=4)
+    axis.add_patch(FancyBboxPatch(
+        (x - 0.36, y - 0.1 - 0.13 * len(lines)), 0.72, 0.33 + 0.13 * len(lines),
+        boxstyle="round,pad=0.02", facecolor="white", edgecolor=COLOURS[x % 6], linewidth=1.3, zorder=3,
+    ))
+
+
+def _draw_line(axis: Axes, parent: tuple[int, float], child: tuple[int, float]) -> None:
+    """A line in the form of an S from one box to another."""
+    along = np.linspace(0, 1, 30)
+    ease = along * along * (3 - 2 * along)
+    start, stop = parent[0] + 0.38, child[0] - 0.38
+    axis.plot(start + (stop - start) * along, parent[1] + (child[1] - parent[1]) * ease,
+              color=COLOURS[parent[0] % 6], linewidth=1.1, alpha=0.7, zorder=1)
+
+
+def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
+    """Mean share of volunteers who are asked each question, for :func:`tree`.
+
+    Args:
+        catalog: a catalogue with votes.
+        decision_tree: the tree.
+
+    Returns:
+        ndarray: [Q] shares between 0 and 1.
+    """
+    votes = np.stack([tables.floats(catalog[column]) for column in decision_tree.label_columns], axis=1)
+    totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
+    return totals.sum(0) / totals.max(1).sum()
+
+
+def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Figure:
+    """How the volunteers answered about one galaxy, question by question.
+
+    Args:
+        catalog: a catalogue with votes.
+        row: which galaxy.
+        decision_tree: the tree.
+    """
+    counts = catalog.iloc[row][decision_tree.label_columns].to_numpy(float)
+    asked = [(question, counts[start:stop])
+             for question, (start, stop) in zip(decision_tree.questions, decision_tree.index_groups, strict=True)
+             if counts[start:stop].sum()]  # fmt: skip
+    figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(asked) + 0.7))
+    for place, (question, votes) in enumerate(asked):
+        shares = votes / votes.sum()
+        for a, (answer, left) in enumerate(zip(question.answers, np.cumsum(shares) - shares, strict=True)):
+            if not votes[a]:
+                continue
+            colour, label = COLOURS[a % len(COLOURS)], f"{answer.name} {votes[a]:.0f}"
+            axis.barh(-place, shares[a], left=left, color=colour, edgecolor="white")
+            if shares[a] > 0.015 * len(label):  # it fits into the bar
+                axis.text(left + shares[a] / 2, -place, label, ha="center", va="center", fontsize=7,
+                          color="white" if colour in DARK else "black")
+    names = [question.name.removesuffix(decision_tree.suffix) for question, _ in asked]
+    axis.set_yticks([-place for place in range(len(asked))], names, fontsize=8.5)
+    axis.set(xlim=(0, 1), xlabel="share of the answers")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+# ---- Training and predictions ----
+
+
+def training(
+    history: pd.DataFrame, ylabel: str = "loss (nats per galaxy)", references: Mapping[str, float] | None = None
+) -> Figure:
     """Training and validation loss by epoch.
 
     Args:
         history: the ``history`` of a ``Result``.
         ylabel: what the loss is.
         references: horizontal lines: name to value, such as the loss of the oracle.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    axis.plot(history["epoch"] + 1, history["train_loss"], "o-", color=COLOURS[0], label="training", markersize=4)
-    axis.plot(history["epoch"] + 1, history["val_loss"], "s-", color=COLOURS[1], label="validation", markersize=4)
-    best = history["val_loss"].idxmin()
-    axis.plot(history["epoch"][best] + 1, history["val_loss"][best], "*", color="black", markersize=12, label="best")
+    epochs, best = history["epoch"] + 1, history["val_loss"].idxmin()
+    axis.plot(epochs, history["train_loss"], "o-", color=COLOURS[0], label="training", markersize=4)
+    axis.plot(epochs, history["val_loss"], "s-", color=COLOURS[1], label="validation", markersize=4)
+    axis.plot(epochs[best], history["val_loss"][best], "*", color="black", markersize=12, label="best")
     for number, (name, value) in enumerate((references or {}).items()):
-        axis.axhline(value, color="#777777", linestyle=("--", ":", "-.")[number % 3], linewidth=1.2, label=name)
+        axis.axhline(value, color=_GREY, linestyle=("--", ":", "-.")[number % 3], linewidth=1.2, label=name)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False, fontsize=8)
@@ -134,14 +196,11 @@ def training(history: pd.DataFrame, ylabel: str = "loss (nats per galaxy)", refe
     return figure
 
 
-def information(table: pd.DataFrame):
+def information(table: pd.DataFrame) -> Figure:
     """Information captured, question by question, with its standard error.
 
     Args:
         table: the result of :func:`zoobook.evaluation.evaluate` for a survey whose oracle is known.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
     table = table[::-1]
     figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
@@ -149,15 +208,16 @@ def information(table: pd.DataFrame):
     axis.barh(table.index, table["information_captured"], xerr=table["information_captured_error"],
               color=colours, error_kw={"linewidth": 1, "capsize": 2})
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.axvline(1, color="#777777", linestyle="--", linewidth=1)
+    axis.axvline(1, color=_GREY, linestyle="--", linewidth=1)
     axis.set(xlabel="information captured (0: the best constant, 1: the oracle)")
     axis.set_xlim(right=1.05)
     figure.tight_layout()
     return figure
 
 
-def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: DecisionTree, answers: list[str],
-              minimum: int = 10):
+def fractions(
+    predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: DecisionTree, answers: list[str], minimum: int = 10
+) -> Figure:
     """Predicted against observed vote fractions, one panel an answer.
 
     Args:
@@ -166,9 +226,6 @@ def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: D
         decision_tree: the tree.
         answers: label columns to show.
         minimum: galaxies with fewer votes on the question are left out.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
     predictions, votes = evaluation.of_same_galaxies(predictions, catalog)
     columns = min(len(answers), 4)
@@ -183,7 +240,7 @@ def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: D
         enough = total >= minimum
         observed = tables.floats(votes[column])[enough] / total[enough]
         predicted = tables.floats(predictions[f"{column}_fraction"])[enough]
-        axis.plot([0, 1], [0, 1], color="#777777", linewidth=1)
+        axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
         axis.scatter(predicted, observed, s=5, alpha=0.35, color=COLOURS[0], linewidths=0)
         axis.set_title(f"{question.name.removesuffix(decision_tree.suffix)}:\n"
                        f"{column.removeprefix(question.name + '_')}", fontsize=8.5)
@@ -196,8 +253,13 @@ def fractions(predictions: pd.DataFrame, catalog: pd.DataFrame, decision_tree: D
     return figure
 
 
-def belief(image: np.ndarray, concentrations: np.ndarray, observed: np.ndarray, decision_tree: DecisionTree,
-           questions: list[str]):
+def belief(
+    image: np.ndarray,
+    concentrations: np.ndarray,
+    observed: np.ndarray,
+    decision_tree: DecisionTree,
+    questions: list[str],
+) -> Figure:
     """One galaxy, and what a model believes about its vote fractions: a Beta density an answer.
 
     Args:
@@ -206,9 +268,6 @@ def belief(image: np.ndarray, concentrations: np.ndarray, observed: np.ndarray, 
         observed: [A] votes, whose fractions are drawn as vertical lines.
         decision_tree: the tree.
         questions: names of the questions to show.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
     from scipy.stats import beta
 
@@ -236,7 +295,9 @@ def belief(image: np.ndarray, concentrations: np.ndarray, observed: np.ndarray, 
     return figure
 
 
-def galaxy_map(positions: np.ndarray, images, cells: int = 22, size: float = 8.0):
+def galaxy_map(
+    positions: np.ndarray, images: Sequence[np.ndarray], cells: int = 22, size: float = 8.0
+) -> Figure:
     """A map of galaxies in two dimensions: in each cell, the image of one that lies there.
 
     Args:
@@ -244,40 +305,32 @@ def galaxy_map(positions: np.ndarray, images, cells: int = 22, size: float = 8.0
         images: N uint8 arrays [H, W, 3]; only those drawn are read.
         cells: cells along a side.
         size: side of the figure in inches.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
     low, high = np.quantile(positions, [0.002, 0.998], axis=0)
     scaled = (positions - low) / (high - low) * cells
     cell = np.floor(scaled).astype(int)
     centred = np.hypot(*(scaled - cell - 0.5).T)
     figure, axis = plt.subplots(figsize=(size, size))
-    for column in range(cells):
-        for row in range(cells):
-            here = np.flatnonzero((cell[:, 0] == column) & (cell[:, 1] == row))
-            if len(here):
-                chosen = here[centred[here].argmin()]
-                axis.imshow(images[chosen], extent=(column, column + 1, row, row + 1), interpolation="bilinear")
+    for column, row in np.unique(cell[((cell >= 0) & (cell < cells)).all(1)], axis=0):
+        here = np.flatnonzero((cell == (column, row)).all(1))
+        chosen = here[centred[here].argmin()]
+        axis.imshow(images[chosen], extent=(column, column + 1, row, row + 1), interpolation="bilinear")
     axis.set(xlim=(0, cells), ylim=(0, cells), aspect="equal")
     axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1)
     return figure
 
 
-def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]):
+def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """ROC curves: the share of rings found against the share of others mistaken for rings.
 
     Args:
         curves: name to (labels of 0 and 1, scores).
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
-    axis.plot([0, 1], [0, 1], color="#777777", linewidth=1)
+    axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
     for (name, (labels, scores)), colour in zip(curves.items(), COLOURS, strict=False):
         false, true, _ = roc_curve(labels, scores)
         axis.plot(false, true, color=colour, linewidth=1.6, label=f"{name} (AUC {roc_auc_score(labels, scores):.2f})")
@@ -287,63 +340,13 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]):
     return figure
 
 
-def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree):
-    """How the volunteers answered about one galaxy, question by question.
-
-    Args:
-        catalog: a catalogue with votes.
-        row: which galaxy.
-        decision_tree: the tree.
-
-    Returns:
-        matplotlib.figure.Figure: the figure.
-    """
-    counts = catalog.iloc[row][decision_tree.label_columns].to_numpy(float)
-    asked = [(q, span) for q, span in zip(decision_tree.questions, decision_tree.index_groups, strict=True)
-             if counts[span[0]:span[1]].sum()]
-    figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(asked) + 0.7))
-    for place, (question, (start, stop)) in enumerate(asked):
-        left, total = 0.0, counts[start:stop].sum()
-        for a, (answer, count) in enumerate(zip(question.answers, counts[start:stop], strict=True)):
-            if not count:
-                continue
-            axis.barh(-place, count / total, left=left, color=COLOURS[a % len(COLOURS)], edgecolor="white")
-            label = f"{answer.name} {count:.0f}"
-            if count / total > 0.015 * len(label):  # it fits into the bar
-                axis.text(left + count / total / 2, -place, label, ha="center", va="center", fontsize=7,
-                          color="white" if COLOURS[a % len(COLOURS)] in DARK else "black")
-            left += count / total
-    axis.set_yticks([-p for p in range(len(asked))],
-                    [q.name.removesuffix(decision_tree.suffix) for q, _ in asked], fontsize=8.5)
-    axis.set(xlim=(0, 1), xlabel="share of the answers")
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    figure.tight_layout()
-    return figure
-
-
-def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
-    """Mean share of volunteers who are asked each question, for :func:`tree`.
-
-    Args:
-        catalog: a catalogue with votes.
-        decision_tree: the tree.
-
-    Returns:
-        ndarray: [Q] shares between 0 and 1.
-    """
-    votes = np.stack([tables.floats(catalog[column]) for column in decision_tree.label_columns], axis=1)
-    totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
-    return (totals.sum(0) / totals.max(1).sum())
-
-
-def benchmarks(results: dict):
+def benchmarks(results: dict) -> Figure:
     """How many times as fast zoobook is as something else that does the same.
+
+    Each comparison is a point on a line from the slowest to the fastest round, with a mark at what is demanded.
 
     Args:
         results: what `make bench` wrote: ``date``, ``machine`` and ``rows``.
-
-    Returns:
-        Figure: a point for each comparison, a line from the slowest to the fastest round, a mark at what is demanded.
     """
     rows = [row for row in results["rows"] if "ratio" in row][::-1]
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.42 * len(rows)), layout="constrained")
@@ -352,7 +355,7 @@ def benchmarks(results: dict):
         axis.plot(row["ratio"], place, "o", color=COLOURS[0])
         if row["floor"]:
             axis.plot(row["floor"], place, "|", color=COLOURS[1], markersize=14, markeredgewidth=2)
-    axis.axvline(1, color="#777777", linewidth=0.8)
+    axis.axvline(1, color=_GREY, linewidth=0.8)
     axis.set_yticks(range(len(rows)), [f"{row['title']}\n(against {row['other']})" for row in rows], fontsize=8)
     axis.set(xscale="log", xlabel="times as fast")
     axis.xaxis.set_major_formatter("{x:g}")

@@ -5,6 +5,7 @@ import difflib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 
 import yaml
@@ -55,8 +56,13 @@ class DecisionTree:
         campaign: the campaign in words.
 
     Raises:
-        ValueError: an unknown answer in ``asked_after``, a cycle, a duplicate question or column, fewer than two
-            answers.
+        ValueError: the questions go in a circle, one or its column occurs twice, or has fewer than two answers.
+
+    >>> tree = load("decals_dr5")
+    >>> tree
+    DecisionTree('decals_dr5', 10 questions, 34 answers)
+    >>> tree.question("bar").asked_after
+    ('disk-edge-on-dr5_no',)
     """
 
     def __init__(self, name: str, questions: list[Question], suffix: str = "", campaign: str = ""):
@@ -86,16 +92,8 @@ class DecisionTree:
     @cached_property
     def index_groups(self) -> list[tuple[int, int]]:
         """For each question, where its answers start and stop (half-open) among the label columns."""
-        groups, start = [], 0
-        for question in self.questions:
-            groups.append((start, start + len(question.answers)))
-            start += len(question.answers)
-        return groups
-
-    @cached_property
-    def asked_after(self) -> dict[str, tuple[str, ...]]:
-        """For each question, the label columns of the answers that lead to it; empty if everybody is asked."""
-        return {question.name: question.asked_after for question in self.questions}
+        stops = list(accumulate(len(question.answers) for question in self.questions))
+        return list(zip([0, *stops[:-1]], stops, strict=True))
 
     @cached_property
     def followers(self) -> dict[str, tuple[str, ...]]:
@@ -105,27 +103,32 @@ class DecisionTree:
         }
 
     @cached_property
+    def parents(self) -> list[list[tuple[int, int]]]:
+        """For each question, the answers that lead to it: positions of their questions and of their columns."""
+        question_of = [i for i, question in enumerate(self.questions) for _ in question.answers]
+        position = {column: a for a, column in enumerate(self.label_columns)}
+        places = [[position[column] for column in question.asked_after] for question in self.questions]
+        return [[(question_of[a], a) for a in answers] for answers in places]
+
+    @cached_property
     def walking_order(self) -> list[int]:
         """Positions of the questions such that every question comes after those that lead to it."""
-        where = {answer.column: i for i, q in enumerate(self.questions) for answer in q.answers}
-        parents = {i: {where[c] for c in q.asked_after} for i, q in enumerate(self.questions)}
-        order: list[int] = []
-        while len(order) < len(parents):
-            ready = [i for i in parents if i not in order and parents[i] <= set(order)]
+        waiting, order = dict(enumerate(self.parents)), []
+        while waiting:
+            ready = [i for i, ways in waiting.items() if all(question in order for question, _ in ways)]
             if not ready:
-                names = [self.questions[i].name for i in parents if i not in order]
                 raise ValueError(
-                    f"decision tree {self.name!r}: the questions {names} lead to one another in a circle. "
-                    "Each question must be reachable from one that is always asked (no `asked_after`)."
+                    f"decision tree {self.name!r}: the questions {[self.questions[i].name for i in waiting]} lead to "
+                    "one another in a circle. Each question must be reachable from one that is always asked (no "
+                    "`asked_after`)."
                 )
             order += ready
+            for i in ready:
+                del waiting[i]
         return order
 
     def question(self, name: str) -> Question:
-        """The question of that name, with or without the campaign's suffix.
-
-        Args:
-            name: such as ``"bar-dr5"`` or ``"bar"``.
+        """The question of that name, with or without the campaign's suffix: ``"bar-dr5"`` or ``"bar"``.
 
         Raises:
             ValueError: there is no such question.
@@ -162,10 +165,7 @@ class DecisionTree:
 
     def to_dict(self) -> dict:
         """The tree as plain lists, dictionaries and strings: what :meth:`from_dict` reads."""
-        short = {}
-        for question in self.questions:
-            for answer in question.answers:
-                short[answer.column] = f"{question.name.removesuffix(self.suffix)}_{answer.name}"
+        short = {a.column: f"{q.name.removesuffix(self.suffix)}_{a.name}" for q in self.questions for a in q.answers}
         return {
             "name": self.name,
             "campaign": self.campaign,
@@ -231,9 +231,6 @@ class DecisionTree:
 
         All values are read as text, so ``yes``, ``no`` and ``1`` need no quotes.
 
-        Args:
-            path: the file.
-
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is not YAML, or does not describe a tree.
@@ -255,30 +252,24 @@ class DecisionTree:
     def to_mermaid(self) -> str:
         """The tree as a Mermaid flow chart, which many Markdown viewers draw."""
         lines = ["flowchart TD"]
-        for i, question in enumerate(self.questions):
-            lines.append(f'    q{i}["{question.name.removesuffix(self.suffix)}"]')
-        where = {answer.column: (i, answer.name) for i, q in enumerate(self.questions) for answer in q.answers}
-        for i, question in enumerate(self.questions):
-            for column in question.asked_after:
-                parent, answer = where[column]
-                lines.append(f'    q{parent} -- "{answer}" --> q{i}')
+        lines += [f'    q{i}["{q.name.removesuffix(self.suffix)}"]' for i, q in enumerate(self.questions)]
+        for i, ways in enumerate(self.parents):
+            lines += [f'    q{question} -- "{self.answers[answer].name}" --> q{i}' for question, answer in ways]
         return "\n".join(lines)
 
     def _check(self) -> None:
-        names = [question.name for question in self.questions]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"decision tree {self.name!r}: the question {name!r} occurs twice")
-        for question in self.questions:
-            if len(question.answers) < 2:
-                raise ValueError(f"decision tree {self.name!r}: question {question.name!r} needs at least two answers")
+        where = f"decision tree {self.name!r}"
         seen: dict[str, str] = {}
-        for question in self.questions:
+        for number, question in enumerate(self.questions):
+            if question.name in {q.name for q in self.questions[:number]}:
+                raise ValueError(f"{where}: the question {question.name!r} occurs twice")
+            if len(question.answers) < 2:
+                raise ValueError(f"{where}: question {question.name!r} needs at least two answers")
             for answer in question.answers:
                 if answer.column in seen:
                     raise ValueError(
-                        f"decision tree {self.name!r}: the column {answer.column!r} is made twice, by questions "
-                        f"{seen[answer.column]!r} and {question.name!r}. Rename a question or an answer."
+                        f"{where}: the column {answer.column!r} is made twice, by questions {seen[answer.column]!r} "
+                        f"and {question.name!r}. Rename a question or an answer."
                     )
                 seen[answer.column] = question.name
         _ = self.walking_order  # raises where the questions lead round in a circle
@@ -290,13 +281,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> DecisionTree:
-    """Load one of the Galaxy Zoo trees.
-
-    Args:
-        name: such as ``"decals_dr5"`` or ``"gz2"``; :func:`names` lists them all.
-
-    Returns:
-        DecisionTree: the tree.
+    """Load one of the Galaxy Zoo trees, such as ``"decals_dr5"`` or ``"gz2"``; :func:`names` lists them all.
 
     Raises:
         ValueError: there is no tree of that name.

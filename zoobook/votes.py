@@ -7,10 +7,13 @@ per answer, and the votes are a multinomial draw from it. Arrays have one row a 
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, digamma, gammaln
 
+from zoobook import arguments
 from zoobook.trees import DecisionTree
 
 LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
@@ -22,7 +25,7 @@ def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np
     Args:
         concentrations: [N, A] Dirichlet concentrations, above 0.
         votes: [N, A] vote counts.
-        tree: the decision tree that says which columns belong to which question.
+        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
@@ -53,9 +56,13 @@ def expected_fractions(concentrations: np.ndarray, tree: DecisionTree) -> np.nda
 
     Returns:
         ndarray: float64 [N, A]; the shares of one question add up to 1.
+
+    >>> pair = DecisionTree.from_dict({"name": "pair", "questions": [{"name": "ring", "answers": ["yes", "no"]}]})
+    >>> expected_fractions([[3, 9]], pair)
+    array([[0.25, 0.75]])
     """
     concentrations = _checked(concentrations, tree, "concentrations")
-    return concentrations / _per_answer(np.add.reduceat(concentrations, _starts(tree), axis=1), tree)
+    return concentrations / _of_question(concentrations, tree)
 
 
 def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
@@ -73,25 +80,10 @@ def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
     fractions = _checked(fractions, tree, "fractions")
     asked = np.ones((len(fractions), len(tree.questions)))
     for i in tree.walking_order:
-        parents = tree.questions[i].asked_after
-        if parents:
-            asked[:, i] = sum(
-                asked[:, question] * fractions[:, column] for question, column in _positions(parents, tree)
-            )
+        ways = tree.parents[i]
+        if ways:
+            asked[:, i] = sum(asked[:, question] * fractions[:, answer] for question, answer in ways)
     return asked
-
-
-def joint_probabilities(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
-    """Probability that a volunteer is asked a question and gives an answer.
-
-    Args:
-        fractions: [N, A] shares of the answers among those who are asked.
-        tree: the decision tree.
-
-    Returns:
-        ndarray: float64 [N, A].
-    """
-    return np.asarray(fractions, float) * _per_answer(proportion_asked(fractions, tree), tree)
 
 
 def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
@@ -106,14 +98,10 @@ def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9)
 
     Returns:
         tuple: lower and upper ends, float64 [N, A] each.
-
-    Raises:
-        ValueError: ``level`` is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+    level = arguments.real("level", level, lambda level: 0 < level < 1, "between 0 and 1")
     concentrations = _checked(concentrations, tree, "concentrations")
-    others = _per_answer(np.add.reduceat(concentrations, _starts(tree), axis=1), tree) - concentrations
+    others = _of_question(concentrations, tree) - concentrations
     tail = (1 - level) / 2
     return betaincinv(concentrations, others, tail), betaincinv(concentrations, others, 1 - tail)
 
@@ -140,8 +128,8 @@ def sample(
     everybody = np.broadcast_to(np.asarray(volunteers, np.int64), len(votes))
     for i in tree.walking_order:
         start, stop = tree.index_groups[i]
-        parents = tree.questions[i].asked_after
-        asked = votes[:, [column for _, column in _positions(parents, tree)]].sum(1) if parents else everybody
+        ways = tree.parents[i]
+        asked = votes[:, [answer for _, answer in ways]].sum(1) if ways else everybody
         gamma = rng.standard_gamma(concentrations[:, start:stop])
         votes[:, start:stop] = rng.multinomial(asked, gamma / gamma.sum(1, keepdims=True))
     return votes
@@ -184,7 +172,7 @@ def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
     return best
 
 
-def prediction_table(ids, concentrations: np.ndarray, tree: DecisionTree) -> pd.DataFrame:
+def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: DecisionTree) -> pd.DataFrame:
     """Predictions as the published catalogues have them.
 
     Args:
@@ -246,22 +234,10 @@ def _several(column: pd.Series) -> np.ndarray:
         ) from None
 
 
-def _starts(tree: DecisionTree) -> list[int]:
-    return [start for start, _ in tree.index_groups]
-
-
-def _per_answer(per_question: np.ndarray, tree: DecisionTree) -> np.ndarray:
-    """Repeat a value of each question, [N, Q], for each of its answers, [N, A]."""
-    return np.repeat(per_question, [stop - start for start, stop in tree.index_groups], axis=1)
-
-
-def _positions(columns: tuple[str, ...], tree: DecisionTree) -> list[tuple[int, int]]:
-    """For label columns: the position of the question and of the column."""
-    found = []
-    for column in columns:
-        position = tree.label_columns.index(column)
-        found.append((next(q for q, (start, stop) in enumerate(tree.index_groups) if position < stop), position))
-    return found
+def _of_question(values: np.ndarray, tree: DecisionTree) -> np.ndarray:
+    """The sum over the answers to its question, for each answer, [N, A]."""
+    starts, stops = np.transpose(tree.index_groups)
+    return np.repeat(np.add.reduceat(values, starts, axis=1), stops - starts, axis=1)
 
 
 def _checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:

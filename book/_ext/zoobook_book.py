@@ -1,11 +1,12 @@
 """The Sphinx side of the book: which edition is rendered, where its outputs are kept, how long chapters took."""
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import posixpath
 import re
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,6 +50,11 @@ class Edition:
             raise ValueError(f"ZOOBOOK_EDITION is {'/'.join(parts)!r}; it must look like {cls()!s}")
         return cls(*parts)
 
+    def of_page(self, text: str) -> Edition:
+        """What a page is run with: one whose header says ``once: true`` is the same in all editions of the book."""
+        header = text.split("\n---", 1)[0]
+        return replace(self, framework=Edition.framework) if "\n  once: true" in header else self
+
     def source(self, text: str) -> str:
         """A chapter's MyST source with this edition's values in its parameters cell."""
         for name, value in vars(self).items():
@@ -60,7 +66,8 @@ def cache_dir(root: Path, edition: Edition) -> Path:
     """The jupyter-cache folder of an edition.
 
     jupyter-cache compares code cells only, so the folder's name stands for the rest of what outputs depend on: the
-    package's source and data, the parameters, and the versions of the main dependencies.
+    package's code (without comments, docstrings and the command line) and data, the parameters, and the versions of
+    the main dependencies.
     """
     digest = hashlib.sha256(str(edition).encode())
     for name in DEPENDENCIES:
@@ -68,11 +75,22 @@ def cache_dir(root: Path, edition: Edition) -> Path:
             digest.update(f"{name}={version(name)}\n".encode())
         except PackageNotFoundError:
             digest.update(f"{name}=none\n".encode())
-    kinds = {".py", ".yaml", ".csv", ".json"}
-    for path in sorted(path for path in (root / "zoobook").rglob("*") if path.suffix in kinds):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()}={len(content)}\n".encode() + content)
+    package = root / "zoobook"
+    for path in sorted(path for path in package.rglob("*") if path.suffix in {".py", ".yaml", ".csv", ".json"}):
+        name = path.relative_to(package).as_posix()
+        if not name.startswith("cli/"):
+            content = _code(path) if path.suffix == ".py" else path.read_bytes()
+            digest.update(f"{name}={len(content)}\n".encode() + content)
     return root / "_build" / ".jupyter_cache" / digest.hexdigest()[:16]
+
+
+def _code(path: Path) -> bytes:
+    """What a module does, whatever its comments, docstrings and line breaks say."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            del node.body[0]
+    return ast.dump(tree).encode()
 
 
 def _set_edition(app, config) -> None:
@@ -88,7 +106,7 @@ def _set_parameters(app, docname: str, source: list[str]) -> None:
     edition = Edition.of_build()
     # Where code is shown in both frameworks, the tab of this edition is in front.
     in_front = re.sub(rf"^:sync: {edition.framework}$", r":selected:\n\g<0>", source[0], flags=re.MULTILINE)
-    source[0] = edition.source(in_front)
+    source[0] = edition.of_page(source[0]).source(in_front)
 
 
 class FoldedSolutions(SphinxTransform):

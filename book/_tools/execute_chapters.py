@@ -3,6 +3,7 @@
     python book/_tools/execute_chapters.py                          all chapters, each framework, quick scale
     python book/_tools/execute_chapters.py data_notes --force       one chapter, even if nothing changed
     python book/_tools/execute_chapters.py --scale full             as on a GPU
+    python book/_tools/execute_chapters.py --jobs 2                 the frameworks side by side
 
 A chapter runs again only if its code, the package, a measured result, the parameters or a main dependency changed.
 Executed notebooks come to `_build/executed/<framework>/`; `jupyter-book build .` finds their outputs in its cache.
@@ -10,15 +11,18 @@ Executed notebooks come to `_build/executed/<framework>/`; `jupyter-book build .
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import papermill
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from layout import ROOT, chapters
+from layout import ROOT, chapters, header
 from myst_nb.core.read import read_myst_markdown_notebook
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
@@ -29,7 +33,7 @@ NOT_IN_PAGE = {"injected-parameters", "colab-setup"}
 FAILURES = (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError)
 
 
-def run(page: Path, edition: Edition, out_dir: Path, timeout: int = 900) -> Path:
+def run(page: Path, edition: Edition, out_dir: Path, timeout: int = 1800) -> Path:
     """Execute a chapter's notebook with papermill.
 
     Args:
@@ -63,13 +67,13 @@ def page_notebook(page: Path, edition: Edition):
     return notebook
 
 
-def is_kept(page: Path, edition: Edition, folder: Path) -> bool:
-    """Whether the cache in a folder holds outputs of exactly this chapter."""
+def kept(page: Path, edition: Edition, folder: Path) -> nbformat.NotebookNode | None:
+    """Exactly this chapter with its outputs, as the site shows them, from a cache; None if it has to be run."""
+    cache = get_cache(str(folder))
     try:
-        get_cache(str(folder)).match_cache_notebook(page_notebook(page, edition))
+        return cache.get_cache_bundle(cache.match_cache_notebook(page_notebook(page, edition)).pk).nb
     except KeyError:
-        return False
-    return True
+        return None
 
 
 def keep(page: Path, edition: Edition, folder: Path, executed: Path, seconds: float) -> None:
@@ -90,27 +94,86 @@ def keep(page: Path, edition: Edition, folder: Path, executed: Path, seconds: fl
     )
 
 
-def run_all(pages: list[Path], edition: Edition, timeout: int, force: bool) -> list[str]:
-    """Bring the outputs of an edition up to date; gives the names of the chapters that failed."""
+@dataclass
+class Attempt:
+    """What came of running a chapter.
+
+    Attributes:
+        executed: the notebook; None after a failure.
+        folders: the caches where its outputs belong. They are those of the package as it was when the chapter began,
+            should somebody edit it meanwhile.
+        seconds: how long it took.
+        error: what went wrong.
+    """
+
+    executed: Path | None
+    folders: list[Path]
+    seconds: float = 0.0
+    error: str = ""
+
+
+def attempt(page: Path, edition: Edition, folders: list[Edition], timeout: int) -> Attempt:
+    """Run a chapter whose outputs some editions show; a failure is told, not raised."""
+    found = Attempt(None, [cache_dir(ROOT, shown) for shown in folders])
+    print(f"{page.stem} ({edition}): running", flush=True)
+    start = time.perf_counter()
+    try:
+        found.executed = run(page, edition, ROOT / "_build/executed" / edition.framework, timeout)
+    except FAILURES as error:
+        found.error = str(error)
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+def run_all(pages: list[Path], editions: list[Edition], timeout: int, force: bool, jobs: int = 1) -> list[str]:
+    """Bring the outputs of some editions up to date; gives the names of the chapters that failed.
+
+    Args:
+        pages: the chapters' sources.
+        editions: for which they are run. A page that is the same in all of them is run once.
+        timeout: seconds that one cell may take.
+        force: run what is up to date, too.
+        jobs: how many chapters are run side by side. A page that measures time is run alone, after the others.
+    """
+    shown_in: dict[tuple[Path, Edition], list[Edition]] = {}
+    for edition in editions:
+        for page in pages:
+            shown_in.setdefault((page, edition.of_page(page.read_text("utf8"))), []).append(edition)
+    caches, waiting = {edition: cache_dir(ROOT, edition) for edition in editions}, {}
+    for (page, edition), shown in shown_in.items():
+        if not force and all(kept(page, edition, caches[other]) for other in shown):
+            print(f"{page.stem} ({edition}): up to date", flush=True)
+        else:
+            waiting[page, edition] = shown
+    alone = {work for work in waiting if header(work[0]).get("zoobook", {}).get("alone")}
     failed = []
-    for page in pages:
+
+    def finish(page: Path, edition: Edition, found: Attempt) -> None:
         name = f"{page.stem} ({edition})"
-        folder = cache_dir(ROOT, edition)  # of the package as it is now, should somebody edit it while the chapter runs
-        if not force and is_kept(page, edition, folder):
-            print(f"{name}: up to date", flush=True)
-            continue
-        print(f"{name}: running", flush=True)
-        start = time.perf_counter()
-        try:
-            executed = run(page, edition, ROOT / "_build/executed" / edition.framework, timeout)
-        except FAILURES as error:
-            print(f"{name}: FAILED\n{error}", file=sys.stderr)
+        if found.executed is None:
+            print(f"{name}: FAILED\n{found.error}", file=sys.stderr)
             failed.append(page.stem)
-            continue
-        seconds = time.perf_counter() - start
-        keep(page, edition, folder, executed, seconds)
-        print(f"{name}: done in {in_words(seconds)}", flush=True)
+            return
+        for folder in found.folders:
+            keep(page, edition, folder, found.executed, found.seconds)
+        print(f"{name}: done in {in_words(found.seconds)}", flush=True)
+
+    side_by_side = [work for work in waiting if jobs > 1 and work not in alone]
+    if side_by_side:
+        with ProcessPoolExecutor(jobs, initializer=_share_cores, initargs=(jobs,)) as pool:
+            running = {pool.submit(attempt, *work, waiting[work], timeout): work for work in side_by_side}
+            for future in as_completed(running):
+                finish(*running[future], future.result())
+    for work in waiting:
+        if work not in side_by_side:
+            finish(*work, attempt(*work, waiting[work], timeout))
     return failed
+
+
+def _share_cores(jobs: int) -> None:
+    """Let the kernels that this process starts use their part of the machine."""
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ.setdefault(variable, str(max(1, (os.cpu_count() or 1) // jobs)))
 
 
 def main() -> int:
@@ -119,7 +182,8 @@ def main() -> int:
     parser.add_argument("--framework", choices=FRAMEWORKS, action="append", help="default: each that is installed")
     parser.add_argument("--dataset", default=Edition.dataset)
     parser.add_argument("--scale", default=Edition.scale, choices=("quick", "full"))
-    parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (%(default)s)")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="chapters that run side by side (%(default)s)")
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     chosen = parser.parse_args()
     pages = {page.stem: page for page in chapters()}
@@ -127,12 +191,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no chapter {unknown[0]!r}; there are {', '.join(pages)}")
     wanted = [page for name, page in pages.items() if not chosen.chapters or name in chosen.chapters]
-    failed = []
-    for framework in chosen.framework or installed():
-        edition = Edition(framework, chosen.dataset, chosen.scale)
-        failed += run_all(wanted, edition, chosen.timeout, chosen.force)
+    editions = [Edition(framework, chosen.dataset, chosen.scale) for framework in chosen.framework or installed()]
+    failed = run_all(wanted, editions, chosen.timeout, chosen.force, chosen.jobs)
     if (chosen.dataset, chosen.scale) != (Edition.dataset, Edition.scale):
-        print(f"to render this: ZOOBOOK_EDITION={edition} python book/_tools/build_site.py")
+        print(f"to render this: ZOOBOOK_EDITION={editions[0]} python book/_tools/build_site.py")
     if failed:
         print(f"{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

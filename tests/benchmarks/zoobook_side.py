@@ -207,27 +207,6 @@ def search(table: str, queries: int):
     return lambda: {"found": len(representations.nearest(table, ids, k=10))}
 
 
-def index_search(table: str, queries: int):
-    """The same with an approximate index, and the share of the true neighbours that it finds."""
-    import time
-
-    from zoobook import representations
-
-    opened = representations.open(table)
-    ids = opened.ids_at(np.linspace(0, len(opened) - 1, queries).astype(int)).tolist()
-    del opened
-    start = time.perf_counter()
-    index = representations.build_index(table, f"{table}.index")
-    building = time.perf_counter() - start
-    exact = representations.nearest(table, ids, k=10)[["query", "id_str"]]
-
-    def work():
-        found = representations.nearest(table, ids, k=10, index=index)
-        return {"recall": len(exact.merge(found, on=["query", "id_str"])) / len(exact), "building": building}
-
-    return work
-
-
 def sklearn_search(table: str, queries: int):
     """The same with scikit-learn, which wants the whole table in memory."""
     from sklearn.neighbors import NearestNeighbors
@@ -258,8 +237,7 @@ def rendering(galaxies: int, image_size: int):
     return work
 
 
-WORKS = (pipeline, warp, loss, step, represent, pca, incremental_pca, search, index_search, sklearn_search, imports,
-         rendering)  # fmt: skip
+WORKS = (pipeline, warp, loss, step, represent, pca, incremental_pca, search, sklearn_search, imports, rendering)
 
 if __name__ == "__main__":
     serve({work.__name__: work for work in WORKS})

@@ -6,7 +6,6 @@ a catalogue of millions of galaxies needs little memory.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from zoobook import arguments
 from zoobook.catalogs import tables
+from zoobook.catalogs.columns import floats, ids_of, in_memory, listed, require
 
 _MEANING = {
     "matched": "galaxies that both tables have",
@@ -51,11 +51,16 @@ def by_id(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing; ids are missing or are floating-point numbers.
+
+    >>> ours, theirs = pd.DataFrame({"id_str": ["a", "b"]}), pd.DataFrame({"name": ["b", "c"], "z": [0.1, 0.2]})
+    >>> by_id(ours, theirs, on=("id_str", "name"), columns=["z"])
+      id_str    z
+    0      b  0.1
     """
     left_on, right_on = (on, on) if isinstance(on, str) else on
     left, right = _table(left), _table(right)
     left_ids = tables.id_column(left, left_on, "the left table")
-    right_ids = tables.id_column(right, right_on, "the right table" if isinstance(right, pd.DataFrame) else str(right))
+    right_ids = tables.id_column(right, right_on, _name(right))
 
     left_first, left_unique = _first_rows(left_ids)
     # Only ids that the left table has are looked at again: the right one may be many times longer.
@@ -66,9 +71,9 @@ def by_id(
     right_rows, order = shared[first], np.argsort(left_first[matched])
     repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
 
-    joined = _join(left, left_first[matched][order], right, right_rows[order], {right_on} if left_on == right_on else
-                   set(), columns)
-    joined[left_on] = left_ids.take(pa.array(left_first[matched][order])).to_numpy(zero_copy_only=False)
+    left_rows, same = left_first[matched][order], {right_on} if left_on == right_on else set()
+    joined = _join(left, left_rows, right, right_rows[order], same, columns)
+    joined[left_on] = left_ids.take(pa.array(left_rows)).to_numpy(zero_copy_only=False)
     joined.attrs["report"] = {
         "matched": len(matched),
         "left_only": len(left_unique) - len(matched),
@@ -109,7 +114,7 @@ def by_position(
 
     left, right = _table(left), _table(right)
     sky_left = _positions(left, "the left table")
-    sky_right = _positions(right, "the right table" if isinstance(right, pd.DataFrame) else str(right))
+    sky_right = _positions(right, _name(right))
     if len(sky_left) and len(sky_right):
         nearest, separation, _ = sky_left.match_to_catalog_sky(sky_right)
         separation = separation.to_value(u.arcsec)
@@ -130,62 +135,6 @@ def by_position(
     return joined
 
 
-def by_position_hats(
-    left: pd.DataFrame | str | os.PathLike,
-    right: pd.DataFrame | str | os.PathLike,
-    out: str | os.PathLike,
-    radius_arcsec: float = 1.0,
-) -> Path:
-    """Join catalogues that no memory can hold, by position, with LSDB (``pip install "zoobook[sky]"``).
-
-    Tens of millions of positions fit into :func:`by_position`; this is for more. LSDB reads catalogues in the HATS
-    format, which is cut into pieces of the sky, and works on a few pieces at a time, on all processor cores or, with a
-    Dask client, on many machines. Unlike :func:`by_position`, it may give one partner to several rows of ``left``.
-
-    Args:
-        left: a table with ``ra`` and ``dec`` (degrees), or a catalogue on disk in the HATS format.
-        right: the same; one on disk needs a margin cache at least as wide as the radius, or partners beyond the edge of
-            a piece are lost.
-        out: a folder to write to, which must not exist.
-        radius_arcsec: the largest separation, in arcseconds.
-
-    Returns:
-        Path: the joined catalogue, in the HATS format (parquet files in folders, which pandas reads too): the columns
-        of ``left``, those of ``right`` with ``_right`` where both have them, and ``_dist_arcsec``.
-
-    Raises:
-        ImportError: LSDB is not installed.
-        ValueError: the radius is not positive, or positions are missing.
-        FileExistsError: there is something at ``out``.
-    """
-    radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
-    out = arguments.path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists: choose another folder for the joined catalogue, or delete it")
-    try:
-        import lsdb
-    except ImportError:
-        raise ImportError('lsdb is not installed: pip install "zoobook[sky]"') from None
-
-    def opened(table, where: str):
-        table = _table(table)
-        if not isinstance(table, pd.DataFrame):
-            return lsdb.open_catalog(table)
-        _positions(table, where)
-        return lsdb.from_dataframe(table, ra_column="ra", dec_column="dec", margin_threshold=max(5.0, radius_arcsec))
-
-    sides = opened(left, "the left table"), opened(right, "the right table")
-    joined = sides[0].crossmatch(
-        sides[1], n_neighbors=1, radius_arcsec=radius_arcsec, suffixes=("", "_right"),
-        suffix_method="overlapping_columns",
-    )  # fmt: skip
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    joined.write_catalog(part, catalog_name=out.name)
-    os.replace(part, out)
-    return out
-
-
 def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFrame:
     """Pairs of rows of one table that lie close together: often one galaxy under two names.
 
@@ -202,7 +151,7 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
-    sky, ids = _positions(catalog, "the catalogue"), tables.ids_of(catalog["id_str"], "the catalogue")
+    sky, ids = _positions(catalog, "the catalogue"), ids_of(catalog["id_str"], "the catalogue")
     first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
     once = first < second
     return pd.DataFrame({
@@ -212,17 +161,7 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
 
 
 def report(joined: pd.DataFrame) -> pd.DataFrame:
-    """How a cross-match went, as a small table.
-
-    Args:
-        joined: what :func:`by_id` or :func:`by_position` gave.
-
-    Returns:
-        DataFrame: ``rows`` and ``meaning``, by kind: matched, left_only, right_only, and repeated or contested rows.
-
-    Raises:
-        ValueError: the table does not come from a cross-match, or has lost its report on the way.
-    """
+    """How :func:`by_id` or :func:`by_position` went: ``rows`` and ``meaning`` by kind, such as matched or left_only."""
     counts = joined.attrs.get("report")
     if counts is None:
         raise ValueError("this table has no report of a cross-match: ask before you merge, group or save it")
@@ -230,7 +169,11 @@ def report(joined: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(table: pd.DataFrame | str | os.PathLike) -> pd.DataFrame | Path:
-    return tables.in_memory(table) if isinstance(table, pd.DataFrame) else arguments.path(table)
+    return in_memory(table) if isinstance(table, pd.DataFrame) else arguments.path(table)
+
+
+def _name(right: pd.DataFrame | Path) -> str:
+    return "the right table" if isinstance(right, pd.DataFrame) else str(right)
 
 
 def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -252,9 +195,7 @@ def _join(
     names = list(right.columns) if isinstance(right, pd.DataFrame) else tables.column_names(right)
     wanted = [name for name in (names if columns is None else columns) if name not in without]
     if isinstance(right, pd.DataFrame):
-        absent = [name for name in wanted if name not in names]
-        if absent:
-            raise ValueError(f"the right table has no column {absent[0]!r}; there are: {tables.listed(names)}")
+        require(wanted, names, _name(right))
         other = right[wanted].iloc[right_rows]
     else:
         ascending = np.argsort(right_rows)
@@ -266,19 +207,17 @@ def _join(
 def _positions(table: pd.DataFrame | Path, where: str):
     from astropy.coordinates import SkyCoord
 
-    names = table.columns if isinstance(table, pd.DataFrame) else tables.column_names(table)
-    for name in ("ra", "dec"):
-        if name not in names:
-            raise ValueError(f"{where} has no column `{name}` (degrees); there are: {tables.listed(names)}")
+    """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
+    require(["ra", "dec"], table.columns if isinstance(table, pd.DataFrame) else tables.column_names(table), where)
     if not isinstance(table, pd.DataFrame):
         table = tables.read(table, ["ra", "dec"])
     degrees = {}
     for name, low, high in (("ra", -360.0, 360.0), ("dec", -90.0, 90.0)):
-        degrees[name] = tables.floats(table[name])
+        degrees[name] = floats(table[name])
         bad = np.flatnonzero(~((degrees[name] >= low) & (degrees[name] <= high)))
         if len(bad):
             raise ValueError(
                 f"{where}: `{name}` is missing or not within {low:g} … {high:g} degrees in {len(bad)} rows (counted "
-                f"from 0): {tables.listed(bad)}. Drop or mend those rows."
+                f"from 0): {listed(bad)}. Drop or correct those rows."
             )
     return SkyCoord(degrees["ra"], degrees["dec"], unit="deg")

@@ -1,16 +1,22 @@
 """The samples that papers cut out of catalogues: by vote fractions, by votes, by class, by debiased fractions.
 
 Every function takes a catalogue with the votes of a tree, or with its published fractions (where there are no votes,
-as in predictions). Answers and questions are named without the campaign's suffix: ``"bar_strong"``, ``"bar"``.
+as in predictions), and that tree. Answers and questions are named without the campaign's suffix: ``"bar_strong"``,
+``"bar"``. A ``ValueError`` says what the tree or the catalogue does not have.
 """
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs
-from zoobook.catalogs import tables
+from zoobook.catalogs.columns import in_memory
+from zoobook.catalogs.fractions import total_votes
+from zoobook.catalogs.fractions import vote_fraction as fraction
 from zoobook.trees import DecisionTree
+
+__all__ = [
+    "asked_fraction", "classes", "cuts", "debiased", "fraction", "joint_fraction", "select", "total_votes",
+]  # fmt: skip
 
 # Galaxy Zoo DECaLS debiased galaxies within these limits alone (Walmsley et al. 2022, MNRAS 509, 3966)
 DEBIASED_REDSHIFT = (0.02, 0.15)
@@ -37,13 +43,11 @@ def select(
 
     Returns:
         DataFrame: the rows that pass every cut, in their order; :func:`cuts` says how many each cut left.
-
-    Raises:
-        ValueError: an answer or question is unknown, or the catalogue has no votes, or no fractions, on it.
     """
-    catalog = tables.in_memory(catalog)
+    catalog = in_memory(catalog)
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
+        tree.question(question)  # refuses one that the tree does not have
         keep &= total_votes(catalog, tree, question) >= fewest
         left.append((f"at least {fewest} votes on {question}", int(keep.sum())))
     for answer, share in (fractions or {}).items():
@@ -55,38 +59,10 @@ def select(
 
 
 def cuts(selected: pd.DataFrame) -> pd.DataFrame:
-    """How many galaxies each cut of a selection left.
-
-    Args:
-        selected: what :func:`select` gave.
-
-    Returns:
-        DataFrame: ``galaxies`` by ``cut``, in the order of the cuts.
-
-    Raises:
-        ValueError: the table does not come from :func:`select`.
-    """
+    """How many galaxies each cut of :func:`select` left: ``galaxies`` by ``cut``, in the order of the cuts."""
     if "cuts" not in selected.attrs:
-        raise ValueError("this table has no list of cuts: it comes from something else than selection.select")
+        raise ValueError("this table has no list of cuts: it comes from something else than `select`")
     return pd.DataFrame(selected.attrs["cuts"], columns=["cut", "galaxies"]).set_index("cut")
-
-
-def fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
-    """Share of those asked who gave an answer.
-
-    Args:
-        catalog: a catalogue.
-        tree: its decision tree.
-        answer: such as ``"bar_strong"``.
-
-    Returns:
-        ndarray: [N] float64; NaN where nobody was asked.
-
-    Raises:
-        ValueError: the tree has no such answer, or the catalogue nothing on it.
-    """
-    _check(tree, answer)
-    return catalogs.vote_fraction(catalog, tree, answer)
 
 
 def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
@@ -101,9 +77,6 @@ def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np
 
     Returns:
         ndarray: [N] float64; 0 where nobody came so far; NaN where a fraction on the way is missing.
-
-    Raises:
-        ValueError: the tree has no such answer, or the catalogue nothing on it, or on an answer that leads to it.
     """
     asked = asked_fraction(catalog, tree, answer.partition("_")[0])
     return np.where(asked == 0, 0.0, asked * fraction(catalog, tree, answer))
@@ -119,41 +92,11 @@ def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> 
 
     Returns:
         ndarray: [N] float64; 1 for a question that everybody is asked.
-
-    Raises:
-        ValueError: the tree has no such question, or the catalogue nothing on what leads to it.
     """
     parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
     if not parents:
         return np.ones(len(catalog))
     return np.sum([joint_fraction(catalog, tree, parent) for parent in parents], axis=0)
-
-
-def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
-    """How many volunteers answered a question.
-
-    Args:
-        catalog: a catalogue with votes.
-        tree: its decision tree.
-        question: such as ``"bar"``.
-
-    Returns:
-        ndarray: [N] numbers.
-
-    Raises:
-        ValueError: the tree has no such question, or the catalogue has no votes on it.
-    """
-    known = tree.question(question)
-    total, answers = tree.total_column(known.name), [answer.column for answer in known.answers]
-    if total in catalog:
-        return tables.floats(catalog[total])
-    absent = [column for column in answers if column not in catalog]
-    if absent:
-        raise ValueError(
-            f"the catalogue has no votes on {question!r}: the columns {total!r} and {absent[0]!r} are missing. "
-            "Predictions have none; cut on `asked_fraction` instead."
-        )
-    return np.nansum([tables.floats(catalog[column]) for column in answers], axis=0)
 
 
 def classes(
@@ -170,16 +113,13 @@ def classes(
 
     Returns:
         Series: the answer's name, named after the question; missing where the crowd was undecided or too small.
-
-    Raises:
-        ValueError: the tree has no such question, or the catalogue nothing on it.
     """
     names = [answer.name for answer in tree.question(question).answers]
     short = tree.question(question).name.removesuffix(tree.suffix)
     shares = np.nan_to_num(np.stack([fraction(catalog, tree, f"{short}_{name}") for name in names], axis=1))
     decided = shares.max(axis=1) > above
     if votes:
-        decided &= total_votes(catalog, tree, question) >= votes
+        decided &= total_votes(catalog, tree, short) >= votes
     label = np.where(decided, np.array(names, dtype=object)[shares.argmax(axis=1)], None)
     return pd.Series(label, index=catalog.index, name=short, dtype=object)
 
@@ -197,9 +137,6 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
 
     Returns:
         DataFrame: a column of fractions for each answer, named as its votes; NaN where the estimates do not hold.
-
-    Raises:
-        ValueError: the catalogue lacks a column of it, as all others do.
     """
     columns = [f"{column}_debiased" for column in tree.label_columns]
     absent = [name for name in ("redshift", "elpetro_absmag_r", *columns) if name not in catalog]
@@ -208,19 +145,11 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
             f"the catalogue has no column {absent[0]!r}: only the volunteers' tables of Galaxy Zoo DECaLS have what "
             "tells where their debiased fractions hold"
         )
-    first = tree.questions[tree.walking_order[0]].name
-    catalog = tables.in_memory(catalog)
+    first = tree.questions[tree.walking_order[0]].name.removesuffix(tree.suffix)
+    catalog = in_memory(catalog)
     holds = (
         catalog["redshift"].between(*DEBIASED_REDSHIFT, inclusive="neither")
         & catalog["elpetro_absmag_r"].between(*DEBIASED_MAGNITUDE, inclusive="neither")
         & (total_votes(catalog, tree, first) >= DEBIASED_VOTES)
     )
     return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))
-
-
-def _check(tree: DecisionTree, answer: str) -> None:
-    """Refuse an answer that the tree does not have."""
-    question, _, name = answer.partition("_")
-    names = [one.name for one in tree.question(question).answers]
-    if name not in names:
-        raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {', '.join(names)}")

@@ -12,7 +12,6 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.files import atomic_write, ensure_writable_dir
-from zoobook.images.views import UNSTATED
 
 
 class ShardedTable:
@@ -21,8 +20,9 @@ class ShardedTable:
     Args:
         folder: where the shards go, as ``00000.parquet`` and so on.
         rows: rows of the finished table.
-        made_of: what decides the content (model, images, options), as JSON can hold it.
+        config: what decides the content (model, images, options), as JSON can hold it.
         shard_rows: rows of a shard.
+        unstated: what folders of earlier versions mean where they say nothing, by the same keys as ``config``.
 
     Raises:
         ValueError: the folder holds a table made of something else.
@@ -31,22 +31,25 @@ class ShardedTable:
 
     MANIFEST = "_manifest.json"  # readers of parquet folders pass over names that begin with an underscore
 
-    def __init__(self, folder: str | Path, rows: int, made_of: dict, shard_rows: int = 4096):
+    def __init__(
+        self, folder: str | Path, rows: int, config: dict, shard_rows: int = 4096, unstated: dict | None = None
+    ):
         self.folder = ensure_writable_dir(folder)
         self._manifest = self.folder / self.MANIFEST
-        plan = json.loads(json.dumps(
-            {"rows": rows, "shard_rows": shard_rows, "made_of": made_of}, default=arguments.plain
-        ))  # fmt: skip
+        plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
+        self._plan = json.loads(json.dumps(plan, default=arguments.plain))
         if self._manifest.exists():
             earlier = json.loads(self._manifest.read_text())["plan"]
-            if earlier | {"made_of": UNSTATED | earlier["made_of"]} != plan | {"made_of": UNSTATED | plan["made_of"]}:
+            found, wanted = (
+                {**plan, "made_of": {**(unstated or {}), **plan["made_of"]}} for plan in (earlier, self._plan)
+            )
+            if found != wanted:
                 raise ValueError(
                     f"{self.folder} already holds a table made by another model, of other images or with other "
-                    f"options ({earlier['made_of']}, now {plan['made_of']}). Choose another folder, or delete it."
+                    f"options ({earlier['made_of']}, now {self._plan['made_of']}). Choose another folder, or delete it."
                 )
         else:
-            atomic_write(self._manifest, json.dumps({"plan": plan, "complete": False}))
-        self._plan = plan
+            atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": False}))
         self._bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
 
     def missing(self) -> list[tuple[int, int, int]]:
@@ -64,7 +67,8 @@ class ShardedTable:
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
         part = self._file(number).with_suffix(f".{os.getpid()}.part")
-        frame.to_parquet(part, index=False, use_dictionary=False)  # numbers that hardly repeat
+        # Numbers hardly repeat, so no dictionary; the checksums tell readers of damage on the disk.
+        frame.to_parquet(part, index=False, use_dictionary=False, write_page_checksum=True)
         os.replace(part, self._file(number))
 
     def finish(self) -> Path:

@@ -1,30 +1,31 @@
-"""Tables, in memory and on disk (CSV, parquet, FITS): the one door through which they come in.
+"""Tables on disk (CSV, parquet, FITS): the one door through which they come in.
 
 Whole numbers keep every digit and booleans stay booleans, also beside a gap (then as pandas' ``Int64`` and
-``boolean``); a word stays a word, and of a CSV only empty cells are missing; bytes are in the machine's order; ids are
-text.
+``boolean``); a word stays a word, and of a CSV only empty cells are missing; ids are text.
 """
 from __future__ import annotations
 
 import os
 import re
 import warnings
-from numbers import Number
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zoobook import arguments
+from zoobook.catalogs.columns import floats, id_array, ids_of, in_memory, listed, require
+from zoobook.catalogs.shards import table_files
+
+__all__ = ["column_names", "floats", "id_array", "id_column", "ids_of", "in_memory", "listed", "read"]
 
 FITS_NAME = re.compile(r"\.(fits?|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid")  # never read as numbers from a CSV
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
-_WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
 _NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
@@ -32,22 +33,10 @@ _NULLABLE[pa.bool_()] = pd.BooleanDtype()
 _TEXT = pd.Series(["a"]).dtype  # object, or since pandas 3 str
 _CHUNK = 8192  # rows of a CSV read at a time
 _VALUES = 1 << 22  # of a parquet file decoded at a time: 32 MB of float64
-_SHOWN = 10  # examples in a message
 
 
 def column_names(path: str | os.PathLike) -> list[str]:
-    """Names of the columns of a table, without reading it.
-
-    Args:
-        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table, or a folder that ``predict`` or ``represent`` wrote.
-
-    Returns:
-        list of str: the names, in order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a table.
-    """
+    """Names of the columns of a table, in order; :func:`read` says which tables there are."""
     return _guarded(arguments.path(path), _names)
 
 
@@ -76,156 +65,41 @@ def read(
     """
     path = arguments.path(path)
     if columns is not None:
-        known = set(column_names(path))
-        absent = [name for name in columns if name not in known]
-        if absent:
-            raise ValueError(f"{path} has no column {absent[0]!r}; there are: {listed(sorted(known))}")
+        require(columns, column_names(path), str(path))
     return _guarded(path, _read, columns, rows, text)
 
 
-def in_memory(table: pd.DataFrame) -> pd.DataFrame:
-    """A table that somebody has made, with bytes in the order of this machine: pandas cannot work with others.
-
-    Args:
-        table: it is not changed.
-
-    Returns:
-        DataFrame: the same columns; FITS files have the other order.
-    """
-    foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
-    if not foreign:
-        return table
-    columns = [table.iloc[:, n] for n in range(table.shape[1])]
-    for n in foreign:
-        values = columns[n].to_numpy()
-        columns[n] = pd.Series(values.astype(values.dtype.newbyteorder("=")), table.index, name=columns[n].name)
-    native = pd.concat(columns, axis=1)
-    native.attrs = table.attrs
-    return native
-
-
-def floats(column: pd.Series) -> np.ndarray:
-    """A column of numbers for calculations.
-
-    Args:
-        column: of any type, also nullable, object or Arrow.
-
-    Returns:
-        ndarray: float64 [N]; NaN where there is no number.
-    """
-    return pd.to_numeric(in_memory(column.to_frame()).iloc[:, 0], errors="coerce").to_numpy(float, na_value=np.nan)
-
-
-def ids_of(values, where: str = "the ids asked for", column: str = "id_str") -> np.ndarray:
-    """Ids in a list, an array, or alone, as they are stored: text without blanks around them.
-
-    Args:
-        values: one id, or several.
-        where: what to call them in a message.
-        column: what to call their column in a message.
-
-    Returns:
-        ndarray: [N] of ``str`` (dtype object).
-
-    Raises:
-        ValueError: see :func:`id_array`.
-    """
-    values = [values] if isinstance(values, (str, bytes, Number)) else values
-    values = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
-    return id_array(values, where, column).to_numpy(zero_copy_only=False)
-
-
-def id_array(values: pd.Series | pa.ChunkedArray, where: str, column: str) -> pa.Array:
-    """Ids as text without blanks around them; a float is refused, since it cannot hold 18 digits.
-
-    Args:
-        values: the ids, as text or whole numbers.
-        where: what to call the table in a message.
-        column: what to call the column in a message.
-
-    Returns:
-        pyarrow.Array: of strings, none of them empty.
-
-    Raises:
-        ValueError: ids are floating-point numbers, or missing.
-    """
-    if isinstance(values, pd.Series):
-        values = in_memory(values.to_frame()).iloc[:, 0]
-    try:
-        ids = pa.array(values, from_pandas=True) if isinstance(values, pd.Series) else values
-        if isinstance(ids, pa.ChunkedArray):
-            ids = ids.combine_chunks()
-        if pa.types.is_dictionary(ids.type):
-            ids = ids.dictionary_decode()
-        written = pa.types.is_floating(ids.type) and ids.null_count < len(ids)
-        if not written:
-            ids = ids.cast(pa.string())
-            written = pc.all(pc.match_substring_regex(ids, f"^\\s*({_WRITTEN_AS_FLOAT})\\s*$"), min_count=1).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several types
-        raw = [v.decode() if isinstance(v, bytes) else v for v in values]
-        written = any(isinstance(v, (float, np.floating)) and not pd.isna(v) for v in raw)
-        ids = pa.array([None if pd.isna(v) else str(v) for v in raw], pa.string())
-    if written:
-        row, shown = _first_float(values)
-        raise ValueError(
-            f"{where}: the ids in `{column}` are floating-point numbers (such as {shown!r} in row {row}). A "
-            "float keeps about 16 digits, so longer ids have already lost their last ones. Go back to the original "
-            f"table and read or save that column as text, for instance pandas.read_csv(…, dtype={{{column!r}: str}})."
-        )
-    ids = pc.utf8_trim_whitespace(pc.fill_null(ids, ""))
-    empty = np.flatnonzero(pc.equal(ids, "").to_numpy(zero_copy_only=False))
-    if len(empty):
-        raise ValueError(
-            f"{where}: `{column}` is empty in {len(empty)} rows (counted from 0): {listed(empty)}. Fill in an id."
-        )
-    return ids
-
-
 def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) -> pa.Array:
-    """The ids in one column of a table in memory or on disk, of which nothing else is read.
+    """The ids in one column of a table in memory or on disk, of which nothing else is read; see :func:`id_array`.
 
     Args:
         table: a DataFrame, or a file.
         column: which column.
         where: what to call the table in a message.
 
-    Returns:
-        pyarrow.Array: see :func:`id_array`.
-
     Raises:
-        ValueError: the column is missing, or see :func:`id_array`.
+        ValueError: the column is missing, or its ids are bad.
     """
-    names = table.columns if isinstance(table, pd.DataFrame) else column_names(table)
-    if column not in names:
-        raise ValueError(f"{where} has no column `{column}`; there are: {listed(names)}")
+    require([column], table.columns if isinstance(table, pd.DataFrame) else column_names(table), where)
     if isinstance(table, pd.DataFrame):
         return id_array(table[column], where, column)
     path = arguments.path(table)
     if _is_parquet(path):
         values = _guarded(path, lambda path: pa.chunked_array(
-            [chunk for file in _files(path) for chunk in pq.read_table(file, columns=[column]).column(0).chunks]
+            [chunk for file in table_files(path) for chunk in _read_file(file, [column]).column(0).chunks]
         ))  # fmt: skip
         return id_array(values, where, column)
     return id_array(read(path, [column], text=(column,))[column], where, column)
 
 
-def listed(things) -> str:
-    """The first few things in words, for a message.
-
-    Args:
-        things: what to list.
-    """
-    things = [str(thing) for thing in things]
-    return ", ".join(things[:_SHOWN]) + (" …" if len(things) > _SHOWN else "")
-
-
-def _guarded(path: Path, function, *arguments):
+def _guarded(path: Path, function: Callable, *options):
+    """What a reader gives, or a plain word on why it cannot."""
     if not path.exists():
         raise FileNotFoundError(f"there is no table at {path}")
     if path.is_file() and not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
         raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
     try:
-        return function(path, *arguments)
+        return function(path, *options)
     except Exception as error:  # every reader has its own errors; to the reader of the message they mean the same
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -237,16 +111,9 @@ def _is_parquet(path: Path) -> bool:
     return path.is_dir() or bool(_PARQUET_NAME.search(path.name))
 
 
-def _files(path: Path) -> list[Path]:
-    """The parquet files of a table."""
-    from zoobook.catalogs.shards import table_files
-
-    return table_files(path)
-
-
 def _names(path: Path) -> list[str]:
     if _is_parquet(path):
-        return _parquet_names(_files(path)[0])
+        return _parquet_names(table_files(path)[0])
     if _CSV_NAME.search(path.name):
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     return list(_read_fits(path).columns)
@@ -259,7 +126,7 @@ def _parquet_names(path: Path) -> list[str]:
 
 def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: tuple[str, ...]) -> pd.DataFrame:
     if _is_parquet(path):
-        return _read_parquet(_files(path), columns, rows)
+        return _read_parquet(table_files(path), columns, rows)
     if _CSV_NAME.search(path.name):
         table = _read_csv(path, columns, rows, {*TEXT_COLUMNS, *text})
     else:
@@ -275,13 +142,12 @@ def _read_csv(path: Path, columns: list[str] | None, rows: np.ndarray | None, te
     if rows is None:
         table = pd.read_csv(path, dtype=dtype, low_memory=False, **options)
     else:
-        pieces, words, counts = [], set(), {}
+        pieces, words, numbers = [], set(), set()
         for piece in pd.read_csv(path, dtype=dtype, chunksize=_CHUNK, **options):
             for name in piece.columns[piece.notna().any()]:
-                words |= {name} if isinstance(piece[name].dtype, pd.StringDtype) else set()
-                counts[name] = counts.get(name, set()) | {isinstance(piece[name].dtype, pd.StringDtype)}
+                (words if isinstance(piece[name].dtype, pd.StringDtype) else numbers).add(name)
             pieces.append(piece[np.isin(piece.index, rows)])
-        mixed = {name for name in words - text if len(counts[name]) > 1}
+        mixed = words & numbers
         if mixed:  # what is text anywhere is text from the beginning, as where the whole table is read
             return _read_csv(path, columns, rows, text | mixed)
         table = pd.concat(pieces)
@@ -306,12 +172,16 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     return column if gaps.any() else column.astype(column.dtype.numpy_dtype)
 
 
+def _read_file(file: Path, columns: list[str]) -> pa.Table:
+    return pq.read_table(file, columns=columns, page_checksum_verification=True)
+
+
 def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
     columns = _parquet_names(files[0]) if columns is None else columns
     if rows is None:
-        return _to_pandas(pa.concat_tables([pq.read_table(file, columns=columns) for file in files]))
+        return _to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]))
     groups, start = [], 0
-    for file in (pq.ParquetFile(path, pre_buffer=False) for path in files):
+    for file in (pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) for path in files):
         empty = file.schema_arrow.empty_table().select(columns)
         for number in range(file.num_row_groups):
             length = file.metadata.row_group(number).num_rows
@@ -361,15 +231,3 @@ def _read_fits(path: Path) -> pd.DataFrame:
     scalars = [name for name in table.colnames if table[name].ndim == 1]  # pandas has no array columns
     frame = table[scalars].to_pandas()
     return frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})
-
-
-def _first_float(values) -> tuple[int, object]:
-    """The first id that is a float, or was written as one, and its row."""
-    for row, value in enumerate(values):
-        value = value.as_py() if isinstance(value, pa.Scalar) else value
-        text = value.decode() if isinstance(value, bytes) else value
-        if isinstance(text, str) and re.fullmatch(_WRITTEN_AS_FLOAT, text.strip()):
-            return row, text
-        if isinstance(value, (float, np.floating)) and not pd.isna(value):
-            return row, value
-    raise AssertionError("one of the ids is a float")

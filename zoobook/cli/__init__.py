@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoobook
+from zoobook.cli import cutouts as cli_cutouts
 from zoobook.cli import data as cli_data
 from zoobook.cli import gallery as cli_gallery
 
@@ -37,6 +38,8 @@ class _Commands(TyperGroup):
 
 _ADVICE = {  # what messages advise in Python, as options
     "bad='quarantine'": "--skip-bad-images",
+    "outside='drop'": "--skip-bad-images",
+    "Give `zero_points`": "Give --zero-point",
     "pass resume=False": "give --no-resume",
     "another out_dir": "another --out",
     "`root=`": "`--root`",
@@ -50,6 +53,7 @@ app = typer.Typer(cls=_Commands, help="Galaxy Zoo deep learning, equally in PyTo
 weights_app = typer.Typer(help="Weight files: Zoobot's published ones, and zoobook's own.", **_OPTIONS)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cli_data.app, name="data")
+app.command()(cli_cutouts.cutouts)
 app.command()(cli_gallery.gallery)
 
 _Source = Annotated[str, typer.Argument(help="A table of galaxies with id_str and file_loc, or a data set by name.")]

@@ -28,6 +28,7 @@ def gallery(
 
     from zoobook import gallery as made
     from zoobook.catalogs import keyed, tables
+    from zoobook.catalogs.columns import listed
     from zoobook.images import ImageStore
 
     source = ImageStore.open(images) if images.endswith(".arrow") else keyed(tables.read(images))
@@ -37,7 +38,7 @@ def gallery(
         table = pd.DataFrame({"id_str": source.ids}) if isinstance(source, ImageStore) else source
     if sort is not None:
         if sort not in table:
-            raise ValueError(f"there is no column {sort!r} to sort by; there are: {tables.listed(table.columns)}")
+            raise ValueError(f"there is no column {sort!r} to sort by; there are: {listed(table.columns)}")
         table = table.sort_values(sort, ascending=False, kind="stable")
     if len(table) > most:
         typer.echo(f"the first {most:,} of {len(table):,} galaxies are shown; --most says how many")

@@ -15,9 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+import pooch
 import yaml
 
 from zoobook import arguments
+from zoobook.datasets.download import fetch as fetch_files
+from zoobook.datasets.download import missing
 from zoobook.images.views import DECALS_FRAMING
 
 _VERIFIED = {
@@ -27,13 +30,15 @@ _VERIFIED = {
 }
 
 
-def home() -> Path:
-    """The folder where data sets are kept: ``$ZOOBOOK_HOME``, else the cache folder of the operating system."""
-    if os.environ.get("ZOOBOOK_HOME"):
-        return arguments.path(os.environ["ZOOBOOK_HOME"])
-    import pooch
+def home(root: str | os.PathLike | None = None) -> Path:
+    """The folder where data sets are kept.
 
-    return Path(pooch.os_cache("zoobook"))
+    Args:
+        root: a folder to use instead of ``$ZOOBOOK_HOME``, else the cache folder of the operating system.
+    """
+    if root is None:
+        root = os.environ.get("ZOOBOOK_HOME") or pooch.os_cache("zoobook")
+    return arguments.path(root)
 
 
 def available() -> pd.DataFrame:
@@ -106,10 +111,8 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
     Raises:
         ValueError: the name is unknown, or the data set is made here, not downloaded.
     """
-    from zoobook.datasets.download import missing
-
     remote, folder = remote_files(name, root)
-    lacking = {file.path for file in missing([file for file in remote if file.hash], folder, thorough=True)}
+    lacking = {file.path for file in missing([f for f in remote if f.hash], folder, thorough=True)}
 
     def state_of(file) -> str:
         if not (folder / file.path).is_file():
@@ -139,42 +142,25 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
         ValueError: the name is unknown, or the data set is made here, not downloaded.
         OSError: files could not be fetched or written; what is finished is kept for the next time.
     """
-    from zoobook.datasets import download
-
     remote, folder = remote_files(name, root)
-    download.fetch(remote, folder, name)
+    fetch_files(remote, folder, name)
     return folder
 
 
 def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
-    """The folder where a data set is kept, whether it is there or not.
-
-    Args:
-        name: of the data set.
-        root: the folder of the data; :func:`home` by default.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
+    """The folder where a data set is kept, whether it is there or not; a ValueError where its name is unknown."""
     if "address" in known(name):
         return remote_files(name, root)[1]
-    return (home() if root is None else arguments.path(root)) / name
+    return home(root) / name
 
 
 def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list, Path]:
     """The files of a data set that is downloaded, and the folder where they belong.
 
-    Args:
-        name: of the data set.
-        root: the folder of the data; :func:`home` by default.
-
-    Returns:
-        tuple: a list of :class:`~zoobook.datasets.download.RemoteFile`, and the folder.
-
     Raises:
         ValueError: the name is unknown, or the data set is made here.
     """
-    entry, root = known(name), home() if root is None else arguments.path(root)
+    entry, root = known(name), home(root)
     if "address" not in entry:
         raise ValueError(f"the data set {name!r} is made on this machine: it has no files to fetch or to verify")
     if "catalogue" in entry:
@@ -187,14 +173,7 @@ def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list
 
 
 def known(name: str) -> dict:
-    """What the registry says of one data set.
-
-    Args:
-        name: of the data set.
-
-    Raises:
-        ValueError: there is no such data set.
-    """
+    """What the registry says of one data set; a ValueError where there is none of that name."""
     entries = registry()
     if name not in entries:
         close = difflib.get_close_matches(str(name), entries, n=1)

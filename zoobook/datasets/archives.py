@@ -1,39 +1,61 @@
-"""Images out of archives on a server, without fetching the whole.
+"""Images out of archives: of a zip on a server only the bytes that are needed, of archives on disk without a network.
 
 A zip keeps the list of its members at its end. With that list (a few megabytes of a 26 GB archive) a server can be
-asked for just the bytes of the images that a catalogue needs. The list is kept on disk, as are the images.
+asked for just the bytes of the images that a catalogue needs. `zipfile` reads the remote zip as if it were on disk.
+
+Where an image is written follows from the catalogue, never from a name in an archive, so nothing leaves the folder.
 """
 from __future__ import annotations
 
+import gzip
 import io
-import json
 import os
+import re
+import shutil
+import stat
 import string
-import threading
+import tarfile
 import zipfile
+import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 import pandas as pd
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.datasets.download import RemoteFile, alone, check_room, fetch, missing, offline, require
-from zoobook.datasets.unpacking import LOCK, ArchiveError, Job, Zip, extract_tar, is_right, is_zip, safe_name
-from zoobook.datasets.web import DownloadError, Passing, Refused, ask, patiently
-from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.datasets.download import (
+    DownloadError,
+    PermanentError,
+    RemoteFile,
+    TransientError,
+    Web,
+    cannot_write,
+    check_room,
+    fetch,
+    folder_lock,
+    missing,
+    offline,
+    require,
+)
 
-_AT_ONCE = 4
+_AT_ONCE = 4  # parts of a zip fetched at the same time, and held in memory
 _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
 _GAP = 1 << 20  # bytes: members nearer than this are asked for together, since servers count requests
-_RUN = 1 << 24  # bytes asked for at once, apart from single larger members
+_RUN = 1 << 25  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
-_NO_PARTS = "the server serves no parts of files; fetch whole archives (`whole=True`)"
+_RATIO, _SLACK = 100, 100_000_000  # an archive may grow 100-fold when unpacked, or to 100 MB; images hardly grow
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError)
+
+Wanted = list[tuple[zipfile.ZipInfo, str]]  # members of a zip, and where each is written, below the folder
 
 
-# ---- the ways in
+class ArchiveError(ValueError):
+    """An archive is damaged, or not to be trusted; the message says where and what to do."""
 
 
 def images_for(
@@ -43,15 +65,12 @@ def images_for(
     image: str = "{iauname:.4}/{iauname}.png",
     name: str = "images",
     download: bool = True,
-    whole: bool = False,
-    verify: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Bring the images of a catalogue to disk, out of archives on a server, fetching only what is not there yet.
 
     Of a zip only the list of its members and the images themselves are fetched; an archive that lies whole in the
-    folder is used without the network. For a catalogue that needs most of an archive ``whole`` is faster, since many
-    servers count requests. Images are written as ``folder/{image}``, each whole or absent, with checksums verified.
-    After an interruption the next call goes on.
+    folder is used without the network. Images are written as ``folder/{image}``, each whole or absent, those of zips
+    with their checksums verified. After an interruption the next call goes on.
 
     Args:
         catalog: the galaxies.
@@ -61,8 +80,6 @@ def images_for(
             folders may come before it. By default that of Galaxy Zoo DECaLS, ``J000/J000001.85+004309.3.png``.
         name: what to call them in messages.
         download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
-        whole: fetch each archive that holds a wanted image completely.
-        verify: compare images that are there already with the checksums in the archives, and fetch damaged ones anew.
 
     Returns:
         (DataFrame, DataFrame): the rows of the catalogue that have an image, with its path as ``file_loc``; and the
@@ -76,33 +93,15 @@ def images_for(
         OSError: the folder cannot be written to, or the disk is full; finished images are kept.
     """
     folder, names = arguments.path(folder), _image_names(catalog, image)
-    causes = _gather(names, archives, folder, name, download, whole, verify)
+    causes: dict[str, str] = {}
+    if _not_on_disk(names, folder):
+        with folder_lock(folder, name, ".unpack.lock"):
+            causes = _bring(_not_on_disk(names, folder), archives, folder, name, download and not offline())
     found = ~names.isin(causes).to_numpy()
     have = catalog.loc[found].assign(file_loc=[str(folder / path) for path in names[found]])
     lacking = catalog.loc[~found, [column for column in ("id_str",) if column in catalog]]
     lacking = lacking.assign(image=names[~found].to_numpy(), cause=[causes[path] for path in names[~found]])
     return have.reset_index(drop=True), lacking.reset_index(drop=True)
-
-
-def fetch_members(archive: RemoteFile, folder: str | os.PathLike, members: Iterable[str]) -> dict[str, str]:
-    """Bring some members of a remote zip to disk, without fetching the rest.
-
-    Args:
-        archive: the zip.
-        folder: where to; a member is written as ``folder/{its name}``, and one that is there is not fetched.
-        members: their names; folders that come before them in the archive may be left out.
-
-    Returns:
-        dict: for each member that could not be had, the cause.
-
-    Raises:
-        ArchiveError: the archive is damaged or not to be trusted, or a name leads out of the folder.
-        DownloadError: the network or the server; finished members are kept.
-        FileNotFoundError: members are missing and ``$ZOOBOOK_OFFLINE`` is set.
-        OSError: the folder cannot be written to, or the disk is full; finished members are kept.
-    """
-    names = [safe_name(member, archive.path) for member in members]
-    return _gather(names, [archive], arguments.path(folder), archive.path)
 
 
 def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
@@ -115,242 +114,184 @@ def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
     names = []
     for row, values in enumerate(zip(*(catalog[column].astype(str) for column in columns), strict=True)):
         try:
-            names.append(safe_name(image.format(**dict(zip(columns, values, strict=True))), "the catalogue"))
+            names.append(_safe_name(image.format(**dict(zip(columns, values, strict=True))), "the catalogue"))
         except ArchiveError as error:
             raise ValueError(f"row {row} (counted from 0): {error}") from None
     return pd.Series(names, dtype=object)
 
 
-# ---- one search through archives
+def _not_on_disk(names: pd.Series, folder: Path) -> set[str]:
+    return {path for path in names if not (folder / path).is_file()}
 
 
-def _gather(
-    names: Iterable[str],
-    archives: list[RemoteFile],
-    folder: Path,
-    name: str,
-    download: bool = True,
-    whole: bool = False,
-    verify: bool = False,
-) -> dict[str, str]:
-    """Bring files out of archives into a folder; the cause of each that could not be had."""
+def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool) -> dict[str, str]:
+    """Bring the files that are ``left`` out of archives into a folder; the cause of each that could not be had."""
+    absent = missing(archives, folder)
+    zips: list[tuple[_Zip, Wanted]] = []
+    with Web() as web:
+        for archive in sorted(archives, key=lambda archive: archive in absent):  # what is on disk first
+            if not left or (archive in absent and not network):
+                continue
+            if archive.path.lower().endswith(".zip"):
+                source = _RemoteZip(archive, web) if archive in absent else _Zip(folder / archive.path)
+                zips.append((source, source.find(left)))
+            else:  # a tar has no list of members
+                fetch([archive], folder, f"{name}, {archive.path}")
+                _unpack_tar(folder / archive.path, folder, left)
+        if left and absent and not network:
+            require(archives, folder, f"{name} ({len(left):,} are not on disk)")
 
-    def lacking() -> set[str]:
-        return {path for path in names if verify or not (folder / path).is_file()}
-
-    if not lacking():
-        return {}
-    with alone(ensure_writable_dir(folder), name, LOCK):
-        for again in (True, False):
-            try:
-                return _Search(lacking(), archives, folder, name, download and not offline(), whole).run()
-            except _Changed as error:
-                if not again:
-                    raise DownloadError(f"{error} is being changed on the server; try again later") from None
-    raise AssertionError("not reached")
-
-
-class _Search:
-    """First where everything is, and whether there is room; then the work."""
-
-    def __init__(
-        self, names: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool, whole: bool
-    ):
-        self.archives, self.folder, self.name, self.network, self.whole = archives, folder, name, network, whole
-        self.left = set(names)  # paths of which no archive has been found yet
-        self.depths = sorted({path.count("/") + 1 for path in names})
-        self.plan: list[tuple[Zip, list[Job]]] = []
-
-    def run(self) -> dict[str, str]:
-        absent = missing(self.archives, self.folder)
-        for archive in sorted(self.archives, key=lambda archive: archive in absent):  # what is on disk first
-            if self.left and archive not in absent:
-                self.look_into(archive)
-            elif self.left and self.network:
-                self.look_on_server(archive)
-        if absent and not self.network and (nowhere := self.not_on_disk()):
-            require(self.archives, self.folder, f"{self.name} ({len(nowhere):,} are not on disk)")
-        causes = self.unpack()
-        where = self.archives[0].path if len(self.archives) == 1 else f"any of the {len(self.archives)} archives"
-        return causes | {path: f"not in {where}" for path in self.not_on_disk()}
-
-    def not_on_disk(self) -> list[str]:
-        return [path for path in self.left if not (self.folder / path).is_file()]
-
-    def match(self, member: str) -> str | None:
-        """The wanted path that a member is: its own path ends like that."""
-        parts = member.split("/")
-        ends = ("/".join(parts[-depth:]) for depth in self.depths)
-        return next((end for end in ends if end in self.left), None)
-
-    def look_into(self, archive: RemoteFile) -> None:
-        """Of an archive on disk."""
-        path = self.folder / archive.path
-        if is_zip(path):
-            self.add(Zip(path))
-        else:  # a tar has no list of members: one way through it
-            self.left -= set(extract_tar(path, self.folder, self.match))
-
-    def look_on_server(self, archive: RemoteFile) -> None:
-        remote = None
-        if is_zip(archive.path):
-            try:
-                remote = _RemoteZip(archive, self.folder)
-            except DownloadError:
-                if not self.whole:
-                    raise
-        if remote is not None and not self.whole:
-            self.add(remote)
-        elif remote is None or any(map(self.match, remote.members)):
-            fetch([archive], self.folder, f"{self.name}, {archive.path}")
-            self.look_into(archive)
-
-    def add(self, source: Zip) -> None:
-        """Plan what is to be taken from an archive."""
-        jobs = []
-        for member, info in source.members.items():
-            if (path := self.match(member)) is not None:
-                self.left.discard(path)
-                if not is_right(self.folder / path, info):
-                    jobs.append((info, path))
-        if jobs:
-            self.plan.append((source, jobs))
-
-    def unpack(self) -> dict[str, str]:
-        need = sum(info.file_size for _, jobs in self.plan for info, _ in jobs)
-        total = sum(len(jobs) for _, jobs in self.plan)
-        check_room(self.folder, need, f"{self.name} ({total:,})")
-        causes: dict[str, str] = {}
-        with tqdm(total=need, unit="B", unit_scale=True, desc=self.name, disable=not total) as bar:
-            for source, jobs in self.plan:
+        need = sum(info.file_size for _, wanted in zips for info, _ in wanted)
+        total = sum(len(wanted) for _, wanted in zips)
+        check_room(folder, need, f"{name} ({total:,})")
+        where = archives[0].path if len(archives) == 1 else f"any of the {len(archives)} archives"
+        causes = {path: f"not in {where}" for path in left}
+        with tqdm(total=need, unit="B", unit_scale=True, desc=name, disable=not total) as bar:
+            for source, wanted in zips:
                 try:
-                    causes |= source.unpack(jobs, self.folder, bar)
+                    causes |= source.unpack(wanted, folder, bar)
                 except DownloadError as error:
                     raise DownloadError(f"{error}. Finished images are kept: run again and it goes on.") from None
-        return causes
+    return causes
 
 
-# ---- zips on a server
+def _take(member: str, left: set[str]) -> str | None:
+    """The path that a member is wanted for, which ends its own path; it is wanted no longer then."""
+    path = member.replace("\\", "/").removeprefix("./")
+    while path not in left:
+        _, deeper, path = path.partition("/")
+        if not deeper:
+            return None
+    left.discard(path)
+    return path
 
 
-class _Changed(Exception):
-    """The archive on the server is no longer the one whose list of members is here."""
+# ---- zips
 
 
-class _RemoteZip(Zip):
-    """A zip on a server, of which only the list of members is fetched at first, and kept on disk for the next time."""
+class _Zip:
+    """A zip on disk."""
 
-    def __init__(self, archive: RemoteFile, folder: Path):
-        self.label, self.archive = archive.path, archive
-        self.kept = folder / f"{archive.path}.list"
-        self.stop, self.lock = threading.Event(), threading.Lock()
-        self.length, self.versions, end = self._kept_list()
-        if not end:
-            self.length = archive.bytes or patiently(archive.urls, self._ask_length, self.stop)
-            end = self.get(max(0, self.length - _END), self.length)
-        self.file = _Parts(self.length, end, self.get)
-        self.read_list(self.file, self.length, "Fetch it from elsewhere.")
-        directory = self.zip.start_dir
-        self.starts = [*sorted(info.header_offset for info in self.zip.infolist()), directory]
-        if self.starts != sorted(self.starts):
-            raise ArchiveError(f"{self.label} is damaged: its list names members that come after it")
-        self.file.keep(min(directory, max(0, self.length - _END)))
-        about = json.dumps({"length": self.length, "versions": self.versions})
-        ensure_writable_dir(self.kept.parent)
-        atomic_write(self.kept, about.encode() + b"\n" + self.file.end)
+    def __init__(self, path: Path):
+        self.label = path.name
+        self.read_list(path, path.stat().st_size, f"Delete {path} and fetch it again.")
 
-    def _kept_list(self) -> tuple[int, dict, bytes]:
+    def read_list(self, file: Path | BinaryIO, length: int, do: str) -> None:
         try:
-            about, end = self.kept.read_bytes().split(b"\n", 1)
-            about = json.loads(about)
-            return about["length"], about["versions"], end
-        except (OSError, ValueError, KeyError):
-            return 0, {}, b""
+            self.zip = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
+        self.members = [info for info in self.zip.infolist() if not info.is_dir()]
+        for info in self.members:
+            _safe_name(info.filename, self.label)
+        _check_size(sum(info.file_size for info in self.members), length, self.label)
 
-    def _ask_length(self, url: str) -> int:
-        with ask(url, 0, 1) as answer:
-            if not answer.partial or answer.length is None:
-                raise Refused(_NO_PARTS)
-            return answer.length
+    def find(self, left: set[str]) -> Wanted:
+        """The members that are wanted, in the order in which they lie; they are wanted no longer then."""
+        found = [(info, _take(info.filename, left)) for info in self.members]
+        return sorted(((info, path) for info, path in found if path), key=lambda one: one[0].header_offset)
 
-    def get(self, start: int, stop: int) -> bytes:
-        """Some bytes of the archive, from whichever mirror has them."""
-        return patiently(self.archive.urls, lambda url: self._ask(url, start, stop), self.stop)
+    def unpack(self, wanted: Wanted, folder: Path, bar: tqdm) -> dict[str, str]:
+        """Write members to a folder; the causes of those that are damaged, by path, of which nothing is written."""
+        causes = {path: self.unpack_one(info, folder / path) for info, path in wanted}
+        bar.update(sum(info.file_size for info, _ in wanted))
+        return {path: cause for path, cause in causes.items() if cause}
 
-    def _ask(self, url: str, start: int, stop: int) -> bytes:
-        known = self.versions.get(url)
-        with ask(url, start, stop, known) as answer:
-            if known and (answer.validator not in (known, None) or answer.length != self.length):
-                self.kept.unlink(missing_ok=True)
-                raise _Changed(self.label)
-            if not answer.partial or answer.start != start:
-                raise Refused(_NO_PARTS)
-            if answer.length != self.length:
-                raise Refused(f"the server has {answer.length or 0:,} bytes, where {self.length:,} are expected")
-            data = b"".join(answer.pieces())
-        if len(data) != stop - start:
-            raise Passing(f"the connection broke after {len(data):,} of {stop - start:,} bytes")
-        self.versions[url] = answer.validator
-        return data
+    def unpack_one(self, info: zipfile.ZipInfo, target: Path) -> str | None:
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            return f"a link in {self.label}, not a file"
+        if info.flag_bits & 1:
+            return f"encrypted in {self.label}"
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return f"packed in {self.label} by a method that is not supported ({info.compress_type})"
+        try:
+            with self.zip.open(info) as source, _whole_or_absent(target) as out:
+                _copy(source, out, info.file_size)
+        except _DAMAGE as error:
+            return f"damaged in {self.label}: {error or type(error).__name__}"
+        return None
 
-    def unpack(self, jobs: list[Job], folder: Path, bar: tqdm) -> dict[str, str]:
-        """Fetch members and write them to a folder, as :meth:`Zip.unpack`."""
+
+class _RemoteZip(_Zip):
+    """A zip on a server, of which only the list of members and what is wanted are fetched."""
+
+    def __init__(self, archive: RemoteFile, web: Web):
+        self.label, self.file = archive.path, _RangeFile(archive, web)
+        self.read_list(self.file, self.file.length, "Fetch it from elsewhere.")
+        self.starts = [*sorted(info.header_offset for info in self.zip.infolist()), self.zip.start_dir]
+
+    def unpack(self, wanted: Wanted, folder: Path, bar: tqdm) -> dict[str, str]:
         causes: dict[str, str] = {}
-
-        def one(run: list[Job]) -> None:
-            if self.stop.is_set():
-                return
-            start, stop = run[0][0].header_offset, self.end_of(run[-1][0])
-            try:
-                data = self.get(start, stop)
-                with self.lock:  # of `zipfile`, which is fed with one part at a time
-                    self.file.part = start, data
-                    causes.update(Zip.unpack(self, run, folder, bar))
-            except Passing:  # stopped, because of another run
-                return
-            except BaseException:
-                self.stop.set()  # whatever it was, the other runs would most likely meet it too
-                raise
-
+        # where a member ends: the list does not tell how long its own header is, so at the next one
+        spans = [(info.header_offset, self.starts[bisect_right(self.starts, info.header_offset)]) for info, _ in wanted]
+        runs = join_spans(spans)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             try:
-                list(pool.map(one, self.runs(jobs)))
-            finally:
-                self.stop.set()  # an interruption too ends the other threads
+                for first in range(0, len(runs), _AT_ONCE):
+                    some = runs[first : first + _AT_ONCE]
+                    parts = pool.map(lambda run: self.file.get(spans[run.start][0], spans[run.stop - 1][1]), some)
+                    for run, part in zip(some, parts, strict=True):
+                        self.file.held = [(spans[run.start][0], part)]
+                        causes |= super().unpack(wanted[run], folder, bar)
+            except BaseException:
+                self.file.web.stop.set()  # an interruption too ends the other threads at their next piece
+                raise
         return causes
 
-    def runs(self, jobs: list[Job]) -> list[list[Job]]:
-        """Members that lie near each other, to be asked for together."""
-        runs: list[list[Job]] = []
-        for job in sorted(jobs, key=lambda job: job[0].header_offset):
-            if runs:
-                first, last = runs[-1][0][0], runs[-1][-1][0]
-                near = job[0].header_offset - self.end_of(last) <= _GAP
-                if near and self.end_of(job[0]) - first.header_offset <= _RUN:
-                    runs[-1].append(job)
-                    continue
-            runs.append([job])
-        return runs
 
-    def end_of(self, info: zipfile.ZipInfo) -> int:
-        """Where the next member begins: the list does not tell how long a member's own header is."""
-        return self.starts[bisect_right(self.starts, info.header_offset)]
+def join_spans(spans: list[tuple[int, int]]) -> list[slice]:
+    """Which parts of a file to ask for together, since servers count requests.
+
+    Args:
+        spans: first byte, and byte after the last one, of each part that is wanted, in the order of the file.
+
+    Returns:
+        list[slice]: runs of them that lie near each other, of some megabytes at most.
+    """
+    runs: list[slice] = []
+    for i, (start, stop) in enumerate(spans):
+        if runs and start - spans[i - 1][1] <= _GAP and stop - spans[runs[-1].start][0] <= _RUN:
+            runs[-1] = slice(runs[-1].start, i + 1)
+        else:
+            runs.append(slice(i, i + 1))
+    return runs
 
 
-class _Parts(io.RawIOBase):
-    """A remote file for ``zipfile`` to read: its end, and one part at a time of what comes before.
+class _RangeFile(io.RawIOBase):
+    """A file on a server for ``zipfile`` to read.
 
     Attributes:
-        end: the last bytes of the file. While the list of members is read, more is asked for where need be.
-        part: first byte of a part, and its content.
+        length: of the file, in bytes.
+        held: parts of it that need not be asked for again: (first byte, content).
     """
 
-    def __init__(self, length: int, end: bytes, get: Callable[[int, int], bytes] | None):
-        self.length, self.end, self.get, self.part, self.at = length, end, get, (0, b""), 0
+    def __init__(self, archive: RemoteFile, web: Web):
+        self.archive, self.web, self.at, self.versions = archive, web, 0, {}
+        self.length = archive.bytes or web.first_that_works(archive.urls, self._ask_length)
+        end = max(0, self.length - _END)
+        self.held = [(end, self.get(end, self.length))]
 
-    def keep(self, start: int) -> None:
-        """Keep of the end only what begins at ``start``, and ask for no more."""
-        self.end, self.get = self.end[start - self.length :], None
+    def _ask_length(self, url: str) -> int:
+        with self.web.ask(url, 0, 1) as answer:
+            return answer.length or 0
+
+    def get(self, start: int, stop: int) -> bytes:
+        """Some bytes of the file, from whichever mirror has them."""
+        return self.web.first_that_works(self.archive.urls, lambda url: self._ask(url, start, stop))
+
+    def _ask(self, url: str, start: int, stop: int) -> bytes:
+        with self.web.ask(url, start, stop) as answer:
+            if answer.length != self.length:
+                raise PermanentError(f"the server has {answer.length or 0:,} bytes, where {self.length:,} are expected")
+            if self.versions.setdefault(url, answer.validator) != answer.validator:
+                raise PermanentError("it was changed on the server while it was read; run again")
+            if answer.start != start or not answer.partial:
+                raise PermanentError("the server serves no parts of files; fetch the whole by hand, into the folder "
+                                     "of the images")  # fmt: skip
+            data = b"".join(answer.pieces())
+        if len(data) != stop - start:
+            raise TransientError(f"the connection broke after {len(data):,} of {stop - start:,} bytes")
+        return data
 
     def seekable(self) -> bool:
         return True
@@ -366,14 +307,128 @@ class _Parts(io.RawIOBase):
         return self.at
 
     def read(self, size: int = -1) -> bytes:
-        stop = self.length if size < 0 else min(self.at + size, self.length)
-        end_start = self.length - len(self.end)
-        if self.at < end_start and self.get is not None:
-            if end_start - self.at > _LONGEST_LIST:
-                raise zipfile.BadZipFile("its list of members is impossibly long")
-            self.end = self.get(self.at, end_start) + self.end
-            end_start = self.at
-        start, data = (end_start, self.end) if self.at >= end_start else self.part
-        piece = data[self.at - start : stop - start] if self.at >= start else b""
-        self.at += len(piece)
-        return piece
+        start, stop = self.at, self.length if size < 0 else min(self.at + size, self.length)
+        if start >= stop:
+            return b""
+        if stop - start > _LONGEST_LIST:
+            raise zipfile.BadZipFile("its list of members is impossibly long")
+        self.at = stop
+        for first, part in self.held:
+            if first <= start and stop <= first + len(part):
+                return part[start - first : stop - first]
+        self.held.append((start, self.get(start, stop)))
+        return self.held[-1][1]
+
+
+# ---- tars
+
+
+def _unpack_tar(path: Path, folder: Path, left: set[str]) -> None:
+    """Write the members of a tar that are wanted; they are wanted no longer then.
+
+    Its members have no checksums, so it is read to its end once before anything is written.
+    """
+    if not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
+        raise ArchiveError(f"{path} is none of .zip, .tar, .tar.gz, .tgz; unpack it by hand")
+    targets, need = {}, 0
+    try:
+        for number, (member, _) in enumerate(_members(path)):
+            _safe_name(member.name, path.name)
+            if hasattr(tarfile, "data_filter"):  # Pythons before 3.10.12 and 3.11.4 have none
+                tarfile.data_filter(member, str(folder))
+            is_file = member.isreg() and not member.issparse()  # a sparse file may claim any length
+            if is_file and (target := _take(member.name, left)):
+                targets[number], need = target, need + member.size
+        check_room(folder, need, path.name)
+        with tqdm(total=need, unit="B", unit_scale=True, desc=f"unpacking {path.name}") as bar:
+            for number, (member, tar) in enumerate(_members(path)):
+                if number in targets:
+                    with _whole_or_absent(folder / targets[number]) as out:
+                        _copy(tar.extractfile(member), out, member.size)
+                    bar.update(member.size)
+    except _DAMAGE as error:
+        raise ArchiveError(
+            f"{path} is damaged, not whole or not to be trusted: {error or type(error).__name__}. "
+            "Nothing of it is used. Delete it and fetch it again."
+        ) from None
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    """The members of a tar, in one way through it and to its very end."""
+    end = 0
+    with gzip.open(path) if path.name.lower().endswith("gz") else open(path, "rb") as unpacked:
+        bounded = _Bounded(unpacked, path)
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:
+            for member in tar:
+                end = member.offset_data + member.size
+                yield member, tar
+        while bounded.read(1 << 16):  # up to the checksum of the packed file
+            pass
+    # a tar ends with a block of zeros; without it members may be missing, which `tarfile` does not tell
+    if bounded.count < -(-end // 512) * 512 + 512 or bounded.last.strip(b"\0"):
+        raise EOFError("its end is missing")
+
+
+class _Bounded:
+    """What comes out of a packed tar, as long as it is not absurdly more than went in."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self.file, self.label, self.packed = file, path.name, path.stat().st_size
+        self.count, self.last = 0, b""
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.count += len(data)
+        self.last = (self.last + data)[-512:]
+        _check_size(self.count, self.packed, self.label)
+        return data
+
+
+# ---- what both share
+
+
+def _safe_name(name: str, where: str) -> str:
+    """A path, if it stays below a folder on every operating system."""
+    path = PurePosixPath(name.replace("\\", "/"))  # programs on Windows write backslashes
+    if (
+        not name.strip("/. ")
+        or re.search(r"[\x00-\x1f]", name)
+        or path.is_absolute()
+        or PureWindowsPath(name).drive
+        or ".." in path.parts
+    ):
+        raise ArchiveError(f"{where} names a file {name!r}: it leads out of its folder or is no path, and is not used")
+    return str(path)
+
+
+def _check_size(unpacked: int, packed: int, label: str) -> None:
+    if unpacked > max(_SLACK, _RATIO * packed):
+        raise ArchiveError(
+            f"{label} would grow from {packed:,} to {unpacked:,} bytes or more when unpacked, as no archive of images "
+            "does. It is not used."
+        )
+
+
+@contextmanager
+def _whole_or_absent(target: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which gets its own name at the end, if nothing went wrong."""
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as out:
+            yield out
+        os.replace(part, target)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, (DownloadError, *_DAMAGE)):
+            problem = cannot_write(target, error)
+            raise OSError(
+                error.errno, f"{problem.strerror}. Finished files are kept. Run again and it goes on from there."
+            ) from None
+        raise
+
+
+def _copy(source: BinaryIO, out: BinaryIO, length: int) -> None:
+    shutil.copyfileobj(source, out)
+    if out.tell() != length:
+        raise EOFError(f"it has {out.tell():,} of {length:,} bytes")

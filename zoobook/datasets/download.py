@@ -1,30 +1,70 @@
-"""Downloads: files of known address, several at a time, each whole or absent, going on where they stopped."""
+"""Downloads: files of known address, several at a time, each whole or absent, going on where they stopped.
+
+`requests` asks, `urllib3` repeats what fails before an answer begins and heeds ``Retry-After``, `filelock` keeps two
+processes apart, `pooch` hashes. What none of them does is here: going on in the middle of a file, and never taking a
+piece of another version of it for one of this.
+"""
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TypeVar
 
 import pooch
+import requests
+import urllib3
 from filelock import FileLock, Timeout
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from zoobook.datasets.web import Answer, DownloadError, NoSuchPart, Passing, Refused, ask, patiently
 from zoobook.files import atomic_write, ensure_writable_dir
 
-_AT_ONCE = 8
+_AT_ONCE = 8  # files fetched at the same time
+_TRIES = 4  # of an address that fails in a way that may pass
+_PAUSE = 0.5  # seconds, doubled from try to try
+_LONGEST_PAUSE = 120  # seconds, whatever a server asks for
+_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may be better a moment later
+_PIECE = 1 << 15  # bytes; of a connection that breaks, what came of the last piece is lost
 _SHOWN = 20  # files named in a message
 _RECORD = ".verified.json"
+
+_T = TypeVar("_T")
+
+
+class DownloadError(OSError):
+    """Files could not be fetched; the message names one, its cause and what to do."""
+
+
+class TransientError(Exception):
+    """A failure that may pass.
+
+    Args:
+        problem: what it was.
+        discard: whether the piece of the file that is here is of no use.
+
+    Attributes:
+        progress: whether something was gained all the same, so that the tries are counted anew.
+    """
+
+    def __init__(self, problem: str, discard: bool = False):
+        super().__init__(problem)
+        self.discard, self.progress = discard, False
+
+
+class PermanentError(Exception):
+    """A failure that this server would repeat, so that only another mirror can help."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +89,7 @@ class RemoteFile:
         return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
 
-# ---- what is there
+# ---- what is on disk
 
 
 def offline() -> bool:
@@ -70,10 +110,31 @@ def missing(files: list[RemoteFile], folder: Path, thorough: bool = False) -> li
     Returns:
         list[RemoteFile]: the others.
     """
-    record = _Record(folder, trusted=not thorough)
+    record = folder / _RECORD
+    before = {} if thorough else _read_json(record)
+    known = dict(before)
+
+    def is_right(file: RemoteFile) -> bool:
+        path = folder / file.path
+        if not path.is_file() or file.bytes not in (None, path.stat().st_size):
+            return False
+        seen = path.stat()
+        mark = [seen.st_size, seen.st_mtime_ns, file.hash]
+        if file.hash is None or known.get(file.path) == mark:
+            return True
+        if not _same_hash(_hash_of(path, file.hash), file.hash):
+            return False
+        if time.time() - seen.st_mtime > 2:  # or else a change at the same tick of the clock would pass unseen
+            known[file.path] = mark
+        return True
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(record.right, files))
-    record.save()
+        right = list(pool.map(is_right, files))
+    if known != before:
+        try:
+            atomic_write(record, json.dumps(known))
+        except OSError:
+            pass  # a folder that may only be read: the next start hashes again
     return [file for file, there in zip(files, right, strict=True) if not there]
 
 
@@ -90,11 +151,9 @@ def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | Non
         FileNotFoundError: some are missing or damaged; the message says which, where each belongs and where it can
             be had.
     """
-    if lacking := missing(files, folder):
-        _say_missing(lacking, len(files), folder, name, by_hand)
-
-
-def _say_missing(lacking: list[RemoteFile], of: int, folder: Path, name: str, by_hand: str | None) -> NoReturn:
+    lacking = missing(files, folder)
+    if not lacking:
+        return
     lines = []
     for file in lacking[:_SHOWN]:
         length = "length unknown" if file.bytes is None else f"{file.bytes:,} bytes"
@@ -102,7 +161,7 @@ def _say_missing(lacking: list[RemoteFile], of: int, folder: Path, name: str, by
     if len(lacking) > _SHOWN:
         lines.append(f"\n  … and {len(lacking) - _SHOWN} more")
     raise FileNotFoundError(
-        f"{len(lacking)} of the {of} files of {name!r} are missing or damaged in {folder}. "
+        f"{len(lacking)} of the {len(files)} files of {name!r} are missing or damaged in {folder}. "
         + ("The network is not to be used ($ZOOBOOK_OFFLINE): put" if offline() else "Allow the download, or put")
         + (" each into its place" if not by_hand else f" each into its place, or all at once: {by_hand}")
         + ":"
@@ -110,87 +169,11 @@ def _say_missing(lacking: list[RemoteFile], of: int, folder: Path, name: str, by
     )
 
 
-class _Record:
-    """Which files of a folder were found right, so that many gigabytes are not hashed at every start."""
-
-    def __init__(self, folder: Path, trusted: bool = True):
-        self.folder, self.path, self.changed = folder, folder / _RECORD, False
-        try:
-            self.known: dict = json.loads(self.path.read_text("utf8")) if trusted else {}
-        except (OSError, ValueError):
-            self.known = {}
-
-    def right(self, file: RemoteFile) -> bool:
-        path = self.folder / file.path
-        if not path.is_file():
-            return False
-        seen = path.stat()
-        if file.bytes is not None and seen.st_size != file.bytes:
-            return False
-        mark = [seen.st_size, seen.st_mtime_ns, file.hash]
-        if file.hash is None or self.known.get(file.path) == mark:
-            return True
-        if not _same_hash(hash_of(path, file.hash), file.hash):
-            return False
-        if time.time() - seen.st_mtime > 2:  # or else a change at the same tick of the clock would pass unseen
-            self.known[file.path], self.changed = mark, True
-        return True
-
-    def save(self) -> None:
-        if self.changed:
-            try:
-                atomic_write(self.path, json.dumps(self.known))
-            except OSError:
-                pass  # a folder that may only be read: the next start hashes again
-
-
-# ---- fetching
-
-
-def fetch(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None) -> None:
-    """Bring the files that are not there yet into a folder, with one progress bar.
-
-    A file is written as ``….part`` and gets its own name once its length and hash are right. After an interruption
-    the next call asks only for what is missing, of a half-fetched file too, unless it has changed on the server.
-    Failures that may pass are tried four times, then the next mirror. Of several processes that want the same folder
-    one fetches and the others wait for it.
-
-    Args:
-        files: what should be there.
-        folder: where.
-        name: of the data set, for messages.
-        by_hand: how to fetch the files without this function.
-
-    Raises:
-        DownloadError: the network, the server or a wrong hash; finished files are kept.
-        FileNotFoundError: files are missing and ``$ZOOBOOK_OFFLINE`` is set; the message says which and where to.
-        OSError: the folder cannot be written to, or the disk is full; finished files are kept.
-    """
-    lacking = missing(files, folder)
-    if not lacking:
-        return
-    if offline():
-        _say_missing(lacking, len(files), folder, name, by_hand)
-    with alone(folder, f"fetching {name}"):
-        lacking = missing(lacking, folder)  # another process may just have fetched them
-        need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
-        check_room(folder, need, f"data set {name!r}")
-        _Fetcher(files, lacking, folder, name, by_hand).run()
-
-
 @contextmanager
-def alone(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[None]:
+def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[None]:
     """Hold a folder, so that no other process works in it; wait for the one that does.
 
-    The operating system lets go of a killed process' lock.
-
-    Args:
-        folder: made if need be.
-        what: one is about to do, for the message to whoever waits.
-        lock: the file that stands for it; work that is held by different ones may go on side by side.
-
-    Raises:
-        OSError: the folder cannot be written to.
+    The operating system lets go of a killed process' lock. Work that is held by different locks may go on side by side.
     """
     held = FileLock(ensure_writable_dir(folder) / lock)
     try:
@@ -205,16 +188,7 @@ def alone(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[Non
 
 
 def check_room(folder: Path, need: int, what: str) -> None:
-    """Check that a disk has room, before anything is written.
-
-    Args:
-        folder: where to.
-        need: bytes.
-        what: needs them, for the message.
-
-    Raises:
-        OSError: there is too little (``errno.ENOSPC``).
-    """
+    """Check before anything is written that a disk has ``need`` bytes for ``what``, or raise an OSError."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise OSError(
@@ -224,159 +198,308 @@ def check_room(folder: Path, need: int, what: str) -> None:
         )
 
 
-class _Fetcher:
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """What the operating system said, in plain words."""
+    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    return OSError(error.errno, f"cannot write {path}: {what}")
+
+
+# ---- asking servers
+
+
+class Answer:
+    """What a server sends for a file or a part of it.
+
+    Attributes:
+        start: the byte of the file at which it begins.
+        length: of the whole file, in bytes, or ``None`` if the server does not tell.
+        partial: whether it is a part of the file.
+        bounded: whether a connection that breaks before the end would be noticed.
+        validator: what the server calls this version of the file, or ``None``.
+    """
+
+    def __init__(self, response: requests.Response, stop: threading.Event):
+        self._raw, self._stop, headers = response.raw, stop, response.headers
+        coding = headers.get("Content-Encoding", "identity").lower()
+        self._coded = coding != "identity"  # some servers compress although they are asked not to
+        if coding not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise PermanentError(f"the server sends it in a coding that was not asked for ({coding})")
+        sent = headers.get("Content-Length", "")
+        self.partial = response.status_code == 206
+        self.start, self.length = 0, int(sent) if sent.isdigit() and not self._coded else None
+        if self.partial:
+            if self._coded:
+                raise TransientError("the server sends a part of something compressed", discard=True)
+            part = re.match(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+            if not part:
+                raise PermanentError("the server sends a part of it without telling which")
+            self.start, self.length = int(part[1]), None if part[2] == "*" else int(part[2])
+        self.bounded = sent.isdigit() or self.length is not None
+        tag = headers.get("ETag")
+        self.validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content as it arrives; a TransientError if it breaks off or the download is stopped."""
+        try:
+            for piece in self._raw.stream(_PIECE, decode_content=self._coded):
+                yield piece
+                if self._stop.is_set():
+                    raise TransientError("stopped")
+        except (urllib3.exceptions.HTTPError, OSError):
+            raise TransientError("the connection broke") from None
+
+
+class _Retry(urllib3.Retry):
+    """Waits no longer than two minutes, whatever a server asks for, and not at all once the download is stopped."""
+
+    stop = threading.Event()
+
+    def new(self, **changes) -> _Retry:
+        following = super().new(**changes)
+        following.stop = self.stop
+        return following
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return min(super().parse_retry_after(retry_after), _LONGEST_PAUSE)
+        except urllib3.exceptions.InvalidHeader:
+            return 0
+
+    def sleep(self, response=None) -> None:
+        asked_for = self.get_retry_after(response) if response is not None else None
+        self.stop.wait(asked_for or self.get_backoff_time())
+
+
+class Web:
+    """Asks servers, from several threads; leaving it (``with Web() as web``) stops what they are doing."""
+
+    def __init__(self):
+        self.stop = threading.Event()
+        retry = _Retry(
+            _TRIES - 1, status_forcelist=_BUSY, backoff_factor=_PAUSE, raise_on_status=False, allowed_methods=["GET"]
+        )
+        retry.stop = self.stop
+        self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_AT_ONCE, max_retries=retry))
+
+    def __enter__(self) -> Web:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop.set()
+        self._session.close()
+
+    @contextmanager
+    def ask(self, url: str, start: int = 0, stop: int | None = None, validator: str | None = None) -> Iterator[Answer]:
+        """Ask a server for a file, or for its bytes from ``start`` up to but not including ``stop``.
+
+        If the file is another version by now than ``validator`` says, a good server sends all of it.
+        """
+        headers = {"Accept-Encoding": "identity"}  # or else the bytes that arrive are not those of the file
+        if start or stop is not None:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+            if validator:
+                headers["If-Range"] = validator
+        try:
+            response = self._session.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
+        except ValueError as error:  # among what requests raises, only of a malformed address
+            raise PermanentError(f"this is no address: {error}") from None
+        except requests.RequestException as error:
+            reason = str(error).split("(Caused by ")[-1].rstrip(")")[:200] or type(error).__name__
+            raise PermanentError(f"the connection failed: {reason}; tried {_TRIES} times") from None
+        with response:
+            if response.status_code == 416:
+                raise TransientError("the server does not have the rest of it", discard=True)
+            if response.status_code not in (200, 206):
+                tried = f"; tried {_TRIES} times" if response.status_code in _BUSY else ""
+                raise PermanentError(f"the server answers {response.status_code} {response.reason}{tried}")
+            yield Answer(response, self.stop)
+
+    def first_that_works(self, urls: tuple[str, ...], attempt: Callable[[str], _T]) -> _T:
+        """What ``attempt`` gives for the first mirror that works; each is tried as long as its failure may pass.
+
+        Raises:
+            DownloadError: no address works; the message names each and its cause.
+            TransientError: it was stopped.
+        """
+        problems = []
+        for url in urls:
+            failures = 0
+            while failures < _TRIES:
+                try:
+                    return attempt(url)
+                except PermanentError as error:
+                    problem = str(error)
+                    break
+                except TransientError as error:
+                    if self.stop.is_set():
+                        raise
+                    failures = 1 if error.progress else failures + 1  # a long file may take many pieces
+                    problem = f"{error}; tried {failures} times"
+                    self.stop.wait(_PAUSE * 2 ** (failures - 1))
+            problems.append(f"{url}: {problem}")
+        raise DownloadError("; then from the next mirror, ".join(problems))
+
+
+# ---- fetching files
+
+
+def fetch(
+    files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None, download: bool = True
+) -> None:
+    """Bring the files that are not there yet into a folder, with one progress bar.
+
+    A file is written as ``….part`` and gets its own name once its length and hash are right. After an interruption
+    the next call asks only for what is missing, of a half-fetched file too, unless it has changed on the server.
+    Failures that may pass are tried four times, then the next mirror. Of several processes that want the same folder
+    one fetches and the others wait for it.
+
+    Args:
+        files: what should be there.
+        folder: where.
+        name: of the data set, for messages.
+        by_hand: how to fetch the files without this function.
+        download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
+
+    Raises:
+        DownloadError: the network, the server or a wrong hash; finished files are kept.
+        FileNotFoundError: files are missing and the network may not be used; the message says which and where to.
+        OSError: the folder cannot be written to, or the disk is full; finished files are kept.
+    """
+    if not missing(files, folder):
+        return
+    if offline() or not download:
+        require(files, folder, name, by_hand)
+    with folder_lock(folder, f"fetching {name}"):
+        lacking = missing(files, folder)  # another process may just have fetched them
+        need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
+        check_room(folder, need, f"data set {name!r}")
+        try:
+            _Fetch(files, lacking, folder, name).run()
+        except OSError as error:
+            finished = len(files) - len(missing(lacking, folder))
+            kept = f"{finished} of {len(files)} files of {name!r} are finished and kept in {folder}"
+            if error.errno == errno.ENOSPC:
+                problem = f"{error.strerror}. {kept}. Free some space and run again: it goes on."
+                raise OSError(errno.ENOSPC, problem) from None
+            raise DownloadError(
+                f"{error.strerror or error}. {kept}. Run again and it goes on from there, or fetch the files by hand: "
+                f"{by_hand or f'put each into its place below {folder}'}."
+            ) from None
+
+
+class _Fetch:
     """One call of :func:`fetch`: what its threads share."""
 
-    def __init__(
-        self, files: list[RemoteFile], lacking: list[RemoteFile], folder: Path, name: str, by_hand: str | None
-    ):
-        self.lacking, self.folder, self.name, self.by_hand = lacking, folder, name, by_hand
-        self.total, self.finished = len(files), len(files) - len(lacking)
-        self.stop, self.lock = threading.Event(), threading.Lock()
-        self.lengths = {file.path: file.bytes for file in files if file.bytes is not None}  # that the bar counts
-        known = [file for file in lacking if file.bytes is not None]
-        to_come = sum(max(0, file.bytes - size_of(_part(folder, file))) for file in known)
-        total = sum(self.lengths.values())
-        self.bar = tqdm(total=total, initial=total - to_come, unit="B", unit_scale=True, desc=f"fetching {name}")
+    def __init__(self, files: list[RemoteFile], lacking: list[RemoteFile], folder: Path, name: str):
+        self.lacking, self.folder, self.web = lacking, folder, Web()
+        self.lock, self.lengths, self.sizes = threading.Lock(), {}, {}  # lengths and sizes that the bar counts
+        self.bar = tqdm(total=0, unit="B", unit_scale=True, desc=f"fetching {name}")
+        for file in files:
+            if file.bytes is not None:
+                self.show(file, size_of(_part(folder, file)) if file in lacking else file.bytes, file.bytes)
+
+    def show(self, file: RemoteFile, size: int, length: int | None = None) -> None:
+        """Tell the bar how much of a file is here, and its length once that is known."""
+        with self.lock:
+            if length is not None:
+                self.bar.total += length - self.lengths.get(file.path, 0)
+                self.lengths[file.path] = length
+            self.bar.update(size - self.sizes.get(file.path, 0))
+            self.sizes[file.path] = size
 
     def run(self) -> None:
-        errors: list[OSError] = []
-        with self.bar, ThreadPoolExecutor(_AT_ONCE) as pool:
-            try:
-                for error in pool.map(self.one, self.lacking):
-                    if error is not None:
-                        errors.append(error)
-            finally:
-                self.stop.set()  # an interruption too ends the other threads at their next piece
-        if errors:
-            kept = f"{self.finished} of {self.total} files of {self.name!r} are finished and kept in {self.folder}"
-            if errors[0].errno == errno.ENOSPC:
-                raise OSError(errno.ENOSPC, f"{errors[0].strerror}. {kept}. Free some space and run again: it goes on.")
-            by_hand = self.by_hand or f"put each into its place below {self.folder}"
-            raise DownloadError(
-                f"{errors[0].strerror or errors[0]}. {kept}. Run again and it goes on from there, or fetch the files "
-                f"by hand: {by_hand}."
-            )
+        with self.bar, ThreadPoolExecutor(_AT_ONCE) as pool, self.web:  # an interruption stops the threads first
+            list(pool.map(self.one, self.lacking))
 
-    def one(self, file: RemoteFile) -> OSError | None:
-        """Fetch one file; the error, if it did not work."""
-        if self.stop.is_set():
-            return None
+    def one(self, file: RemoteFile) -> None:
         try:
-            patiently(file.urls, lambda url: self.attempt(file, url), self.stop)
-        except Passing:  # stopped, because of another file
-            return None
-        except OSError as error:
-            self.stop.set()  # whatever it was, the other files would most likely meet it too
-            return error
-        with self.lock:
-            self.finished += 1
-        return None
+            if not self.web.stop.is_set():
+                self.web.first_that_works(file.urls, lambda url: self.attempt(file, url))
+        except TransientError:  # stopped, because of another file
+            pass
+        except OSError:
+            self.web.stop.set()  # whatever it was, the other files would most likely meet it too
+            raise
 
     def attempt(self, file: RemoteFile, url: str) -> None:
         """Bring one file to its end from one address, or raise what is in the way."""
         part = _part(self.folder, file)
         start = size_of(part)
-        if start != (file.bytes or _read_note(part).get("length")):
-            try:
+        try:
+            if start != (file.bytes or _read_json(_note(part)).get("length")):
                 self.go_on(file, url, part)
-            except Passing as error:
-                if isinstance(error, NoSuchPart):
-                    self.forget(file, part)
-                error.progress = size_of(part) > start
-                raise
-        got = hash_of(part, file.hash) if file.hash else None
-        if size_of(part) != (file.bytes or size_of(part)) or not _same_hash(got, file.hash):
-            wanted = f"{file.hash} ({file.bytes:,} bytes)" if file.bytes else file.hash
-            problem = f"its content is wrong: expected {wanted}, got {got} ({size_of(part):,} bytes)"
-            self.forget(file, part)
-            if start:  # an older piece may be to blame
-                raise Passing(problem)
-            raise Refused(f"{problem}; the bad copy is deleted")
+            got = _hash_of(part, file.hash) if file.hash else None
+            if size_of(part) != (file.bytes or size_of(part)) or not _same_hash(got, file.hash):
+                wanted = f"{file.hash} ({file.bytes:,} bytes)" if file.bytes else file.hash
+                problem = f"its content is wrong: expected {wanted}, got {got} ({size_of(part):,} bytes)"
+                if start:  # an older piece may be to blame
+                    raise TransientError(problem, discard=True)
+                self.forget(file, part)
+                raise PermanentError(f"{problem}; the bad copy is deleted")
+        except TransientError as error:
+            if error.discard:
+                self.forget(file, part)
+            error.progress = size_of(part) > start
+            raise
         os.replace(part, self.folder / file.path)
         _note(part).unlink(missing_ok=True)
 
     def go_on(self, file: RemoteFile, url: str, part: Path) -> None:
         """Ask for what is missing of the partial file, or for all where the old piece is of no use."""
-        start, note = size_of(part), _read_note(part)
+        note = _read_json(_note(part))
         known = note.get("validator") if note.get("url") == url else None
-        if start and not known and not file.hash:
+        if not known and not file.hash:
             self.forget(file, part)  # nothing would show that the piece is of another version of the file
-            start = 0
-        with ask(url, start, validator=known) as answer:
+        start = size_of(part)
+        with self.web.ask(url, start, validator=known) as answer:
             if not answer.bounded and not file.hash:
-                raise Refused("the server does not tell its length, and no hash is known: its end would not be seen")
+                raise PermanentError(
+                    "the server does not tell its length, and no hash is known: its end would not be seen"
+                )
             if file.bytes is not None and answer.length not in (file.bytes, None):
-                raise Refused(f"the server has {answer.length:,} bytes, where {file.bytes:,} are expected")
-            if start and (answer.start != start or (known and answer.validator not in (known, None))):
+                raise PermanentError(f"the server has {answer.length:,} bytes, where {file.bytes:,} are expected")
+            if answer.start not in (0, start) or (answer.start and known and answer.validator not in (known, None)):
+                raise TransientError("it has changed on the server since its first part was fetched", discard=True)
+            if answer.start != start:  # the server sends all of it
                 self.forget(file, part)
-                if answer.start:
-                    raise Passing("it has changed on the server since its first part was fetched")
             self.write(file, answer, part, {"url": url, "validator": answer.validator, "length": answer.length})
 
     def write(self, file: RemoteFile, answer: Answer, part: Path, note: dict) -> None:
         """Add an answer to the partial file, and note beside it where it is from."""
-        if file.bytes is None and answer.length is not None:
-            self.count_in(file, answer.length, part)
+        size = size_of(part)
+        if answer.length is not None:
+            check_room(self.folder, answer.length - size, file.path)
+            self.show(file, size, answer.length)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(_note(part), json.dumps(note))
             with open(part, "ab") as out:
                 for piece in answer.pieces():
                     out.write(piece)
-                    with self.lock:
-                        self.bar.update(len(piece))
-                    if self.stop.is_set():
-                        raise Passing("stopped")
+                    size += len(piece)
+                    self.show(file, size)
                 out.flush()
                 os.fsync(out.fileno())  # or else a power cut after the renaming could leave an empty file
-            if size_of(part) < (answer.length or 0):
-                raise Passing("the connection broke")
-        except Passing as broken:
+        except TransientError as broken:
             of = "" if answer.length is None else f" of {answer.length:,}"
-            raise Passing(f"{broken} after {size_of(part):,}{of} bytes") from None
+            raise TransientError(f"{broken} after {size:,}{of} bytes") from None
         except OSError as error:
-            what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-            raise OSError(error.errno, f"cannot write {part}: {what}") from None
-
-    def count_in(self, file: RemoteFile, length: int, part: Path) -> None:
-        """A file whose length was unknown so far needs room, and a share of the bar."""
-        check_room(self.folder, length - size_of(part), file.path)
-        with self.lock:
-            self.bar.total += length - self.lengths.get(file.path, 0)
-            self.bar.update(0 if file.path in self.lengths else size_of(part))
-            self.lengths[file.path] = length
+            raise cannot_write(part, error) from None
 
     def forget(self, file: RemoteFile, part: Path) -> None:
-        with self.lock:
-            if file.path in self.lengths:
-                self.bar.update(-min(size_of(part), self.lengths[file.path]))
         part.unlink(missing_ok=True)
         _note(part).unlink(missing_ok=True)
-
-
-# ---- files and hashes
+        self.show(file, 0)
 
 
 def size_of(path: Path) -> int:
-    """Length of a file in bytes, 0 if there is none.
-
-    Args:
-        path: the file.
-    """
+    """Length of a file in bytes, 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
-def hash_of(path: Path, like: str) -> str:
-    """Hash of a file.
-
-    Args:
-        path: the file.
-        like: a hash of the kind that is wanted, such as ``"md5:…"``.
-
-    Returns:
-        str: the hash, in the same form.
-    """
+def _hash_of(path: Path, like: str) -> str:
     algorithm = like.split(":")[0]
     return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
 
@@ -395,8 +518,8 @@ def _note(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _read_note(part: Path) -> dict:
+def _read_json(path: Path) -> dict:
     try:
-        return json.loads(_note(part).read_text("utf8"))
+        return json.loads(path.read_text("utf8"))
     except (OSError, ValueError):
         return {}

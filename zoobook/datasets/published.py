@@ -15,10 +15,12 @@ import pyarrow.compute as pc
 
 from zoobook import arguments, catalogs, trees
 from zoobook.catalogs import tables
-from zoobook.datasets.download import RemoteFile, fetch, require
+from zoobook.datasets.archives import images_for
+from zoobook.datasets.download import RemoteFile, fetch
 from zoobook.trees import DecisionTree
 
 _FEATURES = 1280
+_RUN = 60  # neighbouring names in a run of a sample: about 25 MB of images
 _TRUE = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
@@ -58,7 +60,7 @@ def load(
     from zoobook import datasets
 
     entry = datasets.registry()[name]
-    root = datasets.home() if root is None else arguments.path(root)
+    root = datasets.home(root)
     pictures = entry.get("images", {})
     images = pictures.get("always", False) if images is None else images
     if images and not pictures:
@@ -67,7 +69,7 @@ def load(
     fields = list(dict.fromkeys(field for _, field, _, _ in parts if field))
     columns = columns if columns is None else [*columns, *fields]
     files = local_files(name, root / name)
-    fetch(files, root / name, name) if download else require(files, root / name, name)
+    fetch(files, root / name, name, download=download)
 
     wanted, notes, parts = None if ids is None else pd.unique(tables.ids_of(ids)), [], []
     for file in files:
@@ -92,16 +94,33 @@ def load(
     return catalog
 
 
+def sample_runs(catalog: pd.DataFrame, size: int, seed: str = "chapters") -> np.ndarray:
+    """Choose galaxies in runs of neighbouring names, whose images lie side by side in their archives.
+
+    A server is then asked about once for each run, where galaxies chosen one by one take as many requests as there are
+    galaxies. The price: a name tells a galaxy's place on the sky, so that the sample is as many strips of the sky as
+    there are runs, and less representative than as many galaxies chosen one by one.
+
+    Args:
+        catalog: a catalogue.
+        size: how many galaxies; all, if there are fewer.
+        seed: any text; another one gives another, independent sample.
+
+    Returns:
+        ndarray: [size] positions of rows, ascending. They depend on ids and seed alone; a smaller sample is a part of
+        a larger one.
+    """
+    in_order = np.argsort(catalog["id_str"].to_numpy(str), kind="stable")
+    runs = catalogs.shuffled(catalog.iloc[in_order[::_RUN]], seed)
+    rows = [in_order[_RUN * run : _RUN * (run + 1)] for run in runs[: -(-size // _RUN) + 1]]
+    return np.sort(np.concatenate(rows)[:size])
+
+
 # ---- files
 
 
 def local_files(name: str, folder: Path) -> list[RemoteFile]:
-    """The tables of a data set in the format in which they are on disk, or else in that which is fetched, the first.
-
-    Args:
-        name: of the data set.
-        folder: where its files lie.
-    """
+    """The tables of a data set in the format in which they are on disk, or else in that which is fetched, the first."""
     from zoobook import datasets
 
     entry, tables_ = datasets.registry()[name], {}
@@ -121,8 +140,6 @@ def _remote(address: str | list[str], file: str, known: dict) -> RemoteFile:
 def _with_images(
     catalog: pd.DataFrame, name: str, pictures: dict, root: Path, download: bool, notes: list[str]
 ) -> pd.DataFrame:
-    from zoobook.datasets.archives import images_for
-
     archives = [_remote(pictures["address"], file, known) for file, known in pictures["archives"].items()]
     folder = root / pictures["folder"]
     catalog, lacking = images_for(catalog, archives, folder, pictures["image"], f"images of {name}", download)

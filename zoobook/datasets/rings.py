@@ -14,9 +14,9 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from zoobook import arguments, catalogs, trees
+from zoobook import catalogs, trees
 from zoobook.datasets import home, registry
-from zoobook.datasets.download import RemoteFile, fetch, missing
+from zoobook.datasets.download import RemoteFile, fetch
 
 _TABLE_NAMES = ("catalog.csv", "catalog.csv.gz", "catalog.parquet", "catalog.fits")
 _TABLE_ENDING = re.compile(r"\.(csv|csv\.gz|parquet|fits?)$", re.IGNORECASE)
@@ -46,7 +46,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         FileNotFoundError: the table is missing; or files are missing and ``download`` is ``False``.
         OSError: files could not be fetched or written.
     """
-    root = home() if root is None else arguments.path(root)
+    root = home(root)
     if _TABLE_ENDING.search(root.name) and not root.is_dir():
         return _labelled(catalogs.read(root), root)
     for name in _TABLE_NAMES:
@@ -55,13 +55,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
 
     entry, place = registry()["rings"], folder(root)
     wanted = remote_files(base_url or os.environ.get("ZOOBOOK_RINGS_URL") or entry["address"])
-    if download:
-        fetch(wanted, place, "rings", entry["by_hand"])
-    elif lacking := missing(wanted, place):
-        raise FileNotFoundError(
-            f"{len(lacking)} of the {len(wanted)} files of the ring catalogue are missing or damaged in {place}, such "
-            f"as {lacking[0].path}. Allow the download, or fetch them by hand: {entry['by_hand']}"
-        )
+    fetch(wanted, place, "rings", entry["by_hand"], download)
     catalog = catalogs.read(place / entry["catalogue"]["path"])
     names = catalog["local_png_loc"].str.rsplit("/", n=1).str[-1]
     catalog.insert(2, "file_loc", [str(place / entry["images"] / name) for name in names])
@@ -120,14 +114,7 @@ def rebuild(
 
 
 def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
-    """Which galaxies the basic catalogue was cut to: featured, not edge-on, without spiral arms.
-
-    Args:
-        catalog: a catalogue with votes or fractions.
-
-    Returns:
-        ndarray: [N] bool.
-    """
+    """Which galaxies, [N] bool, the basic catalogue was cut to: featured, not edge-on, without spiral arms."""
     tree = trees.load("decals_dr5")
     return (
         (catalogs.vote_fraction(catalog, tree, "smooth-or-featured_featured-or-disk") > 0.6)
@@ -137,11 +124,7 @@ def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
 
 
 def remote_files(base_url: str) -> list[RemoteFile]:
-    """The catalogue and its 470 images.
-
-    Args:
-        base_url: what comes before the paths.
-    """
+    """The catalogue and its 470 images, below a base address."""
     entry = registry()["rings"]
     base_url = base_url.rstrip("/") + "/"
     table = entry["catalogue"]
@@ -156,11 +139,7 @@ def remote_files(base_url: str) -> list[RemoteFile]:
 
 
 def folder(root: Path) -> Path:
-    """Where the files lie: a copy of the repository is used as it is.
-
-    Args:
-        root: the home of all data sets, or a copy of the repository.
-    """
+    """Where the files lie: a copy of the repository is used as it is, in another root they have a folder."""
     return root if (root / registry()["rings"]["catalogue"]["path"]).is_file() else root / "rings"
 
 

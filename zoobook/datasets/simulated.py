@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from zoobook import simulation
+from zoobook.datasets import home
 
 
 def load(
@@ -26,8 +27,4 @@ def load(
         ValueError: an option makes no sense.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    if root is None:
-        from zoobook import datasets
-
-        root = datasets.home()
-    return simulation.make_survey(root, n_galaxies, image_size, seed)
+    return simulation.make_survey(home(root), n_galaxies, image_size, seed)

@@ -1,4 +1,4 @@
-"""Colour pictures of g, r, z images, as the GZ DECaLS cutouts were made."""
+"""The recipe of GZ DECaLS, and the only place of the survey's constants: pixel, noise, stretch, framing."""
 from __future__ import annotations
 
 import numpy as np
@@ -10,6 +10,7 @@ SKY_NOISE = np.array((0.002, 0.0033, 0.0058), np.float32)  # typical noise of a 
 # as black and white. They are those of the GZ DECaLS pipeline (Walmsley et al. 2022, section 3.2).
 SCALES = np.array((0.019, 0.014, 0.008), np.float32)
 BLACK, WHITE = np.arcsinh(np.array((-0.5, 300.0), np.float32))
+DECALS_FRAMING = 17.0  # [R50] side of a stamp: 424 pixels of 0.04 R50 (Walmsley et al. 2022, MNRAS 509, 3966)
 
 
 def colour(bands: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import BinaryIO
 
 import numpy as np
@@ -10,28 +9,8 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs.tables import FITS_NAME
-from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
-
-SMALLEST = 8  # pixels of the shorter side
-LARGEST = 100_000_000  # pixels in all
-MOST_BLANK = 0.75  # share of the pixels, unless one says otherwise
-_BANDS = "ugrizy"  # in the order of their wavelengths
-
-
-class BadImage(ValueError):
-    """An image file, or several, that cannot be used; the message names each file and its cause.
-
-    Attributes:
-        cause: what is wrong with the one file, without its name; empty where there are several.
-    """
-
-    def __init__(self, message: str, cause: str = ""):
-        super().__init__(message)
-        self.cause = cause
-
-
-class _Unusable(Exception):
-    """Why some bytes make no image; becomes a BadImage with the name of the file."""
+from zoobook.images.checks import LARGEST, MOST_BLANK, BadImage, Unusable, blank_share, check_shape
+from zoobook.images.fits import decode_fits
 
 
 def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.ndarray:
@@ -42,14 +21,13 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
 
     FITS: the first HDU with an image. Three planes are taken as g, r, z in one flux unit per pixel, as the Legacy
     Surveys deliver them; so are three HDUs of one plane each and of the same size, without names or named after their
-    bands (``EXTNAME``, ``BAND`` or ``FILTER``; then they may be in any order). Two axes make a grey image, treated as
-    r. They become a picture as those of Galaxy Zoo DECaLS
-    (:func:`zoobook.images.decals.colour`), whatever their unit: sky and noise are the median and its absolute deviation in a
-    frame along the edges, a tenth of the side wide, and the planes are scaled so that their noise is on average that of
-    the DECaLS survey at the same size of pixel, which comes from the header (if it has none: the survey's own). Without
-    any noise, the brightest pixel becomes nearly white. NaN counts as sky, as do
-    whole numbers that the header declares undefined (``BLANK``). The lowest row of a FITS image is its first,
-    so rows are turned round.
+    bands (``EXTNAME``, ``BAND`` or ``FILTER``; then in any order). Two axes make a grey image, treated as r. They
+    become a picture as those of Galaxy Zoo DECaLS (:func:`zoobook.images.decals.colour`), whatever their unit: sky and
+    noise are the median and its absolute deviation in a frame along the edges, a tenth of the side wide, and the planes
+    are scaled so that their noise is on average that of the survey at the same size of pixel, which comes from the
+    header (if it has none: the survey's own). Without any noise, the brightest pixel becomes nearly white. NaN counts
+    as sky, as do whole numbers that the header declares undefined (``BLANK``). The lowest row of a FITS image is its
+    first, so rows are turned round.
 
     Args:
         path: the file.
@@ -68,19 +46,19 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
         with open(path, "rb") as file:
             begin = file.read(12)
             if not begin:
-                raise _Unusable("the file is empty (0 bytes)")
+                raise Unusable("the file is empty (0 bytes)")
             file.seek(0)
-            fits = FITS_NAME.search(path.name) or begin.startswith(b"SIMPLE  =")
-            image = _decode_fits(file, begin, max_blank) if fits else _decode(file, begin)
-        blank = _blank_share(image)
+            is_fits = FITS_NAME.search(path.name) or begin.startswith(b"SIMPLE  =")
+            image = decode_fits(file, begin, max_blank) if is_fits else _decode(file, begin)
+        blank = blank_share(image)
         if blank > max_blank:
-            raise _Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
+            raise Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
         return image
     except FileNotFoundError:
         cause = "the file is missing"
     except OSError as error:
         cause = f"the file cannot be read ({error.strerror or error})"
-    except _Unusable as error:
+    except Unusable as error:
         cause = str(error)
     raise BadImage(f"{path}: {cause}", cause)
 
@@ -90,145 +68,24 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
     try:
         image = Image.open(file)
     except Image.DecompressionBombError:
-        raise _Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
+        raise Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
     except Exception:  # UnidentifiedImageError, and whatever a broken header makes a decoder raise
-        raise _Unusable(f"it is no image file, or its beginning is damaged (it begins with {begin!r})") from None
-    _check_shape(image.height, image.width)
+        raise Unusable(f"it is no image file, or its beginning is damaged (it begins with {begin!r})") from None
+    check_shape(image.height, image.width)
     if image.mode == "CMYK":
-        raise _Unusable("it is a CMYK image, made for printing; save it as RGB")
+        raise Unusable("it is a CMYK image, made for printing; save it as RGB")
     try:
         image.load()
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
-        raise _Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
+        raise Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise _Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
-        return _grey(np.round(grey / 257).astype(np.uint8))
+            raise Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
+        return np.repeat(np.round(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise _Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
+        raise Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.asarray(image.convert("RGB"))
-
-
-def _decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
-    """Decode and stretch a FITS image; see :func:`read_image`."""
-    from astropy.io import fits
-
-    if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
-        raise _Unusable(f"it is not a FITS file (it begins with {begin!r})")
-    try:
-        with fits.open(file, memmap=False, do_not_scale_image_data=True) as hdus:
-            chosen = _image_hdus(hdus)
-            planes = np.concatenate([_planes(hdu) for hdu in chosen])
-            pixel = _pixel_arcsec(chosen[0].header)
-    except _Unusable:
-        raise
-    except Exception as error:
-        raise _Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
-    blank = ~np.isfinite(planes)
-    if blank.mean() > max_blank:
-        raise _Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
-    edge = min(planes.shape[1:]) // 10 + 1
-    frame = np.ones(planes.shape[1:], dtype=bool)
-    frame[edge:-edge, edge:-edge] = False
-    deviations = []
-    for plane, gaps in zip(planes, blank, strict=True):
-        if gaps.all():
-            raise _Unusable("one of its planes is blank (NaN or infinite)")
-        sky = plane[frame & ~gaps] if (frame & ~gaps).any() else plane[~gaps]
-        plane -= np.median(sky)
-        deviations.append(1.4826 * np.median(np.abs(sky - np.median(sky))))
-        plane[gaps] = 0
-    if not planes.any():
-        raise _Unusable("it is blank: all pixels have the same value")
-    usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
-    units = deviations / (usual if len(planes) == 3 else usual[1])  # of the file, per nanomaggie
-    units = units[units > 0]
-    scales = SCALES[::-1, None, None]
-    unit = units.mean() if len(units) else np.abs(planes / scales).max() / 250  # then the peak is nearly white
-    if len(planes) == 1:
-        planes = planes * scales / scales[1]
-    light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)  # gaps may be marked by huge numbers
-    return np.ascontiguousarray(colour(light)[::-1])
-
-
-def _image_hdus(hdus) -> list:
-    """The HDU with the image, or the three with its colours, once it is clear that they can be shown."""
-    images = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2]
-    if not images:
-        raise _Unusable("it is a FITS file without an image")
-    first = images[0]
-    _check_shape(*first.shape[-2:])
-    planes = [n for n in first.shape[:-2] if n > 1]
-    if planes not in ([], [3]):
-        shape = (*planes, *first.shape[-2:])
-        raise _Unusable(f"its image has the shape {shape}; one plane, or three (g, r, z), can be shown")
-    alike = [hdu for hdu in images if hdu.shape == first.shape]
-    bands = {_band(hdu.header): hdu for hdu in alike}
-    if planes or len(alike) < 3:
-        return [first]
-    if {"g", "r", "z"} <= bands.keys():
-        return [bands[band] for band in "grz"]
-    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(_BANDS):
-        return [bands[band] for band in _BANDS if band in bands]
-    return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
-
-
-def _band(header) -> str:
-    """The band that an HDU names: a letter, empty where it has no name at all."""
-    name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
-    words = re.findall("[a-z0-9]+", name.lower())
-    return next((word for word in words if len(word) == 1 and word in _BANDS), name)
-
-
-def _planes(hdu) -> np.ndarray:
-    """Float64 [planes, H, W], NaN where a pixel is undefined.
-
-    Astropy would not see the undefined ones among unsigned whole numbers, which FITS stores with an offset.
-    """
-    header, stored = hdu.header, hdu.data
-    scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
-    planes = stored.astype(np.float64) * scale + zero
-    if stored.dtype.kind in "iu" and undefined is not None:
-        planes[stored == undefined] = np.nan
-    return planes.reshape(-1, *planes.shape[-2:])
-
-
-def _pixel_arcsec(header) -> float:
-    """Side of a pixel by the header's sky coordinates; without sensible ones, that of the DECaLS camera."""
-    from astropy.wcs import WCSSUB_CELESTIAL, Wcsprm
-
-    try:  # not `WCS`, whose warnings about odd headers cannot be silenced in one thread alone
-        sky = Wcsprm(header=header.tostring(endcard=False, padding=False).encode()).sub([WCSSUB_CELESTIAL])
-        sky.set()
-        sides = 3600 * np.linalg.norm(np.diag(sky.get_cdelt()) @ sky.get_pc(), axis=0)
-    except Exception:  # what astropy raises for odd headers has no common class
-        return NATIVE_ARCSEC
-    sensible = len(sides) == 2 and 1e-3 < sides.mean() < 60  # a header without scale means one degree
-    return float(sides.mean()) if sensible else NATIVE_ARCSEC
-
-
-def _grey(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def _check_shape(height: int, width: int) -> None:
-    if min(height, width) < SMALLEST:
-        raise _Unusable(f"it is too small: {width} × {height} pixels, where {SMALLEST} is the least")
-    if height * width > LARGEST:
-        raise _Unusable(f"it is too large: {width} × {height} pixels, where {LARGEST:,} in all is the most")
-
-
-def _blank_share(image: np.ndarray) -> float:
-    """Share of the pixels that lie in whole rows or columns of one single value, as beyond a survey's edge."""
-    flat = image.reshape(len(image), -1)  # comparing long runs of bytes is ten times faster than pixel by pixel
-    rows = (flat[:, 3:] == flat[:, :-3]).all(axis=1)
-    columns = (flat[1:] == flat[:-1]).all(axis=0).reshape(-1, 3).all(axis=1)
-    if rows.any() or columns.any():
-        values, counts = np.unique(np.concatenate([image[rows, 0], image[0, columns]]), axis=0, return_counts=True)
-        value = values[np.argmax(counts)]  # of them, those of the commonest value: a ramp is not blank
-        rows, columns = rows & (image[:, 0] == value).all(axis=1), columns & (image[0] == value).all(axis=1)
-    return 1 - (1 - rows.mean()) * (1 - columns.mean())

@@ -5,12 +5,9 @@ The files are decoded once into an :class:`ImageStore`: an Arrow file with ``id_
 """
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,18 +17,17 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 from PIL import Image
-from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.catalogs import check_ids, tables
-from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
-from zoobook.images.decoding import MOST_BLANK, SMALLEST, BadImage, read_image
-from zoobook.images.views import DECALS_FRAMING, check_radii
+from zoobook.catalogs.columns import check_ids, ids_of, listed
+from zoobook.files import ensure_writable_dir, fingerprint
+from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
+from zoobook.images.decals import DECALS_FRAMING
+from zoobook.images.decoding import read_image
+from zoobook.images.store_file import PIXELS_AT, UnfinishedStore, checksum, complete, quarantine_file
+from zoobook.images.views import check_radii
 
-__all__ = ["BadImage", "ImageStore", "read_image"]
-
-_VERSION = 2  # of the store's layout and of everything that decides a pixel
-_BATCH = 512  # images decoded between two looks at the results: bounds the memory
+_VERSION = 3  # of the store's layout and of everything that decides a pixel
 _SHOWN = 5
 
 
@@ -51,6 +47,7 @@ class ImageStore:
         self.size = about["size"]
         self.framing = about.get("framing", DECALS_FRAMING)  # stores of earlier versions do not state it
         self._index: pd.Index | None = None
+        self._checked = "crc32" not in about  # in stores of earlier versions there is nothing to compare with
 
     @classmethod
     def build(
@@ -66,13 +63,12 @@ class ImageStore:
 
         Images are cut to their central square and resized to ``size`` (antialiased). Decoding is parallel and may be
         interrupted: run again, it goes on. The store is keyed by the ids, the files (path, length, time of change)
-        and the size, so a second run only looks at the files, and changed files are decoded again. Needs room for the
-        pixels twice, N × size² × 3 bytes each, while it finishes.
+        and the size, so a second run only looks at the files, and where they have changed, they are decoded again.
 
         Args:
             catalog: ``id_str`` and ``file_loc``.
             path: the store, such as ``images_64.arrow``; ``….quarantine.parquet`` beside it names the files left out.
-            size: side of the stored images in pixels.
+            size: side of the stored images in pixels; each takes 3 size² bytes.
             bad: a bad file is an error (``"error"``; raised once all files have been tried, and naming them), or is
                 left out and listed in :attr:`quarantine` (``"quarantine"``).
             framing: side of the images in units of the galaxy's half-light radius R50, which decides how large a model
@@ -103,21 +99,67 @@ class ImageStore:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
             key = fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
-            store = cls._finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
+            store = cls.finished(path, key)  # looked at without a lock: a finished store may be in a read-only folder
             if store is None or store.framing != framing:
                 ensure_writable_dir(path.parent)
                 with FileLock(path.with_name(f".{path.name}.lock")):
-                    store = cls._finished(path, key)  # another process may just have made it
+                    store = cls.finished(path, key)  # another process may just have made it
                     if store is None:
-                        about = {"key": key, "size": size, "framing": framing}
-                        store = cls._make(path, about, ids, files, rowkeys, bad, max_blank, pool)
-                    elif store.framing != framing:  # the pixels stay
-                        _write(path, store.ids, store.pixels, store.quarantine, store._about | {"framing": framing})
+                        unfinished = UnfinishedStore(path, len(ids), size)
+                        causes = unfinished.fill(rowkeys, lambda row: _decode(files[row], size, max_blank), pool)
+                        rows = list(causes)
+                        left_out = pd.DataFrame(
+                            {"id_str": ids[rows], "file_loc": [files[r] for r in rows], "cause": list(causes.values())},
+                            index=rows,
+                        )
+                        if rows and (bad == "error" or len(rows) == len(ids)):
+                            raise _bad_files(left_out, len(ids), path)
+                        unfinished.finish(ids, left_out, {"key": key, "size": size, "framing": framing})
                         store = cls.open(path)
+                    elif store.framing != framing:  # the pixels stay
+                        store = store._framed(framing)
         if bad == "error" and len(store.quarantine):
-            left_out = store.quarantine
-            raise _bad_files(left_out["file_loc"].tolist(), left_out["cause"].tolist(), len(ids), path)
+            raise _bad_files(store.quarantine, len(ids), path)
         return store
+
+    @classmethod
+    def write(
+        cls, path: Path, ids: np.ndarray, pixels: np.ndarray, framing: float, key: str, left_out: pd.DataFrame
+    ) -> ImageStore:
+        """Write pixels that are in memory or mapped as a store.
+
+        Args:
+            path: the store.
+            ids: [N] of ``str``.
+            pixels: uint8 [N, size, size, 3].
+            framing: see :meth:`build`.
+            key: of what they were made of, see :meth:`finished`.
+            left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
+
+        Returns:
+            ImageStore: the open store.
+        """
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with open(part, "wb") as file:
+            file.seek(PIXELS_AT)
+            for image in pixels:
+                file.write(image.tobytes())
+        complete(part, path, ids, left_out, {"key": key, "size": pixels.shape[1], "framing": framing})
+        return cls.open(path)
+
+    @classmethod
+    def finished(cls, path: Path, key: str) -> ImageStore | None:
+        """The store at this path, if it is whole and made of the same input.
+
+        Args:
+            path: the store.
+            key: fingerprint of the input.
+        """
+        try:
+            store = cls.open(path)
+        except (FileNotFoundError, ValueError):
+            return None
+        return store if store._about["key"] == key else None
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
@@ -148,12 +190,25 @@ class ImageStore:
             ) from None
         return cls(path, ids, pixels, about)
 
+    def check(self) -> None:
+        """Read the whole store once, and refuse it where its images are not those that were written.
+
+        Training and prediction do so before they begin: one bit that has turned on a disk would otherwise be learned
+        from without a word.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
+            raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
+        self._checked = True
+
     @property
     def quarantine(self) -> pd.DataFrame:
         """The files that were left out: ``id_str``, ``file_loc``, ``cause``."""
         if not self._about["left_out"]:
             return pd.DataFrame({name: pd.Series(dtype=object) for name in ("id_str", "file_loc", "cause")})
-        return pd.read_parquet(_quarantine_file(self.path))
+        return pd.read_parquet(quarantine_file(self.path))
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
         """Where galaxies are in the store.
@@ -169,14 +224,14 @@ class ImageStore:
         """
         if self._index is None:
             self._index = pd.Index(self.ids, dtype=object)
-        ids = tables.ids_of(ids)
+        ids = ids_of(ids)
         rows = self._index.get_indexer(ids).astype(np.int64)
         unknown = ids[rows < 0]
         if len(unknown):
-            shown = ", ".join(map(repr, unknown[:_SHOWN])) + (" …" if len(unknown) > _SHOWN else "")
             raise ValueError(
-                f"{len(unknown)} of {len(ids)} galaxies are not in the image store {self.path}: {shown}. It was built "
-                "from another catalogue, or their images are in its quarantine."
+                f"{len(unknown)} of {len(ids)} galaxies are not in the image store {self.path}: "
+                f"{listed(map(repr, unknown), _SHOWN)}. It was built from another catalogue, or their images are in "
+                "its quarantine."
             )
         return rows
 
@@ -189,156 +244,27 @@ class ImageStore:
     def __reduce__(self):
         return ImageStore.open, (str(self.path),)  # a worker process maps the file itself
 
-    @classmethod
-    def _make(cls, path, about, ids, files, rowkeys, bad, max_blank, pool) -> ImageStore:
-        """Decode what is not decoded yet and write the store; called under its lock."""
-        decoded = _Partial(path, len(ids), about["size"])
-        causes = decoded.fill(files, rowkeys, max_blank, pool)
-        rows, why = list(causes), list(causes.values())
-        if causes and (bad == "error" or len(causes) == len(ids)):
-            raise _bad_files([files[row] for row in rows], why, len(ids), path)
-        left_out = pd.DataFrame({"id_str": ids[rows], "file_loc": [files[row] for row in rows], "cause": why})
-        good = np.setdiff1d(np.arange(len(ids)), rows)
-        _write(path, ids[good], decoded.compact(good), left_out, about)
-        decoded.remove()
-        return cls.open(path)
-
-    @classmethod
-    def _finished(cls, path: Path, key: str) -> ImageStore | None:
-        """The store at this path, if it is whole and made of the same input."""
-        try:
-            store = cls.open(path)
-        except (FileNotFoundError, ValueError):
-            return None
-        return store if store._about["key"] == key else None
+    def _framed(self, framing: float) -> ImageStore:
+        """The same store, stating another framing."""
+        part = self.path.with_name(f"{self.path.name}.part")
+        os.replace(self.path, part)  # what is half-written must not be taken for a store
+        complete(part, self.path, self.ids, self.quarantine, {**self._about, "framing": framing})
+        return ImageStore.open(self.path)
 
 
-class _Partial:
-    """A store in the making: raw pixels, and for each row the key of the file that was decoded into it.
-
-    A row counts as done when its key is the key wanted, so a file mended since is decoded again and the others are not.
-    """
-
-    def __init__(self, path: Path, count: int, size: int):
-        self.shape = (count, size, size, 3)
-        self.row_bytes = size * size * 3
-        self.pixels = path.with_name(f"{path.name}.part")
-        self.keys = path.with_name(f"{path.name}.part.keys")
-        if not self.pixels.exists() or not self.keys.exists() or self.keys.stat().st_size != 8 * (count + 1):
-            self.remove()
-        elif np.fromfile(self.keys, np.uint64, 1)[0] != size:
-            self.remove()
-        have = self.pixels.stat().st_size if self.pixels.exists() else 0
-        need, free = 2 * count * self.row_bytes - have, shutil.disk_usage(path.parent).free
-        if need > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"{count} images of {size} × {size} pixels need {need:,} bytes more in {path.parent}, which has "
-                f"{free:,} free. Free some space, or choose another folder or a smaller size.",
-            )
-        if not self.keys.exists():
-            self.pixels.touch()
-            atomic_write(self.keys, np.array([size] + [0] * count, np.uint64).tobytes())
-
-    def fill(
-        self, files: list[str], rowkeys: np.ndarray, max_blank: float, pool: ThreadPoolExecutor
-    ) -> dict[int, str]:
-        """Decode what is not yet done; returns what is wrong with each bad row."""
-        done = np.fromfile(self.keys, np.uint64)[1:] == rowkeys
-        todo = np.flatnonzero(~done)
-        size, causes = self.shape[1], {}
-        with (
-            open(self.pixels, "r+b", buffering=0) as pixels,
-            open(self.keys, "r+b", buffering=0) as keys,
-            tqdm(total=len(files), initial=int(done.sum()), desc="decoding images", unit=" images") as bar,
-        ):
-            for start in range(0, len(todo), _BATCH):
-                batch = todo[start : start + _BATCH]
-                tried = pool.map(lambda row: _try(files[row], size, max_blank), batch)
-                for row, (image, cause) in zip(batch, tried, strict=True):
-                    bar.update()
-                    if image is None:
-                        causes[int(row)] = cause
-                        continue
-                    self._put(pixels, int(row) * self.row_bytes, image.tobytes())
-                    self._put(keys, 8 * (int(row) + 1), rowkeys[row].tobytes())  # after its pixels, never before
-        return causes
-
-    def compact(self, good: np.ndarray) -> np.ndarray:
-        """The pixels of the good rows, moved up in place so that nothing lies between them."""
-        moved = np.flatnonzero(good != np.arange(len(good)))
-        if len(moved):
-            first = int(moved[0])
-            with open(self.keys, "r+b", buffering=0) as keys:  # if this is interrupted, they count as not done
-                self._put(keys, 8 * (first + 1), bytes(8 * (self.shape[0] - first)))
-            with open(self.pixels, "r+b", buffering=0) as pixels:
-                for row in moved:
-                    pixels.seek(int(good[row]) * self.row_bytes)
-                    self._put(pixels, int(row) * self.row_bytes, pixels.read(self.row_bytes))
-        return np.memmap(self.pixels, np.uint8, "r", shape=(len(good), *self.shape[1:]))
-
-    def remove(self) -> None:
-        """Delete both files."""
-        self.pixels.unlink(missing_ok=True)
-        self.keys.unlink(missing_ok=True)
-
-    def _put(self, file: io.RawIOBase, where: int, data: bytes) -> None:
-        try:
-            file.seek(where)
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as error:
-            need = 2 * self.shape[0] * self.row_bytes
-            raise OSError(
-                error.errno,
-                f"writing {self.pixels} failed ({error.strerror}); the store needs {need:,} bytes in all while it is "
-                "made. What is decoded is kept: free some space and run again.",
-            ) from None
-
-
-def _write(path: Path, ids: np.ndarray, pixels: np.ndarray, left_out: pd.DataFrame, about: dict) -> None:
-    """Write the finished store: one record batch, so that its pixels are one block of the file."""
-    if len(left_out):
-        part = path.with_name(f"{path.name}.quarantine.{os.getpid()}.part")
-        left_out.to_parquet(part, index=False)
-        os.replace(part, _quarantine_file(path))
-    else:
-        _quarantine_file(path).unlink(missing_ok=True)
-    tensor = pa.fixed_shape_tensor(pa.uint8(), pixels.shape[1:])
-    flat = pa.Array.from_buffers(pa.uint8(), pixels.size, [None, pa.py_buffer(pixels)])
-    images = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(pixels.shape[1:])))
-    columns = [pa.array(ids, pa.string()), pa.ExtensionArray.from_storage(tensor, images)]
-    about = {**about, "left_out": len(left_out)}
-    schema = pa.schema([("id_str", pa.string()), ("image", tensor)], metadata={"zoobook": json.dumps(about)})
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+def _decode(file: str, size: int, max_blank: float) -> tuple[np.ndarray | None, str]:
+    """The central square of an image, resized with antialiasing; or None, and what is wrong with the file."""
     try:
-        large = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2**31 bytes of pixels are quite usual
-        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, schema, options=large) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f"writing {path} failed ({error}); it needs {pixels.nbytes:,} bytes. What is decoded is kept: free some "
-            "space and run again.",
-        ) from None
-
-
-def _try(file: str, size: int, max_blank: float) -> tuple[np.ndarray | None, str]:
-    try:
-        return _resize(read_image(file, max_blank), size), ""
+        image = read_image(file, max_blank)
     except BadImage as error:
         return None, error.cause
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square, resized with antialiasing (a triangle filter as wide as the new pixels)."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)) if side != size else np.asarray(square)
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    if side == size:
+        return square, ""
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR)), ""
 
 
 def _rowkey(file: str, size: int, max_blank: float) -> int:
@@ -350,14 +276,10 @@ def _rowkey(file: str, size: int, max_blank: float) -> int:
     return int.from_bytes(hashlib.blake2b(repr(state).encode(), digest_size=8).digest(), "little") | 1  # 0: not done
 
 
-def _bad_files(files: list[str], causes: list[str], total: int, path: Path) -> BadImage:
-    shown = "\n".join(f"  {file}: {cause}" for file, cause in list(zip(files, causes, strict=True))[:_SHOWN])
-    more = f"\n  and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+def _bad_files(left_out: pd.DataFrame, total: int, path: Path) -> BadImage:
+    shown = "\n".join(f"  {row.file_loc}: {row.cause}" for row in left_out.head(_SHOWN).itertuples())
+    more = f"\n  and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
     return BadImage(
-        f"{len(files)} of {total} images cannot be used:\n{shown}{more}\nMend these files and run again (the others "
-        f"are kept, not decoded again), or leave them out of {path.name} with bad='quarantine'."
+        f"{len(left_out)} of {total} images cannot be used:\n{shown}{more}\nCorrect these files and run again (the "
+        f"others are kept, not decoded again), or leave them out of {path.name} with bad='quarantine'."
     )
-
-
-def _quarantine_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.quarantine.parquet")

@@ -18,8 +18,8 @@ from functools import cache
 import numpy as np
 
 from zoobook import arguments
+from zoobook.images.decals import DECALS_FRAMING
 
-DECALS_FRAMING = 17.0  # [R50] side of a GZ DECaLS stamp: 424 pixels of 0.04 R50 (Walmsley et al. 2022, MNRAS 509, 3966)
 CENTRE = 0.865  # side of Zoobot's view of such a stamp at evaluation, as a share: about 75 % of its area
 FIELD_OF_VIEW = CENTRE * DECALS_FRAMING  # [R50] the same, for any image: that of models which do not say otherwise
 

@@ -98,7 +98,7 @@ _TINY = (
     Stage("inverted", 1, 3, 2, 4, 64),
 )
 
-BOTH = {
+BOTH: dict[str, EfficientNet | ResNet] = {
     "efficientnet_b0": EfficientNet(32, _B0, 1280),
     "tf_efficientnet_b0": EfficientNet(32, _B0, 1280, padding="same", epsilon=1e-3),
     "resnet50": ResNet((3, 4, 6, 3)),

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.files import fingerprint
+from zoobook.images.views import UNSTATED
 from zoobook.learning.training import keep_memory
 
 
@@ -54,7 +55,7 @@ def by_shards(
     else:
         some = np.array(store.pixels[:: max(1, len(ids) // 16)])
         made_of = made_of | {"images": fingerprint(ids.tolist(), some)}
-        shards = ShardedTable(out, len(ids), made_of, shard_rows)
+        shards = ShardedTable(out, len(ids), made_of, shard_rows, UNSTATED)
         todo, keep = shards.missing(), shards.write
     free: SimpleQueue = SimpleQueue()
     for replica in replicas:

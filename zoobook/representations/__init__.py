@@ -5,11 +5,10 @@ A table is a parquet file or a folder of them, with one row a galaxy: an id (``i
 Tables are read in pieces, so none has to fit into memory.
 """
 from zoobook.representations.compression import Compression, compress
-from zoobook.representations.search import build_index, nearest
+from zoobook.representations.search import nearest
 from zoobook.representations.sorting import anomalies, clusters, interesting
 from zoobook.representations.tables import FeatureTable, crossmatch, open
 
 __all__ = [
-    "Compression", "FeatureTable", "anomalies", "build_index", "clusters", "compress", "crossmatch", "interesting",
-    "nearest", "open",
+    "Compression", "FeatureTable", "anomalies", "clusters", "compress", "crossmatch", "interesting", "nearest", "open",
 ]  # fmt: skip

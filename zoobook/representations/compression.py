@@ -1,4 +1,4 @@
-"""Principal component analysis of tables of any length."""
+"""Principal component analysis (PCA) of tables of any length."""
 from __future__ import annotations
 
 import os
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from zoobook import arguments
 from zoobook.files import ensure_writable_dir
-from zoobook.representations.tables import FeatureTable
+from zoobook.representations.tables import FeatureTable, blocks
 
 _BLOCK = 4096  # rows in float64 at a time
 _NARROW = 256  # up to so many features, threads would wait for one another longer than they work
@@ -38,7 +38,7 @@ class Compression:
 
 
 def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compression:
-    """Compress features by principal component analysis (PCA), reading the table twice and holding none of it.
+    """Compress features by principal component analysis, reading the table twice and holding none of it.
 
     The covariance matrix is summed in float64 and diagonalised, which is exact, where an incremental PCA is not.
 
@@ -82,8 +82,8 @@ def _moments(table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
     total, products = np.zeros(width), np.zeros((width, width))
     with threadpool_limits(None if width > _NARROW else 1):
         for features in table.features():
-            for start in range(0, len(features), _BLOCK):
-                shifted = features[start : start + _BLOCK] - origin
+            for block in blocks(features, _BLOCK):
+                shifted = block - origin
                 total += shifted.sum(0)
                 products += shifted.T @ shifted
     return origin + total / rows, (products - np.outer(total, total) / rows) / max(rows - 1, 1)
@@ -93,8 +93,8 @@ def _in_groups(table: FeatureTable, mean: np.ndarray, axes: np.ndarray) -> Itera
     """Ids and scores along the axes, in pieces long enough for a row group of their own."""
     held, rows = [], 0
     for ids, features in table.batches():
-        blocks = (features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK))
-        held.append((ids, np.concatenate([((block - mean) @ axes.T).astype(np.float32) for block in blocks])))
+        scores = [((block - mean) @ axes.T).astype(np.float32) for block in blocks(features, _BLOCK)]
+        held.append((ids, np.concatenate(scores)))
         rows += len(ids)
         if rows >= _ROW_GROUP:
             yield tuple(map(np.concatenate, zip(*held, strict=True)))

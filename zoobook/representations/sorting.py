@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.representations.tables import FeatureTable
+from zoobook.representations.tables import FeatureTable, blocks
 
 _SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted
 _BLOCK = 8192  # galaxies compared with the rated ones at a time
@@ -30,9 +30,8 @@ def anomalies(path: str | Path, seed: int = 0) -> pd.DataFrame:
 
     table, seed = FeatureTable(path), arguments.whole("seed", seed, 0)
     forest = IsolationForest(n_estimators=200, random_state=seed).fit(table.sample(_SAMPLE, seed))
-    parts = [pd.DataFrame({"id_str": ids, "anomaly_score": -forest.score_samples(np.ascontiguousarray(features))})
-             for ids, features in table.batches()]
-    return _ranked(parts, "anomaly_score")
+    found = _for_each_galaxy(table, lambda features: {"anomaly_score": -forest.score_samples(features)})
+    return _ranked(found, "anomaly_score")
 
 
 def interesting(
@@ -41,26 +40,22 @@ def interesting(
     """Rank galaxies by how interesting they may be, judged by the ratings of a few: active search for the unusual.
 
     An anomaly is odd, but not always of interest. So rate some galaxies, look at the first of this list, rate them
-    too, and ask again. A Gaussian process predicts the rating of every galaxy from its features, and how unsure that
+    too, and ask again. A Gaussian process predicts the rating of every galaxy from its features, and how uncertain that
     is (Lochner & Bassett 2021, Astronomy and Computing 36, 100481; Walmsley et al. 2022, MNRAS 513, 1581).
 
     Args:
         path: a table of features, best a compressed one.
         ratings: by id, the rated galaxies: any scale, higher is more interesting. A few hundred are enough.
-        explore: how much to prefer galaxies of which the prediction is unsure, in its standard deviations; 0: not.
+        explore: how much to prefer galaxies of which the prediction is uncertain, in its standard deviations; 0: not.
         seed: makes the fit repeatable.
 
     Returns:
-        DataFrame: of galaxies not yet rated ``id_str``, ``expected`` (rating), ``unsure`` (its standard deviation),
-            and ``interest`` (the first plus ``explore`` times the second), sorted by it.
+        DataFrame: of galaxies not yet rated ``id_str``, ``expected`` (rating), ``std`` (its standard deviation),
+            and ``acquisition`` (the first plus ``explore`` times the second: an upper confidence bound), sorted by it.
 
     Raises:
         ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-
     table, rated = FeatureTable(path), tables.ids_of(ratings)
     seed, explore = arguments.whole("seed", seed, 0), arguments.real("explore", explore, np.isfinite, "a number")
     known = np.array(list(ratings.values()), dtype=float)
@@ -69,27 +64,10 @@ def interesting(
     if not np.isfinite(known).all():
         raise ValueError(f"the rating of {rated[int(np.argmin(np.isfinite(known)))]!r} is not a finite number")
     places, rows = table.rows_of(rated)
-    lost = sorted(set(range(len(rated))) - set(places))
-    if lost:
-        raise ValueError(f"{table.path} has no galaxy {rated[lost[0]]!r}, which is rated")
-    points = table.take(rows).astype(float)
-    size = max(float(points.std()), np.finfo(np.float32).tiny)  # one unit for all features, so that distances stay
-    width = points.shape[1] ** 0.5
-    kernel = ConstantKernel(1.0, (0.01, 100)) * RBF(width, (0.1 * width, 10 * width)) + WhiteKernel(0.1, (1e-3, 10))
-    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound is a sensible answer where ratings are few
-        process.fit(points / size, known[places])
-    parts = []
-    for ids, features in table.batches():
-        new = ~pd.Index(ids).isin(rated)
-        blocks = np.array_split(features[new], -(-int(new.sum()) // _BLOCK) or 1)
-        guesses = [process.predict(block / size, return_std=True) for block in blocks if len(block)]
-        if guesses:
-            expected, unsure = map(np.concatenate, zip(*guesses, strict=True))
-            parts.append(pd.DataFrame({"id_str": ids[new], "expected": expected, "unsure": unsure}))
-    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["id_str", "expected", "unsure"])
-    return _ranked([found.assign(interest=found["expected"] + explore * found["unsure"])], "interest")
+    predict = _fit_ratings(table.take(rows).astype(float), known[places], seed)
+    found = _for_each_galaxy(table, predict)
+    found = found[~found["id_str"].isin(rated)]
+    return _Candidates(_ranked(found.assign(acquisition=found["expected"] + explore * found["std"]), "acquisition"))
 
 
 def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
@@ -115,16 +93,54 @@ def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
     n_clusters = arguments.whole(f"n_clusters, for {len(table)} galaxies,", n_clusters, 1, most)
     seed = arguments.whole("seed", seed, 0)
     model = KMeans(n_clusters, n_init=4, random_state=seed).fit(np.ascontiguousarray(table.sample(_SAMPLE, seed)))
-    parts = []
-    for ids, features in table.batches():
-        group = model.predict(np.ascontiguousarray(features))
-        distance = np.linalg.norm(features - model.cluster_centers_[group], axis=1)
-        parts.append(pd.DataFrame({"id_str": ids, "cluster": group, "distance": distance}))
-    found = pd.concat(parts, ignore_index=True)
+
+    def group(features: np.ndarray) -> dict[str, np.ndarray]:
+        cluster = model.predict(features)
+        return {"cluster": cluster, "distance": np.linalg.norm(features - model.cluster_centers_[cluster], axis=1)}
+
+    found = _for_each_galaxy(table, group)
     sizes = np.bincount(found["cluster"], minlength=n_clusters)
     by_size = np.argsort(np.argsort(-sizes, kind="stable"))
     return found.assign(cluster=by_size[found["cluster"]])
 
 
-def _ranked(parts: list[pd.DataFrame], column: str) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True).sort_values(column, ascending=False, kind="stable", ignore_index=True)
+def _fit_ratings(points: np.ndarray, ratings: np.ndarray, seed: int) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """A Gaussian process through the ratings [n] of points [n, F]: gives ``expected`` and ``std`` of others."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    size = max(float(points.std()), np.finfo(np.float32).tiny)  # one unit for all features, so that distances stay
+    width = points.shape[1] ** 0.5
+    kernel = ConstantKernel(1.0, (0.01, 100)) * RBF(width, (0.1 * width, 10 * width)) + WhiteKernel(0.1, (1e-3, 10))
+    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound is a sensible answer where ratings are few
+        process.fit(points / size, ratings)
+
+    def predict(features: np.ndarray) -> dict[str, np.ndarray]:
+        guesses = [process.predict(block / size, return_std=True) for block in blocks(features, _BLOCK)]
+        return dict(zip(("expected", "std"), map(np.concatenate, zip(*guesses, strict=True)), strict=True))
+
+    return predict
+
+
+def _for_each_galaxy(table: FeatureTable, columns: Callable[[np.ndarray], dict[str, np.ndarray]]) -> pd.DataFrame:
+    """``id_str``, and the columns that a function makes of features [n, F]."""
+    parts = [{"id_str": ids, **columns(np.ascontiguousarray(features))} for ids, features in table.batches()]
+    return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+
+
+def _ranked(found: pd.DataFrame, column: str) -> pd.DataFrame:
+    return found.sort_values(column, ascending=False, kind="stable", ignore_index=True)
+
+
+class _Candidates(pd.DataFrame):
+    """What :func:`interesting` gives; its columns answer to their former names for one more version."""
+
+    def __getitem__(self, key):
+        new = {"unsure": "std", "interest": "acquisition"}.get(key) if isinstance(key, str) else None
+        if new:
+            warnings.warn(f"the column {key!r} is now {new!r}; the old name goes with the next version",
+                          DeprecationWarning, stacklevel=2)  # fmt: skip
+        return super().__getitem__(new or key)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,6 @@ from zoobook.catalogs import tables
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
-KEPT = 1 << 24  # numbers of a table small enough to be kept once it is read: 64 MB
-_FIRST = 1024  # ids looked at when a table is opened
 _FEATURE = re.compile(r"feat_(\d+)(?:_pred|_pca)?|feat_pca_(\d+)")
 
 
@@ -32,11 +30,10 @@ class FeatureTable:
 
     def __init__(self, path: str | Path):
         self._files, self.path = table_files(path), arguments.path(path)
-        names = [_names(file) for file in self._files]
-        others = [file for file, its in zip(self._files, names, strict=True) if its != names[0]]
-        if others:
-            raise ValueError(f"{others[0]} has other columns than {self._files[0]}: they are not parts of one table")
-        names = names[0]
+        names = _column_names(self._files[0])
+        for file in self._files[1:]:
+            if _column_names(file) != names:
+                raise ValueError(f"{file} has other columns than {self._files[0]}: they are not parts of one table")
         numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
         self.columns = [name for _, name in sorted(numbered)]
         if not self.columns:
@@ -47,8 +44,7 @@ class FeatureTable:
         self._rows = sum(pq.read_metadata(file).num_rows for file in self._files)
         if not self._rows:
             raise ValueError(f"{path} has no rows, so there are no galaxies to look at")
-        self._as_ids(next(self._read([self.id_column], _FIRST)).column(0))  # floats are refused before any work
-        self._kept: tuple[pa.ChunkedArray, list[np.ndarray]] | None = None
+        self._as_ids(next(self._scan([self.id_column], 1024)).column(0))  # floats are refused before any work
 
     def __len__(self) -> int:
         return self._rows
@@ -65,8 +61,8 @@ class FeatureTable:
         Raises:
             ValueError: a feature is missing or not a finite number.
         """
-        for batch, features in self._pieces([self.id_column]):
-            yield self._as_ids(batch.column(self.id_column)).to_numpy(zero_copy_only=False), features
+        for ids, features in self._read([self.id_column, *self.columns]):
+            yield self._as_ids(ids).to_numpy(zero_copy_only=False), features
 
     def features(self) -> Iterator[np.ndarray]:
         """Read the features in pieces, without the ids.
@@ -77,10 +73,8 @@ class FeatureTable:
         Raises:
             ValueError: a feature is missing or not a finite number.
         """
-        if self._small():
-            yield from self._kept[1]
-        else:
-            yield from (features for _, features in self._pieces([]))
+        for _, features in self._read(self.columns):
+            yield features
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Read the whole table into memory.
@@ -100,9 +94,7 @@ class FeatureTable:
         Returns:
             ndarray: float32 [n, F], in the order asked for.
         """
-        if self._small():
-            return _gather(rows, ((len(piece), piece.__getitem__) for piece in self._kept[1]))
-        return _gather(rows, self._row_groups(self.columns, lambda table: _as_matrix(table.columns)))
+        return _as_matrix(self._take(rows, self.columns))
 
     def ids_at(self, rows: np.ndarray) -> np.ndarray:
         """Read the ids of some galaxies.
@@ -113,13 +105,7 @@ class FeatureTable:
         Returns:
             ndarray: ids [n], in the order asked for.
         """
-        if self._small():
-            return self._kept[0].take(pa.array(rows)).to_numpy(zero_copy_only=False)
-
-        def texts(table: pa.Table) -> np.ndarray:
-            return self._as_ids(table.column(0)).to_numpy(zero_copy_only=False)
-
-        return _gather(rows, self._row_groups([self.id_column], texts))
+        return self._as_ids(self._take(rows, [self.id_column])[0]).to_numpy(zero_copy_only=False)
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """Features of galaxies drawn at random, each at most once; the whole table where it has no more than that.
@@ -136,79 +122,74 @@ class FeatureTable:
             rows = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
         drawn, first = [], 0
         for features in self.features():
-            here = slice(*np.searchsorted(rows, [first, first + len(features)]))
-            drawn.append(features[rows[here] - first])
+            drawn.append(features[_within(rows, first, len(features))])
             first += len(features)
         return np.concatenate(drawn)
 
-    def rows_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def rows_of(self, ids: np.ndarray | list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Where galaxies are in the table.
 
         Args:
-            ids: of the galaxies, as :func:`zoobook.catalogs.tables.ids_of` gives them.
+            ids: of the galaxies, as :func:`zoobook.catalogs.tables.ids_of` gives them, each once.
 
         Returns:
             tuple: int64 [m] places in ``ids`` and int64 [m] rows of the table, one pair for each row that has
                 one of the ids.
+
+        Raises:
+            ValueError: a galaxy is not in the table.
         """
         wanted, places, rows, first = pa.array(ids, pa.string()), [], [], 0
-        if self._small():
-            columns = self._kept[0].chunks
-        else:
-            columns = (self._as_ids(batch.column(0)) for batch in self._read([self.id_column], 1 << 18))
-        for column in columns:
-            place = pc.index_in(column, value_set=wanted)
-            found = place.is_valid().to_numpy(zero_copy_only=False).nonzero()[0]
+        for batch in self._scan([self.id_column], 1 << 18):
+            place = pc.index_in(self._as_ids(batch.column(0)), value_set=wanted)
+            rows.append(np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False)) + first)
             places.append(place.drop_null().to_numpy().astype(np.int64))
-            rows.append(found + first)
-            first += len(column)
-        return np.concatenate(places), np.concatenate(rows)
+            first += len(batch)
+        places, rows = np.concatenate(places), np.concatenate(rows)
+        absent = sorted(set(range(len(ids))) - set(places))
+        if absent:
+            others = f" ({len(absent)} are missing)" if absent[1:] else ""
+            raise ValueError(f"{self.path} has no galaxy {ids[absent[0]]!r}{others}")
+        return places, rows
 
-    def _small(self) -> bool:
-        """Whether the table is kept in memory, being small: then it need not be read again and again."""
-        if self._kept is None and len(self) * len(self.columns) <= KEPT:
-            pieces = list(self._pieces([self.id_column]))
-            ids = pa.chunked_array([self._as_ids(batch.column(0)) for batch, _ in pieces], pa.string())
-            self._kept = ids, [features for _, features in pieces]
-        return self._kept is not None
-
-    def _as_ids(self, column) -> pa.Array:
+    def _as_ids(self, column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return tables.id_array(column, str(self.path), self.id_column)
 
-    def _row_groups(self, columns: list[str], convert) -> Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]:
-        """For each row group its length, and a function that reads some rows of it."""
-        for file in map(pq.ParquetFile, self._files):
-            for group in range(file.num_row_groups):
-
-                def read(here, file=file, group=group):
-                    return convert(file.read_row_group(group, columns=columns).take(pa.array(here)))
-
-                yield file.metadata.row_group(group).num_rows, read
-
-    def _pieces(self, others: list[str]) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-        """Pieces of the table with its features and other columns, and the features as a matrix."""
-        for batch in self._read([*others, *self.columns], max(1, PIECE // len(self.columns))):
-            features = _as_matrix(batch.columns[len(others) :])
+    def _read(self, columns: list[str]) -> Iterator[tuple[pa.Array, np.ndarray]]:
+        """Pieces of the table: their first column, and their features."""
+        first = 0
+        for batch in self._scan(columns, max(1, PIECE // len(self.columns))):
+            features = _as_matrix(batch.columns[-len(self.columns) :])
             if not np.isfinite(features).all():
-                raise self._not_finite()
-            yield batch, features
+                row, column = np.argwhere(~np.isfinite(features))[0]
+                raise ValueError(
+                    f"{self.path}: galaxy {self.ids_at(np.array([first + row]))[0]!r} has no finite number in column "
+                    f"{self.columns[column]!r} ({int((~np.isfinite(features)).any(1).sum())} such galaxies in this "
+                    "piece)"
+                )
+            yield batch.column(0), features
+            first += len(batch)
 
-    def _read(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
         for file in self._files:
-            yield from pq.ParquetFile(file, memory_map=True).iter_batches(rows, columns=columns)
+            whole = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
+            yield from whole.iter_batches(rows, columns=columns)
 
-    def _not_finite(self) -> ValueError:
-        """The complaint about the first galaxy with a feature that is not a finite number."""
-        for file in self._files:
-            for batch in pq.ParquetFile(file).iter_batches(columns=[self.id_column, *self.columns]):
-                bad = ~np.isfinite(_as_matrix(batch.columns[1:]))
-                if bad.any():
-                    row, column = np.argwhere(bad)[0]
-                    return ValueError(
-                        f"{file}: galaxy {self._as_ids(batch.column(0))[row].as_py()!r} has no finite number in column "
-                        f"{self.columns[column]!r} ({int(bad.any(1).sum())} such galaxies in this piece)"
-                    )
-        return ValueError(f"{self.path} changed while it was read")
+    def _take(self, rows: np.ndarray, columns: list[str]) -> list[pa.ChunkedArray]:
+        """Columns of some rows, in the order asked for; a row group without any of them is not read."""
+        order = np.argsort(rows, kind="stable")
+        wanted, found, first = np.asarray(rows)[order], [], 0
+        for file in map(pq.ParquetFile, self._files):
+            found.append(file.schema_arrow.empty_table().select(columns))
+            for group in range(file.num_row_groups):
+                length = file.metadata.row_group(group).num_rows
+                here = _within(wanted, first, length)
+                if len(here):
+                    found.append(file.read_row_group(group, columns=columns).take(pa.array(here)))
+                first += length
+        taken = pa.concat_tables(found, promote_options="permissive")
+        return taken.take(pa.array(np.argsort(order, kind="stable"))).columns
 
 
 def open(path: str | Path) -> FeatureTable:  # noqa: A001 - reads as representations.open(path)
@@ -247,21 +228,19 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
 
     table = FeatureTable(path)
     on = on or table.id_column
-    if on in catalog.columns:
-        wanted = set(tables.ids_of(catalog[on], "the catalogue", on))
-        found = [(ids[keep], features[keep]) for ids, features in table.batches()
-                 if (keep := np.fromiter((galaxy in wanted for galaxy in ids), bool, len(ids))).any()]
-    else:
-        found = []  # crossmatch says what is wrong
-    ids = np.concatenate([ids for ids, _ in found]) if found else np.empty(0, dtype=object)
-    features = np.concatenate([features for _, features in found]) if found else np.empty((0, len(table.columns)))
-    frame = pd.concat([pd.DataFrame({on: ids}, dtype=object), pd.DataFrame(features, columns=table.columns)], axis=1)
+    wanted = tables.ids_of(catalog[on], "the catalogue", on) if on in catalog.columns else []  # by_id refuses that
+    found = []
+    for ids, features in table.batches():
+        both = pd.Index(ids).isin(wanted)
+        found.append(pd.DataFrame(features[both], columns=table.columns))
+        found[-1].insert(0, on, ids[both])
+    frame = pd.concat(found, ignore_index=True)
     joined = by_id(catalog, frame, on=on)
     joined.attrs["report"]["right_only"] += len(table) - len(frame)
     return joined
 
 
-def _names(file: Path) -> list[str]:
+def _column_names(file: Path) -> list[str]:
     try:
         return pq.read_schema(file).names
     except (pa.ArrowInvalid, OSError) as error:
@@ -271,19 +250,17 @@ def _names(file: Path) -> list[str]:
         ) from None
 
 
-def _gather(rows: np.ndarray, parts: Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]) -> np.ndarray:
-    """Some rows of a table that is in parts; a part without any of them is not read."""
-    order = np.argsort(rows, kind="stable")
-    wanted, first, found = np.asarray(rows)[order], 0, []
-    for length, read in parts:
-        here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, first + length)] - first
-        if len(here):
-            found.append(read(here))
-        first += length
-    return np.concatenate(found)[np.argsort(order, kind="stable")]
+def blocks(features: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """Cut features [n, F] into blocks of so many rows; the last one may have fewer."""
+    return (features[start : start + rows] for start in range(0, len(features), rows))
 
 
-def _as_matrix(columns) -> np.ndarray:
+def _within(rows: np.ndarray, first: int, length: int) -> np.ndarray:
+    """Those of sorted rows that are among ``length`` from the row ``first`` on, counted from there."""
+    return rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + length)] - first
+
+
+def _as_matrix(columns: list) -> np.ndarray:
     """[n, F] float32, each feature contiguous in memory, as parquet has it; what is missing becomes NaN."""
     features = np.empty((len(columns), len(columns[0])), np.float32)
     for row, column in zip(features, columns, strict=True):

@@ -6,6 +6,7 @@ judged by simulated volunteers (:func:`vote`) whose answers come from known Diri
 disk as a catalogue.
 """
 from zoobook.simulation.lessons import add_lessons, lesson_tree
+from zoobook.simulation.mosaic import make_mosaic
 from zoobook.simulation.scene import noise_free, render
 from zoobook.simulation.survey import VERSION, make_survey
 from zoobook.simulation.truth import draw_truth
@@ -17,6 +18,7 @@ __all__ = [
     "concentrations",
     "draw_truth",
     "lesson_tree",
+    "make_mosaic",
     "make_survey",
     "noise_free",
     "rare_probabilities",

@@ -34,40 +34,52 @@ def galaxy_light(galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> tuple
         star-forming knots), a list of x, y [arcsec] and fluxes [nanomaggies, 3].
     """
     t = {key.removeprefix("true_"): value for key, value in galaxy.items()}
-    magnitude, g_r, r_z, r50, bulge = t["mag_r"], t["g_r"], t["r_z"], t["r50_arcsec"], t["bulge_fraction"]
-    points: list = []
-    if t["type"] == "elliptical":
-        old = young = fluxes(magnitude, g_r, r_z)
-        light = sersic(grid, 1.0, r50, t["bulge_sersic"], t["bulge_q"], t["pa_deg"], boxiness=t["bulge_boxiness"])
-        if t["tail_strength"] > 0:
-            light *= 1 + _shells(t, grid, rng)
-        bands = light * old[:, None, None]
-    else:
-        # Old stars are redder than the galaxy as a whole, arms bluer.
-        old = fluxes(magnitude, min(max(g_r + 0.13, 0.62), 0.94), r_z + 0.1)
-        young = fluxes(magnitude, g_r - 0.04, r_z - 0.04)
-        blue = fluxes(magnitude, g_r - 0.32, r_z - 0.32)
-        times = int(np.ceil(grid.step / FINE_ENOUGH))
-        *maps, points = _disk(t, grid.finer(times) if times > 1 else grid, rng)
-        old_light, disk, arms, dust = (_shrink(light, times) for light in maps)
-        if bulge > 0.003:
-            old_light = old_light + sersic(grid, bulge, t["bulge_r50_arcsec"], t["bulge_sersic"], t["bulge_q"],
-                                           t["pa_deg"], boxiness=t["bulge_boxiness"])
-        bands = disk * young[:, None, None] + arms * blue[:, None, None] + old_light * old[:, None, None]
-        if dust is not None:
-            bands *= np.exp(-dust * EXTINCTION[:, None, None])
-        points = [(x, y, blue * np.float32(share)) for x, y, share in points]
+    light = _elliptical if t["type"] == "elliptical" else _disk_galaxy
+    bands, points, old, young = light(t, grid, rng)
     if t["nucleus_fraction"] > 0:
         points.append((0.0, 0.0, old * np.float32(t["nucleus_fraction"])))
-
     for name, tone in (("companion", (old + young) / 2), ("overlap", old)):
-        ratio, distance, where = t[f"{name}_ratio"], t[f"{name}_arcsec"], np.deg2rad(t[f"{name}_pa_deg"])
-        if ratio > 0:
-            size, index = r50 * ratio**0.45 * rng.uniform(0.5, 0.9), rng.uniform(0.9, 3.5)
-            bands += tone[:, None, None] * sersic(
-                grid, ratio, size, index, rng.uniform(0.35, 0.95), rng.uniform(0, 180),
-                distance * np.cos(where), distance * np.sin(where))
+        if t[f"{name}_ratio"] > 0:
+            bands += tone[:, None, None] * _neighbour(t, name, grid, rng)
     return bands, points
+
+
+def _elliptical(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
+    """Bands, point sources, and the fluxes of old and young stars of an elliptical galaxy."""
+    tone = fluxes(t["mag_r"], t["g_r"], t["r_z"])
+    light = sersic(grid, 1.0, t["r50_arcsec"], t["bulge_sersic"], t["bulge_q"], t["pa_deg"],
+                   boxiness=t["bulge_boxiness"])  # fmt: skip
+    if t["tail_strength"] > 0:
+        light *= 1 + _shells(t, grid, rng)
+    return light * tone[:, None, None], [], tone, tone
+
+
+def _disk_galaxy(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
+    """The same of a galaxy with a disk, whose old stars are redder than the galaxy as a whole, and its arms bluer."""
+    magnitude, g_r, r_z = t["mag_r"], t["g_r"], t["r_z"]
+    old = fluxes(magnitude, min(max(g_r + 0.13, 0.62), 0.94), r_z + 0.1)
+    young = fluxes(magnitude, g_r - 0.04, r_z - 0.04)
+    blue = fluxes(magnitude, g_r - 0.32, r_z - 0.32)
+    times = int(np.ceil(grid.step / FINE_ENOUGH))
+    *maps, knots = _disk(t, grid.finer(times) if times > 1 else grid, rng)
+    old_light, disk, arms, dust = (_shrink(light, times) for light in maps)
+    if t["bulge_fraction"] > 0.003:
+        old_light = old_light + sersic(
+            grid, t["bulge_fraction"], t["bulge_r50_arcsec"], t["bulge_sersic"], t["bulge_q"], t["pa_deg"],
+            boxiness=t["bulge_boxiness"],
+        )  # fmt: skip
+    bands = disk * young[:, None, None] + arms * blue[:, None, None] + old_light * old[:, None, None]
+    if dust is not None:
+        bands *= np.exp(-dust * EXTINCTION[:, None, None])
+    return bands, [(x, y, blue * np.float32(share)) for x, y, share in knots], old, young
+
+
+def _neighbour(t: dict, name: str, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Light of the companion, or of the galaxy that overlaps by chance, over that of the galaxy."""
+    ratio, distance, where = t[f"{name}_ratio"], t[f"{name}_arcsec"], np.deg2rad(t[f"{name}_pa_deg"])
+    size, index = t["r50_arcsec"] * ratio**0.45 * rng.uniform(0.5, 0.9), rng.uniform(0.9, 3.5)
+    return sersic(grid, ratio, size, index, rng.uniform(0.35, 0.95), rng.uniform(0, 180),
+                  distance * np.cos(where), distance * np.sin(where))  # fmt: skip
 
 
 def _shrink(image, times: int):
@@ -81,50 +93,77 @@ def _shrink(image, times: int):
 def _disk(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
     """All but the bulge of a disk galaxy of unit flux: old, young and blue light, dust or None, knots."""
     scale, light = t["disk_scale_arcsec"], 1.0 - t["bulge_fraction"] - t["bar_fraction"] - t["knot_fraction"]
-    major, minor = _disk_plane(t, grid, rng)
+    major, minor = _disk_axes(t, grid, rng)
     if t["type"] == "edge-on":
         return _edge_on(t, major, minor, light, rng)
-
     cos_i = np.cos(np.deg2rad(t["inclination_deg"]))
     q = np.float32(np.hypot(cos_i, 0.6 * t["disk_thickness"] * np.sqrt(1 - cos_i**2)))
     near_side, minor = minor / np.float32(0.5 * scale), minor / q
-    radius, angle = np.hypot(major, minor) + np.float32(1e-3), np.arctan2(minor, major)
-    # Stars on one side lie farther out than on the other, in the outskirts more.
-    lopsided = np.float32(1.5 * t["asymmetry"]) * np.cos(angle - np.float32(rng.uniform(0, TWO_PI)))
-    radius = radius * (1 - lopsided * np.minimum(radius / np.float32(2 * scale), 1))
-    fall = radius / np.float32(scale)
-    log_radius = np.log(fall)
-    if t["disk_break_arcsec"]:
-        fall = fall + np.float32(t["disk_bend"] / scale) * np.maximum(radius - np.float32(t["disk_break_arcsec"]), 0)
+    plane = _Plane(t, major, minor, rng)
     peak = np.float32(light / (TWO_PI * scale**2)) / q
-    disk = peak * np.exp(-fall)
-    blue = np.zeros_like(disk)
-    field = _sheared(t, radius, angle, log_radius)
+    disk = peak * np.exp(-_fall(t, plane))
+    blue, dust = np.zeros_like(disk), np.zeros_like(disk)
 
-    starts = max(t["bar_length_arcsec"] * 0.95, 0.45 * scale)
-    first = rng.uniform(0, TWO_PI)
+    arms_start = max(t["bar_length_arcsec"] * 0.95, 0.45 * scale)
+    first_arm = rng.uniform(0, TWO_PI)
     if t["bar_fraction"] > 0:  # arms begin at the ends of the bar
-        first = np.deg2rad(t["bar_angle_deg"]) + rng.normal(0, 0.12)
-        disk = _beside_bar(t, disk, radius, angle)
-    dust = np.zeros_like(disk)
+        first_arm = np.deg2rad(t["bar_angle_deg"]) + rng.normal(0, 0.12)
+        disk = disk * _beside_bar(t, plane)
     if t["lens_contrast"] > 0:
-        edge = (radius / np.float32(t["lens_radius_arcsec"]) - 1) / np.float32(0.07)
-        disk = disk * (1 + np.float32(t["lens_contrast"]) / (1 + np.exp(np.clip(edge, -30, 30))))
+        disk = disk * _lens(t, plane)
     if t["flocculence"] > 0.05:
-        disk, blue = _patches(t, disk, blue, field(rng))
+        disk, blue = _patches(t, disk, blue, plane.field(rng))
     if t["arm_count"]:
-        disk, blue, dust = _arms(t, disk, blue, radius, log_radius, angle, first, starts, field, rng)
+        disk, blue, dust = _arms(t, disk, blue, plane, first_arm, arms_start, rng)
     if t["ring_kind"] != "none":
-        disk, blue = _ring(t, disk, blue, radius, angle, field, rng)
+        disk, blue = _ring(t, disk, blue, plane, rng)
     if t["tail_strength"] > 0:
-        disk = disk + _tails(t, major, minor, scale, rng) * peak
+        disk = disk + _tails(t, major, minor, rng) * peak
     bar = _bar(t, grid, major, minor) if t["bar_fraction"] > 0 else np.float32(0)
-    if t["disk_dust"] > 0:
-        # Lanes along the arms, filaments between them, and a screen in front of the side that is nearer to us.
-        screen = np.float32(0.35 * (1 - cos_i) / max(cos_i, 0.3)) * (1 + np.tanh(near_side))
-        dust = (dust + 0.35 * np.maximum(field(rng), 0) + screen) * np.exp(-radius / np.float32(1.8 * scale))
-        dust *= np.float32(t["disk_dust"])
-    return bar, disk, blue, dust if t["disk_dust"] > 0 else None, _knots(t, first, starts, rng)
+    dust = _dust(t, dust, plane, near_side, cos_i, rng) if t["disk_dust"] > 0 else None
+    return bar, disk, blue, dust, _knots(t, first_arm, arms_start, rng)
+
+
+def _disk_axes(t: dict, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates along the disk's major and minor axes, slowly warped: disturbed galaxies are bent."""
+    bend = np.float32(t["asymmetry"] * t["r50_arcsec"])
+    phases, waves = rng.uniform(0, TWO_PI, 2).astype(np.float32), rng.uniform(0.6, 1.3, 2) / t["r50_arcsec"]
+    x = grid.x + bend * (np.sin(np.float32(waves[0]) * grid.y + phases[0]) - np.sin(phases[0]))
+    y = grid.y + bend * (np.sin(np.float32(waves[1]) * grid.x + phases[1]) - np.sin(phases[1]))
+    cos, sin = (np.float32(f(np.deg2rad(t["pa_deg"]))) for f in (np.cos, np.sin))
+    return x * cos + y * sin, y * cos - x * sin
+
+
+class _Plane:
+    """Polar coordinates in the plane of a disk: radius [arcsec], angle, and the ln of radius over scale length."""
+
+    def __init__(self, t: dict, major, minor, rng: np.random.Generator):
+        scale = t["disk_scale_arcsec"]
+        radius, self.angle = np.hypot(major, minor) + np.float32(1e-3), np.arctan2(minor, major)
+        # Stars on one side lie farther out than on the other, in the outskirts more.
+        lopsided = np.float32(1.5 * t["asymmetry"]) * np.cos(self.angle - np.float32(rng.uniform(0, TWO_PI)))
+        self.radius = radius * (1 - lopsided * np.minimum(radius / np.float32(2 * scale), 1))
+        self.log_radius = np.log(self.radius / np.float32(scale))
+        # Differential rotation winds patches up.
+        pitch = max(t["arm_pitch_deg"], 14.0)
+        shear = {"spiral": 0.7 / np.tan(np.deg2rad(pitch)), "irregular": 0.3}.get(t["type"], 1.0)
+        turned = self.angle - np.float32(shear * t["winding"]) * self.log_radius
+        reach = self.radius * np.float32(TILE / scale)
+        self._sheared = reach * np.cos(turned), reach * np.sin(turned)
+
+    def field(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw a random field over the disk, of zero mean and unit variance."""
+        return texture(*self._sheared, rng)
+
+
+def _fall(t: dict, plane: _Plane) -> np.ndarray:
+    """E-foldings by which an exponential disk has faded, more or fewer beyond its break."""
+    scale = t["disk_scale_arcsec"]
+    fall = plane.radius / np.float32(scale)
+    if t["disk_break_arcsec"]:
+        beyond = np.maximum(plane.radius - np.float32(t["disk_break_arcsec"]), 0)
+        fall = fall + np.float32(t["disk_bend"] / scale) * beyond
+    return fall
 
 
 def _edge_on(t: dict, major, minor, light: float, rng: np.random.Generator) -> tuple:
@@ -145,25 +184,6 @@ def _edge_on(t: dict, major, minor, light: float, rng: np.random.Generator) -> t
     return np.float32(0), disk - np.float32(0.7) * blue, blue, dust, []
 
 
-def _sheared(t: dict, radius, angle, log_radius):
-    """A function that draws a random field over the disk, wound up as differential rotation winds patches."""
-    shear = {"spiral": 0.7 / np.tan(np.deg2rad(max(t["arm_pitch_deg"], 14.0))), "irregular": 0.3}.get(t["type"], 1.0)
-    turned = angle - np.float32(shear * t["winding"]) * log_radius
-    reach = radius * np.float32(TILE / t["disk_scale_arcsec"])
-    x, y = reach * np.cos(turned), reach * np.sin(turned)
-    return lambda rng: texture(x, y, rng)
-
-
-def _disk_plane(t: dict, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along the disk's major and minor axes, slowly warped: disturbed galaxies are bent."""
-    bend = np.float32(t["asymmetry"] * t["r50_arcsec"])
-    phases, waves = rng.uniform(0, TWO_PI, 2).astype(np.float32), rng.uniform(0.6, 1.3, 2) / t["r50_arcsec"]
-    x = grid.x + bend * (np.sin(np.float32(waves[0]) * grid.y + phases[0]) - np.sin(phases[0]))
-    y = grid.y + bend * (np.sin(np.float32(waves[1]) * grid.x + phases[1]) - np.sin(phases[1]))
-    cos, sin = (np.float32(f(np.deg2rad(t["pa_deg"]))) for f in (np.cos, np.sin))
-    return x * cos + y * sin, y * cos - x * sin
-
-
 def _patches(t: dict, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
     """Make the disk patchy, and the brighter patches blue."""
     sigma = t["flocculence"]
@@ -172,17 +192,18 @@ def _patches(t: dict, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
     return disk * np.minimum(factor, 1) + np.float32(0.5) * extra, blue + np.float32(0.5) * extra
 
 
-def _arms(t: dict, disk, blue, radius, log_radius, angle, first, starts, field, rng) -> tuple:
+def _arms(t: dict, disk, blue, plane: _Plane, first, starts, rng: np.random.Generator) -> tuple:
     """Wind nearly logarithmic arms into the disk; with the light comes the dust along their inner edges."""
     m, kappa, contrast = t["arm_count"], t["arm_sharpness"], np.float32(t["arm_contrast"])
+    radius, angle = plane.radius, plane.angle
     k = np.float32(t["winding"] / np.tan(np.deg2rad(t["arm_pitch_deg"])))
-    turned = log_radius - np.float32(np.log(starts / t["disk_scale_arcsec"]))
+    turned = plane.log_radius - np.float32(np.log(starts / t["disk_scale_arcsec"]))
     curved = turned * (1 + np.float32(rng.uniform(-0.15, 0.15)) * turned)
     ragged = np.float32(t["arm_irregularity"])
-    psi = np.float32(m) * (angle - k * curved - np.float32(first)) + ragged * field(rng)
+    psi = np.float32(m) * (angle - k * curved - np.float32(first)) + ragged * plane.field(rng)
     # One arm is often longer or brighter than the other, and every arm is patchy.
     unequal = 1 + np.float32(0.5) * ragged * np.cos(angle - k * curved - np.float32(rng.uniform(0, TWO_PI)))
-    patchy = np.exp(np.float32(0.7) * ragged * field(rng) - np.float32(0.25) * ragged**2) * unequal
+    patchy = np.exp(np.float32(0.7) * ragged * plane.field(rng) - np.float32(0.25) * ragged**2) * unequal
     envelope = 1 / (1 + np.exp((np.float32(starts) - radius) / np.float32(0.12 * starts)))
     envelope *= np.exp(-((radius / np.float32(t["arm_reach"] * t["disk_scale_arcsec"])) ** 4))
     crest = np.exp(np.float32(kappa) * (np.cos(psi) - 1)) * patchy
@@ -194,28 +215,43 @@ def _arms(t: dict, disk, blue, radius, log_radius, angle, first, starts, field, 
     return smooth, blue + young, lane * patchy
 
 
-def _ring(t: dict, disk, blue, radius, angle, field, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _ring(t: dict, disk, blue, plane: _Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Add a ring to the disk, and the dark gap inside it; a pseudo-ring opens like tightly wound arms."""
     centre, width = np.float32(t["ring_radius_arcsec"]), np.float32(t["ring_width_arcsec"])
-    turned = angle - np.float32(np.deg2rad(t["bar_angle_deg"]) if t["bar_fraction"] > 0 else rng.uniform(0, TWO_PI))
+    along = np.deg2rad(t["bar_angle_deg"]) if t["bar_fraction"] > 0 else rng.uniform(0, TWO_PI)
+    turned = plane.angle - np.float32(along)
     # Inner rings are drawn out along the bar; the two halves of a pseudo-ring do not meet.
     stretch = np.float32(t["ring_ellipticity"] * (1 if t["ring_kind"] == "inner" else -1)) * np.cos(2 * turned)
     opening = np.mod(turned * np.float32(t["winding"] / np.pi), 1) - np.float32(0.5)
-    radius = radius / (1 + stretch + np.float32(t["ring_opening"]) * opening)
+    radius = plane.radius / (1 + stretch + np.float32(t["ring_opening"]) * opening)
     patchy = np.float32(t["ring_patchiness"])
-    uneven = np.exp(patchy * field(rng) - patchy**2 / 2) * (
-        1 + np.float32(0.6) * patchy * np.cos(angle - np.float32(rng.uniform(0, TWO_PI))))
+    uneven = np.exp(patchy * plane.field(rng) - patchy**2 / 2) * (
+        1 + np.float32(0.6) * patchy * np.cos(plane.angle - np.float32(rng.uniform(0, TWO_PI))))
     bump = np.float32(t["ring_contrast"]) * disk * np.exp(-0.5 * ((radius - centre) / width) ** 2) * uneven
     gap = np.exp(-0.5 * ((radius / centre - np.float32(0.68)) / np.float32(0.16)) ** 2)
     share = np.float32(0.15 if t["type"] == "lenticular" else 0.5)
     return disk * (1 - np.float32(t["ring_gap"]) * gap) + (1 - share) * bump, blue + share * bump
 
 
-def _beside_bar(t: dict, disk, radius, angle):
-    """Darken the disk on both sides of a bar, which has swept it up."""
-    across = np.sin(angle - np.float32(np.deg2rad(t["bar_angle_deg"]))) ** 2
-    inside = np.exp(-((radius / np.float32(0.95 * t["bar_length_arcsec"])) ** 6))
-    return disk * (1 - np.float32(t["bar_gap"]) * across * inside)
+def _lens(t: dict, plane: _Plane) -> np.ndarray:
+    """The plateau of a lens, over the disk."""
+    edge = (plane.radius / np.float32(t["lens_radius_arcsec"]) - 1) / np.float32(0.07)
+    return 1 + np.float32(t["lens_contrast"]) / (1 + np.exp(np.clip(edge, -30, 30)))
+
+
+def _dust(t: dict, lanes, plane: _Plane, near_side, cos_i: float, rng: np.random.Generator) -> np.ndarray:
+    """Optical depth: lanes along the arms, filaments between them, a screen before the side that is nearer to us."""
+    screen = np.float32(0.35 * (1 - cos_i) / max(cos_i, 0.3)) * (1 + np.tanh(near_side))
+    depth = lanes + 0.35 * np.maximum(plane.field(rng), 0) + screen
+    depth = depth * np.exp(-plane.radius / np.float32(1.8 * t["disk_scale_arcsec"]))
+    return depth * np.float32(t["disk_dust"])
+
+
+def _beside_bar(t: dict, plane: _Plane) -> np.ndarray:
+    """What is left of the disk on both sides of a bar, which has swept it up."""
+    across = np.sin(plane.angle - np.float32(np.deg2rad(t["bar_angle_deg"]))) ** 2
+    inside = np.exp(-((plane.radius / np.float32(0.95 * t["bar_length_arcsec"])) ** 6))
+    return 1 - np.float32(t["bar_gap"]) * across * inside
 
 
 def _bar(t: dict, grid: Grid, major, minor) -> np.ndarray:
@@ -231,9 +267,9 @@ def _bar(t: dict, grid: Grid, major, minor) -> np.ndarray:
     return shape * np.float32(t["bar_fraction"] / max(float(shape.sum()) * grid.step**2, 1e-6))
 
 
-def _tails(t: dict, major, minor, scale: float, rng: np.random.Generator) -> np.ndarray:
+def _tails(t: dict, major, minor, rng: np.random.Generator) -> np.ndarray:
     """Two open tidal arms beyond the disk, over the disk's central brightness."""
-    radius = np.hypot(major, minor) + np.float32(1e-3)
+    scale, radius = t["disk_scale_arcsec"], np.hypot(major, minor) + np.float32(1e-3)
     open_angle, kappa = np.deg2rad(rng.uniform(28, 60)), np.float32(rng.uniform(6, 16))
     psi = np.arctan2(minor, major) - np.float32(rng.uniform(0, TWO_PI))
     psi -= np.log(radius / np.float32(scale)) * np.float32(t["winding"] / np.tan(open_angle))

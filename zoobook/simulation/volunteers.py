@@ -37,7 +37,7 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
     ln brightness) for patches. The contrast of a bar is its brightness over that of disk, lens and bulge at 0.6 of its
     length. Sizes are the distance between arms, 2.2 ring widths, half the bar's length as projected, half a scale
     length. Bulges, warps and patchiness drown rings, and what opens is no ring: c is 1 - 1.5 opening times smaller.
-    What an artefact hides cannot be seen: all are multiplied by 1 - severity.
+    What an artifact hides cannot be seen: all are multiplied by 1 - severity.
 
     Args:
         truth: rows of :func:`~zoobook.simulation.draw_truth`.
@@ -216,7 +216,7 @@ def rare_probabilities(truth: pd.DataFrame) -> pd.DataFrame:
 def vote(truth: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Let volunteers look at simulated galaxies and walk the DR5 tree.
 
-    Between 20 and 60 people see each galaxy. Those who call it no artefact are also asked to tick rare features; how
+    Between 20 and 60 people see each galaxy. Those who call it no artifact are also asked to tick rare features; how
     many tick one is beta-binomial with mean :func:`rare_probabilities` and concentrations that sum to 30.
 
     Args:

@@ -1,22 +1,19 @@
-"""Weights that Zoobot published, from 2021 to today, read as they are.
-
-Each layout is a dictionary from timm's names to those in the file. What a file does not say (the first ones say
-nothing but names and numbers) follows from the names and shapes.
-"""
+"""Weights that Zoobot published, from 2021 to today, read as they are."""
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from zoobook import arguments, trees
 from zoobook.images.views import FIELD_OF_VIEW
 from zoobook.learning import architectures
-from zoobook.weights import pytorch_file, tensorflow_file
+from zoobook.weights import layouts_2022, pytorch_file, tensorflow_file
+from zoobook.weights.names import known_names
 
 _HUB = "hf_hub:"
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # the second one in old repositories
@@ -24,76 +21,40 @@ _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # the second one in ol
 _UNUSED = re.compile(
     r"num_batches_tracked$|OPTIMIZER_SLOT|^optimizer/|^(step|save_counter)/|^layer-\d+/_rng/|^(loss\.)?class_weights$"
 )
+_DROPOUTS = ("head_dropout_prob", "dropout_rate", "dropout_prob")  # of today, of pretraining, of versions 1 and 2.0
+_STEM = re.compile(r"(encoder\.)?(conv_stem|conv1|stem|patch_embed)\b.*weight$")  # an encoder's first convolution
+
+Contents = tuple[dict, dict[str, np.ndarray]]  # a model's spec, and its tensors by name
 
 
-def read_legacy(path: str | Path, framework: str, architecture: str | None = None):
-    """Build a model from weights that Zoobot published or wrote.
-
-    Args:
-        path: one of these: the ``.ckpt`` file of a Zoobot model for PyTorch, of 2022 or of today, pretrained or
-            fine-tuned; a TensorFlow checkpoint of 2021 or 2022 (its folder, its ``.index`` file, or what its files
-            begin with); a folder with an encoder as timm publishes it (``config.json`` and ``model.safetensors``); or
-            the name of one on the Hugging Face hub, such as ``"hf_hub:mwalmsley/zoobot-encoder-efficientnet_b0"``.
-        framework: ``"pytorch"`` or ``"tensorflow"``, whichever the file comes from.
-        architecture: timm's name of the encoder; needed only where a fine-tuned file does not say it.
-
-    Returns:
-        the model, in evaluation mode. Models of 2022 kept dropout on when predicting: ``predict(…, passes=5)`` does so.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: the file is not whole, of no known layout, would run something, or tensors are missing,
-            superfluous or of the wrong shape; or the framework does not have its architecture.
-    """
-    import zoobook
-
-    spec, tensors = read(path, architecture)
-    try:
-        return zoobook.load_framework(framework).models.from_arrays(spec, tensors)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def read(path: str | Path, architecture: str | None = None) -> tuple[dict, dict[str, np.ndarray]]:
+def read(path: str | Path, architecture: str | None = None) -> Contents:
     """What a file that Zoobot published holds, without any framework.
 
     Args:
-        path: as for :func:`read_legacy`.
-        architecture: as for :func:`read_legacy`.
+        path: as for :func:`zoobook.weights.read_legacy`.
+        architecture: likewise.
 
     Returns:
         tuple: a model's spec, and its tensors, float32, by zoobook's names.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
-        ValueError: as for :func:`read_legacy`.
+        ValueError: as for :func:`zoobook.weights.read_legacy`.
     """
     kind, found = _find(str(path))
     try:
         if kind == "encoder":
-            return _checked(*_hub_encoder(found))
-        if kind == "tensorflow":
-            settings, tensors = {}, tensorflow_file.read(found)
+            spec, tensors = _timm_encoder(found)
         else:
-            content = pytorch_file.read(found)
-            settings, tensors = content.get("hyper_parameters"), content.get("state_dict", content)
-        tensors = {str(name): array for name, array in tensors.items() if isinstance(array, np.ndarray)}
-        tensors = {name: array for name, array in tensors.items() if not _UNUSED.search(name)}
-        for mark, (design, rename) in _LAYOUTS.items():
-            if any(re.match(mark, name) for name in tensors):
-                return _checked(*_published(design, rename, tensors))
-        if any(name.startswith("encoder.") for name in tensors):
-            return _checked(*_zoobot(tensors, settings if isinstance(settings, dict) else {}, architecture))
+            spec, tensors = _checkpoint(found, kind, architecture)
+        spec = architectures.check_options(spec)
     except ValueError as error:
         raise ValueError(str(error) if str(found) in str(error) else f"{found}: {error}") from None
-    shown = ", ".join(list(tensors)[:4]) or "none"
-    raise ValueError(f"{found} is laid out like no Zoobot model that zoobook knows; its first tensors are: {shown}")
-
-
-def _checked(spec: dict, tensors: dict[str, np.ndarray]) -> tuple[dict, dict[str, np.ndarray]]:
-    spec = architectures.check_options(spec)
     single = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in tensors.items()}
     return spec, {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in single.items()}
+
+
+# ---- Where the weights are ----
 
 
 def _find(path: str) -> tuple[str, Path]:
@@ -106,8 +67,6 @@ def _find(path: str) -> tuple[str, Path]:
     if place.is_file():
         return ("tensorflow", place.with_suffix("")) if place.suffix == ".index" else ("pytorch", place)
     if not place.is_dir():
-        from zoobook.weights.registry import known_names  # which imports this module
-
         raise FileNotFoundError(f"there are no weights at {place}{known_names(path)}")
     if any((place / name).is_file() for name in _TIMM_FILES):
         return "encoder", place
@@ -133,151 +92,55 @@ def _from_hub(repository: str) -> str:
         raise OSError(f"{repository!r} could not be fetched from the Hugging Face hub: {reason}") from None
 
 
-# ---- The seven of 2022, for GZ DECaLS ----
+# ---- What they hold ----
 
 
-def _published(design: str, rename: Callable[[str], str], tensors: dict) -> tuple[dict, dict[str, np.ndarray]]:
-    tree, features = trees.load("decals_dr5"), architectures.BOTH[design].features
-    in_tensorflow = rename is _keras
-    stem = tensors.get(rename("encoder." + next(iter(architectures.tensor_shapes(design, 1)))), np.empty((1, 1, 1, 1)))
-    channels = stem.shape[2 if in_tensorflow else 1] if stem.ndim == 4 else 1
-    wanted = {f"encoder.{name}": shape for name, shape in architectures.tensor_shapes(design, channels).items()}
-    wanted |= {"head.output.weight": [len(tree.label_columns), features]}
-    wanted |= {"head.output.bias": [len(tree.label_columns)]}
-    order = {name: _axes(name, len(shape)) if in_tensorflow else range(len(shape)) for name, shape in wanted.items()}
-    as_filed = {rename(name): [shape[i] for i in np.argsort(order[name])] for name, shape in wanted.items()}
-    architectures.check_tensors(design, as_filed, tensors)
-    return _spec(design, channels, tree), {name: tensors[rename(name)].transpose(order[name]) for name in wanted}
-
-
-def _spec(design: str, channels: int, tree=None, head: dict | None = None, size: int = 224, dropout=0.2) -> dict:
-    if tree is not None:
-        head = {"kind": "concentrations", "hidden": []}
-    return {
-        "architecture": design,
-        "channels": int(channels),
-        "image_size": int(size),
-        "field_of_view": FIELD_OF_VIEW,
-        "dropout": float(dropout),
-        "tree": tree.to_dict() if tree else None,
-        "head": head,
-    }
-
-
-def _efficientnet(name: str) -> str:
-    """As in torchvision."""
-    part, layer, tensor = _parts(name)
-    if part == "head":
-        return f"model.2.0.{tensor}"
-    outer = {"conv_stem": "0.0", "bn1": "0.1", "conv_head": "8.0", "bn2": "8.1"}
-    if layer in outer:
-        return f"model.0.features.{outer[layer]}.{tensor}"
-    _, stage, block, layer = layer.split(".", 3)
-    if stage == "0":
-        inner = {"conv_dw": "0.0", "bn1": "0.1", "se.conv_reduce": "1.fc1", "se.conv_expand": "1.fc2", "conv_pw": "2.0",
-                 "bn2": "2.1"}  # fmt: skip
+def _checkpoint(path: Path, kind: str, architecture: str | None) -> Contents:
+    """A checkpoint of either framework."""
+    if kind == "tensorflow":
+        settings, tensors = {}, tensorflow_file.read(path)
     else:
-        inner = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "se.conv_reduce": "2.fc1",
-                 "se.conv_expand": "2.fc2", "conv_pwl": "3.0", "bn3": "3.1"}  # fmt: skip
-    return f"model.0.features.{int(stage) + 1}.{block}.block.{inner[layer]}.{tensor}"
+        content = pytorch_file.read(path)
+        settings, tensors = content.get("hyper_parameters"), content.get("state_dict", content)
+    tensors = {str(name): array for name, array in tensors.items() if isinstance(array, np.ndarray)}
+    tensors = {name: array for name, array in tensors.items() if not _UNUSED.search(name)}
+    layout = layouts_2022.layout_of(list(tensors))
+    if layout:
+        channels, tensors = layouts_2022.read_layout(layout, tensors)
+        return _spec(layout.architecture, channels, trees.load("decals_dr5")), tensors
+    if any(name.startswith("encoder.") for name in tensors):
+        return _zoobot(tensors, settings if isinstance(settings, dict) else {}, architecture)
+    shown = ", ".join(list(tensors)[:4]) or "none"
+    raise ValueError(f"{path} is laid out like no Zoobot model that zoobook knows; its first tensors are: {shown}")
 
 
-def _torchvision_resnet(name: str) -> str:
-    part, layer, tensor = _parts(name)
-    if part == "head":
-        return f"model.2.0.{tensor}"
-    layer = {"conv1": "0", "bn1": "1"}.get(layer, layer)
-    return "model.0." + re.sub(r"^layer(\d)", lambda found: str(int(found[1]) + 3), layer) + f".{tensor}"
-
-
-def _detectron(name: str) -> str:
-    part, layer, tensor = _parts(name)
-    if part == "head":
-        return f"model.2.0.{tensor}"
-    layer = re.sub(r"^(conv1|bn1)$", r"stem.\1", layer)
-    layer = re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", layer)
-    layer = layer.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-    return "model.0.0." + re.sub(r"bn(\d)$", r"conv\1.norm", layer) + f".{tensor}"
-
-
-def _keras(name: str) -> str:
-    """As in a TensorFlow checkpoint, which numbers the layers as they follow one another."""
-    part, layer, tensor = _parts(name)
-    if part == "head":
-        return f"layer_with_weights-1/{'kernel' if tensor == 'weight' else 'bias'}/.ATTRIBUTES/VARIABLE_VALUE"
-    if re.search(r"bn\d$", layer):
-        tensor = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}[
-            tensor
-        ]
-    elif tensor == "weight":
-        tensor = "depthwise_kernel" if layer.endswith("conv_dw") else "kernel"
-    inside = "layer_with_weights-0/layer_with_weights-0"
-    return f"{inside}/layer_with_weights-{_keras_numbers()[layer]}/{tensor}/.ATTRIBUTES/VARIABLE_VALUE"
-
-
-@cache
-def _keras_numbers() -> dict[str, int]:
-    names = architectures.tensor_shapes("tf_efficientnet_b0", 1)
-    layers = dict.fromkeys(name.rsplit(".", 1)[0] for name in names)
-    return {layer: number for number, layer in enumerate(layers)}
-
-
-def _axes(name: str, axes: int) -> tuple[int, ...]:
-    """Which axes of a Keras kernel are those of a PyTorch weight."""
-    if axes == 4:
-        return (2, 3, 0, 1) if name.endswith("conv_dw.weight") else (3, 2, 0, 1)
-    return (1, 0) if axes == 2 else (0,)
-
-
-def _parts(name: str) -> tuple[str, str, str]:
-    """Of ``encoder.blocks.0.0.conv_dw.weight``: ``encoder``, ``blocks.0.0.conv_dw``, ``weight``."""
-    part, rest = name.split(".", 1)
-    return part, *rest.rsplit(".", 1)
-
-
-# What the names of the tensors begin with, what encoder that is, and what timm's names are called there
-_LAYOUTS = {
-    r"model\.0\.features\.": ("efficientnet_b0", _efficientnet),
-    r"model\.0\.0\.(stem|res\d)\.": ("resnet50_detectron", _detectron),
-    r"model\.0\.(0\.weight|[14567]\.)": ("resnet50", _torchvision_resnet),
-    r"layer_with_weights-": ("tf_efficientnet_b0", _keras),
-}
-
-
-# ---- Zoobot from version 1 on: encoders of timm ----
-
-
-def _zoobot(tensors: dict, settings: dict, architecture: str | None) -> tuple[dict, dict[str, np.ndarray]]:
-    """A checkpoint of a pretrained or fine-tuned model, or of an encoder alone."""
+def _zoobot(tensors: dict[str, np.ndarray], settings: dict, architecture: str | None) -> Contents:
+    """A pretrained or fine-tuned model, or an encoder alone, as Zoobot writes them from version 1 on."""
     design = architecture or _design(settings)
     tensors = {name.replace("encoder._orig_mod.", "encoder."): array for name, array in tensors.items()}
-    layers = [name.rsplit(".", 1)[0] for name in tensors if name.startswith("head.")]
-    layer, tree, head = (layers[0] if layers else None), None, None
-    outputs = len(tensors.get(f"{layer}.bias", ()))
-    if layer == "head.1.0":
-        tree = _tree(settings)
-        outputs = len(tree.label_columns)
-    elif layer == "head.linear":
-        head = _head(settings, outputs)
-    elif layer is not None:
-        raise ValueError(f"its head {layer!r} is none of Zoobot's: head.1.0 (a decision tree) or head.linear")
-    weight = tensors.get(f"{layer}.weight", np.empty((0, 0)))
-    wanted = {name: list(array.shape) for name, array in tensors.items() if name.startswith("encoder.")}
-    channels = _channels({name.removeprefix("encoder."): array for name, array in tensors.items()})
+    channels = _channels(tensors)
     if design in architectures.BOTH:
         wanted = {f"encoder.{name}": shape for name, shape in architectures.tensor_shapes(design, channels).items()}
-    renamed = {}
+    else:  # only PyTorch has it, and checks it
+        wanted = {name: list(array.shape) for name, array in tensors.items() if name.startswith("encoder.")}
+    tree, head, renamed = None, None, {}
+    layer = next((name.rsplit(".", 1)[0] for name in tensors if name.startswith("head.")), None)
     if layer:
+        weight, outputs = tensors.get(f"{layer}.weight", np.empty((0, 0))), len(tensors.get(f"{layer}.bias", ()))
+        if layer == "head.1.0":
+            tree = _tree(settings)
+            outputs = len(tree.label_columns)
+        elif layer == "head.linear":
+            head = _head(settings, outputs)
+        else:
+            raise ValueError(f"its head {layer!r} is none of Zoobot's: head.1.0 (a decision tree) or head.linear")
         width = architectures.BOTH[design].features if design in architectures.BOTH else weight.shape[-1]
         wanted |= {f"{layer}.weight": [outputs, width], f"{layer}.bias": [outputs]}
-        renamed = {f"{layer}.weight": "head.output.weight", f"{layer}.bias": "head.output.bias"}
+        renamed = {f"{layer}.{tensor}": f"head.output.{tensor}" for tensor in ("weight", "bias")}
     architectures.check_tensors(design, wanted, tensors)
     dropout = next((settings[key] for key in _DROPOUTS if isinstance(settings.get(key), float)), 0.0)
     spec = _spec(design, channels, tree, head, dropout=dropout)
     return spec, {renamed.get(name, name): array for name, array in tensors.items()}
-
-
-_DROPOUTS = ("head_dropout_prob", "dropout_rate", "dropout_prob")  # of today, of pretraining, of versions 1 and 2.0
 
 
 def _design(settings: dict) -> str:
@@ -308,9 +171,9 @@ def _tree(settings: dict) -> trees.DecisionTree:
     if not isinstance(pairs, dict):
         raise ValueError("the file does not say which questions its model answers (question_answer_pairs is missing)")
     columns = [question + answer for question, answers in pairs.items() for answer in answers]
-    for name in trees.names():
-        if trees.load(name).label_columns == columns:
-            return trees.load(name)
+    for tree in map(trees.load, trees.names()):
+        if tree.label_columns == columns:
+            return tree
     questions = [
         {
             "name": question,
@@ -322,22 +185,8 @@ def _tree(settings: dict) -> trees.DecisionTree:
     return trees.DecisionTree.from_dict({"name": "zoobot", "questions": questions})
 
 
-def _channels(tensors: dict) -> int:
-    """How many channels an encoder of timm sees, from its first convolution."""
-    stems = [name for name, array in tensors.items() if array.ndim == 4 and re.match(_STEM, name)]
-    if not stems:
-        raise ValueError("its first convolution is missing")
-    return tensors[min(stems)].shape[1]
-
-
-_STEM = r"(conv_stem|conv1|stem|patch_embed)\b.*weight$"
-
-
-def _hub_encoder(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
+def _timm_encoder(folder: Path) -> Contents:
     """An encoder as timm publishes it."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
         config = json.loads((folder / "config.json").read_text("utf8"))
         design, about = config["architecture"], config.get("pretrained_cfg") or {}
@@ -351,11 +200,33 @@ def _hub_encoder(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     else:
         tensors = pytorch_file.read(folder / "pytorch_model.bin")
     top = f"{about.get('classifier')}."  # of an encoder that was published with classes
-    tensors = {
-        name: array for name, array in tensors.items() if not _UNUSED.search(name) and not name.startswith(top)
-    }
+    tensors = {name: array for name, array in tensors.items()
+               if not _UNUSED.search(name) and not name.startswith(top)}  # fmt: skip
     channels = _channels(tensors)
     if design in architectures.BOTH:
         architectures.check_tensors(design, architectures.tensor_shapes(design, channels), tensors)
     size = (about.get("input_size") or [3, 224, 224])[-1]
     return _spec(design, channels, size=size), {f"encoder.{name}": array for name, array in tensors.items()}
+
+
+def _channels(tensors: dict[str, np.ndarray]) -> int:
+    """How many channels an encoder of timm sees, from its first convolution."""
+    stems = [name for name, array in tensors.items() if array.ndim == 4 and _STEM.match(name)]
+    if not stems:
+        raise ValueError("its first convolution is missing")
+    return tensors[min(stems)].shape[1]
+
+
+def _spec(
+    design: str, channels: int, tree: trees.DecisionTree | None = None, head: dict | None = None, size: int = 224,
+    dropout: float = 0.2,
+) -> dict:  # fmt: skip
+    return {
+        "architecture": design,
+        "channels": int(channels),
+        "image_size": int(size),
+        "field_of_view": FIELD_OF_VIEW,
+        "dropout": float(dropout),
+        "tree": tree.to_dict() if tree else None,
+        "head": {"kind": "concentrations", "hidden": []} if tree else head,
+    }

@@ -25,7 +25,6 @@ _KNOWN = {
     "torch", "torchvision", "timm", "zoobot", "pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics",
     "numpy", "pathlib", "omegaconf", "argparse",
 }  # fmt: skip
-_PLAIN = {("builtins", "set"), ("__builtin__", "set"), ("builtins", "frozenset"), ("__builtin__", "frozenset")}
 
 
 class Shell(dict):
@@ -46,34 +45,6 @@ class Shell(dict):
     append = extend
 
 
-def read(path: Path) -> dict:
-    """What a file of ``torch.save`` holds.
-
-    Args:
-        path: the file.
-
-    Returns:
-        dict: its outermost dictionary; the tensors of ``state_dict``, or else of the dictionary itself, are NumPy
-            arrays (bfloat16 as float32). Objects of other libraries are :class:`Shell`.
-
-    Raises:
-        ValueError: it is no such file, not whole, or would run something.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content, root = _unpickle(archive, path)
-            state = content.get("state_dict", content)
-            for name, value in list(state.items()):
-                if isinstance(value, _Tensor):
-                    state[name] = _array(archive, root, value)
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError) as error:
-        raise ValueError(
-            f"{path} is not a whole PyTorch checkpoint ({error}). Fetch it again. (Files from before PyTorch 1.6 are "
-            "no zip archives; whoever has one must load and save it with a newer PyTorch.)"
-        ) from None
-    return content
-
-
 class _Storage(NamedTuple):
     dtype: str
     key: str
@@ -88,6 +59,46 @@ class _Tensor(NamedTuple):
 
 class _Refused(Exception):
     """The file asks for something that weights never need."""
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_) -> _Tensor:
+    return _Tensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _reconstruct(kind: Any, *_) -> Shell:
+    return kind() if isinstance(kind, type) and issubclass(kind, Shell) else Shell()
+
+
+# All that a pickle may call, and what is called in its place
+_CALLABLE = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    **{(module, "_reconstructor"): _reconstruct for module in ("copyreg", "copy_reg")},
+    **{(module, name): set for module in ("builtins", "__builtin__") for name in ("set", "frozenset")},
+}
+
+
+def read(path: Path) -> dict:
+    """The outermost dictionary of a file of ``torch.save``.
+
+    The tensors in it, or in its ``state_dict``, are NumPy arrays (bfloat16 as float32). Objects of other libraries are
+    :class:`Shell`. A file that is no such file, not whole, or would run something is a ``ValueError``.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content, root = _unpickle(archive, path)
+            state = content.get("state_dict", content)
+            for name, value in list(state.items()):
+                if isinstance(value, _Tensor):
+                    state[name] = _array(archive, root, value)
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError) as error:
+        raise ValueError(
+            f"{path} is not a whole PyTorch checkpoint ({error}). Fetch it again. (Files from before PyTorch 1.6 are "
+            "no zip archives; whoever has one must load and save it with a newer PyTorch.)"
+        ) from None
+    return content
 
 
 def _unpickle(archive: zipfile.ZipFile, path: Path) -> tuple[dict, str]:
@@ -124,16 +135,8 @@ class _Reader(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         found = (module, name)
-        if found == ("collections", "OrderedDict"):
-            return OrderedDict
-        if found in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")):
-            return lambda storage, offset, shape, stride, *_: _Tensor(storage, offset, tuple(shape), tuple(stride))
-        if found == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if found in _PLAIN:
-            return set
-        if found in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
-            return lambda kind, *_: kind() if isinstance(kind, type) and issubclass(kind, Shell) else Shell()
+        if found in _CALLABLE:
+            return _CALLABLE[found]
         if module.split(".")[0] not in _KNOWN:
             raise _Refused(f"{module}.{name}")
         return self.shells.setdefault(found, type(name.split(".")[-1], (Shell,), {"__module__": module}))

@@ -6,9 +6,9 @@ A checkpoint is an index and one or more files of raw numbers. The index is a so
 """
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +17,16 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _SHARDS = 1000  # no checkpoint of one model has more
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 10: "?", 19: "<f2"}  # numbers of TensorFlow's DataType
+_BYTES = np.arange(256, dtype=np.uint32)  # what each byte does to a checksum
+for _ in range(8):
+    _BYTES = np.where(_BYTES & 1, _BYTES >> 1 ^ 0x82F63B78, _BYTES >> 1).astype(np.uint32)
 
 
 def read(prefix: Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint.
+    """The tensors of a checkpoint by key; texts, such as the graph of the program, are left out.
 
-    Args:
-        prefix: what its files begin with: ``{prefix}.index``, ``{prefix}.data-00000-of-00001``.
-
-    Returns:
-        dict: arrays by key; texts, such as the graph of the program, are left out.
-
-    Raises:
-        ValueError: the files are not whole or not of this kind.
+    Its files are ``{prefix}.index`` and ``{prefix}.data-00000-of-00001`` …; it is a ``ValueError`` where they are not
+    whole or not of this kind.
     """
     index = Path(f"{prefix}.index")
     try:
@@ -64,58 +61,29 @@ def _tensor(key: str, entry: dict, data: list[np.ndarray]) -> np.ndarray | None:
 
 
 def checksum(content: bytes) -> int:
-    """CRC-32C (Castagnoli), which TensorFlow keeps of each tensor.
+    """CRC-32C (Castagnoli) of at least 4 bytes, which TensorFlow keeps of each tensor.
 
     The bytes are cut into equal pieces that are gone through at once. The checksum of joined pieces is that of the
-    first, moved on by the length of the second, plus (exclusive or) that of the second.
-
-    Args:
-        content: at least 4 bytes.
-
-    Returns:
-        int: the checksum.
+    first, moved on by as many zeros as the second has bytes, plus (exclusive or) that of the second.
     """
-    pieces = 1 << (len(content).bit_length() // 2)
-    power = (-(-len(content) // pieces) - 1).bit_length()  # each piece has 2**power bytes
-    rows = np.zeros(pieces << power, np.uint8)  # zeros before the content change nothing
-    rows[-len(content) :] = np.frombuffer(content, np.uint8)
-    rows[-len(content) :][:4] ^= 0xFF  # it begins with all bits set
-    sums = np.zeros(pieces, np.uint32)
-    for column in np.ascontiguousarray(rows.reshape(pieces, -1).T):
+    length = math.isqrt(len(content))
+    padded = np.zeros(-(-len(content) // length) * length, np.uint8)  # zeros before the content change nothing
+    padded[-len(content) :] = np.frombuffer(content, np.uint8)
+    padded[-len(content) :][:4] ^= 0xFF  # it begins with all bits set
+    sums = np.zeros(len(padded) // length, np.uint32)
+    moved = np.arange(256, dtype=np.uint32) << np.arange(0, 32, 8, dtype=np.uint32)[:, None]  # each byte of a checksum
+    for column in np.ascontiguousarray(padded.reshape(-1, length).T):
         sums = _BYTES[(sums ^ column) & 0xFF] ^ (sums >> 8)
-    while len(sums) > 1:
-        sums, power = _moved(sums[::2], power) ^ sums[1::2], power + 1
-    return int(sums[0]) ^ 0xFFFFFFFF
-
-
-def _moved(sums: np.ndarray, power: int) -> np.ndarray:
-    """What checksums become where 2**power zeros follow."""
-    a, b, c, d = _tables(power)
-    return a[sums & 0xFF] ^ b[sums >> 8 & 0xFF] ^ c[sums >> 16 & 0xFF] ^ d[sums >> 24]
-
-
-@cache
-def _tables(power: int) -> np.ndarray:
-    """The same for each value of each of a checksum's four bytes."""
-    if power:
-        return _moved(_tables(power - 1), power - 1)
-    values = np.arange(256, dtype=np.uint32) << np.arange(0, 32, 8, dtype=np.uint32)[:, None]
-    return _BYTES[values & 0xFF] ^ (values >> 8)
+        moved = _BYTES[moved & 0xFF] ^ (moved >> 8)
+    (a, b, c, d), joined = moved.tolist(), 0
+    for piece in sums.tolist():
+        joined = piece ^ a[joined & 0xFF] ^ b[joined >> 8 & 0xFF] ^ c[joined >> 16 & 0xFF] ^ d[joined >> 24]
+    return joined ^ 0xFFFFFFFF
 
 
 def _masked(value: int) -> int:
-    """As TensorFlow stores a checksum, so that a checksum of checksums stays a good one."""
+    """A checksum as TensorFlow stores it."""
     return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _byte_table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ 0x82F63B78, table >> 1).astype(np.uint32)
-    return table
-
-
-_BYTES = _byte_table()
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,0 +1,302 @@
+"""Sources and stamps: radii against analytic profiles, mosaics in all forms, stamps by the pixel, what is refused."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from PIL import Image
+from scipy.optimize import brentq
+from scipy.special import gammainc, gammaincinv
+from typer.testing import CliRunner
+
+from zoobook import cli, simulation
+from zoobook.images import BadImage, ImageStore, cutouts, mosaics
+from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
+from zoobook.images.sources import RADII, petrosian
+
+pytest.importorskip("sep", reason="sep is not installed (the extra `sky`)")
+PIXEL = 0.4  # arcsec
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory):
+    return simulation.make_mosaic(tmp_path_factory.mktemp("sky"), 16, PIXEL, seed=5, workers=1)
+
+
+@pytest.fixture(scope="module")
+def found(sky):
+    return find_sources(Mosaic(sky.files), workers=1)
+
+
+def blob(side=200, x=100.0, y=100.0, scale=6.0, flux=1e4, noise=1.0):
+    """An exponential disk seen face-on, on a noisy sky of 50."""
+    rows, columns = np.mgrid[:side, :side]
+    light = flux / (2 * np.pi * scale**2) * np.exp(-np.hypot(columns - x, rows - y) / scale)
+    return (50 + light + noise * np.random.default_rng(1).normal(size=light.shape)).astype(np.float32)
+
+
+def write(path, data, **header):
+    fits.writeto(path, data, fits.Header(header), overwrite=True)
+    return path
+
+
+def wcs_header(crval=150.0):
+    wcs = WCS(naxis=2)
+    wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cdelt = (100, 100), (crval, 2.0), (-1e-4, 1e-4)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    return dict(wcs.to_header())
+
+
+# Radii
+
+
+@pytest.mark.parametrize("n", [0.5, 1, 2, 4])
+@pytest.mark.parametrize("r50", [5.0, 12.0])
+def test_petrosian_radii_of_sersic_profiles(n, r50):
+    b = gammaincinv(2 * n, 0.5)
+
+    def light(r):
+        return gammainc(2 * n, b * (r / r50) ** (1 / n))
+
+    def ratio(r):
+        return (light(1.25 * r) - light(0.8 * r)) / (1.25**2 - 0.8**2) / light(r)
+
+    true = brentq(lambda r: ratio(r) - 0.2, 0.5 * r50, 10 * r50)
+    total = light(2 * true)
+    inner, outer = (brentq(lambda r, share=share: light(r) - share * total, 0.01, 2 * true) for share in (0.5, 0.9))
+    measured = petrosian(RADII, light(RADII)[None])[0]
+    np.testing.assert_allclose(measured, [true, total, inner, outer], rtol=0.01)
+
+
+def test_petrosian_radius_is_unknown_where_the_curve_ends():
+    assert np.isnan(petrosian(RADII, RADII[None] ** 2)).all()  # brightness that never falls
+    curve = 1 - (1 + RADII / 10) * np.exp(-RADII / 10)
+    assert np.isnan(petrosian(RADII, np.where(RADII < 40, curve, np.nan)[None])).all()
+
+
+@pytest.mark.parametrize("scale", [4.0, 8.0])
+def test_measured_radii_of_an_exponential_disk(tmp_path, scale):
+    mosaic = Mosaic(write(tmp_path / "disk.fits", blob(side=300, x=150.3, y=149.6, scale=scale, flux=3e4)))
+    table = find_sources(mosaic, workers=1)
+    source = table.loc[table["flux"].idxmax()]
+    assert (source["x"], source["y"]) == pytest.approx((150.3, 149.6), abs=0.3)
+    expected = scale * np.array([3.63, 1.66, 3.72])  # the curve of growth of an exponential disk, solved
+    measured = source[["petrosian_pixels", "r50_pixels", "r90_pixels"]].to_numpy(float)
+    np.testing.assert_allclose(measured, expected, rtol=0.05)
+    assert np.isnan(source[["r50_arcsec", "ra", "magnitude"]].to_numpy(float)).all()
+    given = pd.DataFrame({"id_str": ["a"], "x": [150.3], "y": [149.6]})
+    assert measure_sources(mosaic, given, workers=1)["r50_pixels"][0] == pytest.approx(source["r50_pixels"], rel=0.02)
+
+
+def test_the_frame_is_that_of_decals():
+    assert cutouts.frame_arcsec(4.0, 12.0) == pytest.approx(17 * 4, rel=0.01)
+    assert cutouts.frame_arcsec([4.0, 4.0, 1.0], [7.0, np.inf, np.inf]) == pytest.approx([424 * 0.14, 424 * 0.16, 42.4])
+
+
+# The simulated sky
+
+
+def test_the_sky_is_as_its_tables_say(sky):
+    assert len(sky.galaxies) == 16 and set(sky.objects["kind"]) >= {"survey", "background", "star"}
+    wcs = WCS(fits.getheader(sky.files[1]))
+    x, y = wcs.all_world2pix(sky.galaxies["ra"], sky.galaxies["dec"], 0)
+    np.testing.assert_allclose(np.stack([x, y]), sky.galaxies[["x", "y"]].T, atol=0.01)
+    pixels = fits.getdata(sky.files[1])
+    at = pixels[sky.galaxies["y"].round().astype(int), sky.galaxies["x"].round().astype(int)]
+    assert (at > np.median(pixels) + 5 * 0.0033 * PIXEL / 0.262).mean() > 0.9
+    assert {"smooth-or-featured-dr5_smooth", "smooth-or-featured-dr5_smooth_oracle"} <= set(sky.galaxies)
+
+
+def test_the_sky_does_not_depend_on_the_processes(tmp_path):
+    skies = [simulation.make_mosaic(tmp_path / str(n), 3, 0.8, seed=2, workers=n) for n in (1, 2)]
+    assert skies[0].files[0].read_bytes() == skies[1].files[0].read_bytes()
+    pd.testing.assert_frame_equal(skies[0].objects, skies[1].objects)
+
+
+def test_galaxies_are_found_and_stars_told_from_them(sky, found):
+    bright = sky.galaxies[sky.galaxies["true_mag_r"] < 17.8]
+    galaxies = found[~found["flag_star"]]
+    near = [np.hypot(galaxies["x"] - row.x, galaxies["y"] - row.y).min() * PIXEL < 2 for row in bright.itertuples()]
+    assert np.mean(near) > 0.9
+    stars = sky.objects[sky.objects["kind"].eq("star") & sky.objects["mag_r"].lt(20)]
+    gaps = np.hypot(*(found[axis].to_numpy()[:, None] - stars[axis].to_numpy() for axis in "xy"))
+    flagged = found["flag_star"].to_numpy()[gaps.argmin(0)][gaps.min(0) < 2]
+    assert flagged.mean() > 0.8
+    assert found["id_str"].is_unique and found["dec"].between(1.9, 2.1).all()
+
+
+def test_sections_make_no_difference(sky, found, monkeypatch):
+    monkeypatch.setattr(mosaics, "SECTION", 400)
+    read, largest = Mosaic.read, []
+    monkeypatch.setattr(Mosaic, "read", lambda self, *where: largest.append(where) or read(self, *where))
+    parts = find_sources(Mosaic(sky.files), workers=1)
+    assert len(largest) > 4
+    bright = [table[table["magnitude"] < 18].sort_values(["y"]) for table in (found, parts)]
+    assert len(bright[0]) == len(bright[1])
+    np.testing.assert_allclose(bright[0][["x", "r50_pixels"]], bright[1][["x", "r50_pixels"]], rtol=0.1)
+
+
+# Mosaics
+
+
+def test_one_sky_in_several_forms(sky, tmp_path):
+    planes, header = [fits.getdata(file) for file in sky.files], fits.getheader(sky.files[1])
+    header.remove("BAND")
+    fits.writeto(tmp_path / "cube.fits", np.stack(planes), header)
+    hdus = [fits.ImageHDU(plane, header, name=band) for band, plane in zip("zrg", planes[::-1], strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "hdus.fits")
+    part = np.s_[100:160], np.s_[200:270]
+    expected = Mosaic(sky.files[::-1]).read(*part)
+    assert expected.shape == (3, 60, 70) and expected.dtype == np.float32
+    for file in ("cube.fits", "hdus.fits"):
+        mosaic = Mosaic(tmp_path / file)
+        np.testing.assert_array_equal(mosaic.read(*part), expected)
+        assert mosaic.calibrated and mosaic.pixel_arcsec == pytest.approx(PIXEL) and mosaic.bands == ("g", "r", "z")
+    planes, wcs = mosaic.cutout(2.0, 30.0, 20)
+    assert np.isnan(planes[:, :, :7]).all() and np.isfinite(planes[:, :, 7:]).all()
+    assert wcs.all_world2pix(*mosaic.wcs.all_pix2world(2.0, 30.0, 0), 0)[0] == pytest.approx(9.0, abs=0.01)
+
+
+def test_zero_points_make_nanomaggies(tmp_path):
+    file = write(tmp_path / "a_r.fits", blob(), MAGZERO=25.0)
+    part = np.s_[0:4], np.s_[0:4]
+    np.testing.assert_allclose(Mosaic(file).read(*part), Mosaic(file, 22.5).read(*part) / 10, rtol=1e-5)
+    assert not Mosaic(write(tmp_path / "b.fits", blob())).calibrated
+
+
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        ((100, {}), "one grid of pixels"),
+        ((200, wcs_header(150.1)), "the same sky"),
+        ((200, wcs_header() | {"MAGZERO": 22.5}), "some bands have a zero point"),
+    ],
+)
+def test_bands_that_do_not_fit(tmp_path, second, message):
+    side, header = second
+    files = [write(tmp_path / f"a_{band}.fits", blob(), **wcs_header()) for band in "gr"]
+    files.append(write(tmp_path / "a_z.fits", blob(side), **header))
+    with pytest.raises(ValueError, match=message):
+        Mosaic(files)
+    with pytest.raises(ValueError, match="one band, or three"):
+        Mosaic(files[:2])
+
+
+# Stamps
+
+
+def test_a_picture_keeps_its_own_stretch(tmp_path):
+    picture = RNG.integers(0, 40, (120, 150, 3), dtype=np.uint8)
+    picture[60:64, 80:86] = 200
+    Image.fromarray(picture).save(tmp_path / "sky.png")
+    mosaic = Mosaic(tmp_path / "sky.png")
+    table = pd.DataFrame({"id_str": ["a"], "x": [79.5], "y": [61.5], "r50_pixels": [32 / 424 / 0.04]})
+    store = cut_stamps(mosaic, table, tmp_path / "a.arrow", size=32, workers=1)
+    np.testing.assert_array_equal(store.pixels[0], picture[46:78, 64:96])
+    source = find_sources(mosaic, threshold=3, workers=1).iloc[0]
+    assert (source["x"], source["y"]) == pytest.approx((82.5, 61.5), abs=0.6)
+
+
+def test_stamps_look_like_those_of_the_survey(sky, found, tmp_path):
+    plain = sky.galaxies[(sky.galaxies["true_mag_r"] < 17) & (sky.galaxies["true_artifact"] == "none")]
+    known = plain[["id_str", "x", "y"]].assign(r50_arcsec=plain["true_frame_arcsec"] / 424 / 0.04)
+    store = cut_stamps(Mosaic(sky.files), known, tmp_path / "a.arrow", size=64, workers=1)
+    assert store.ids.tolist() == known["id_str"].tolist() and store.framing == pytest.approx(17)
+    for stamp, galaxy in zip(store.pixels, plain.to_dict("records"), strict=True):
+        own = simulation.noise_free(galaxy, 64, 5).sum(0)  # turned or moved, they would not be alike
+        inner = np.s_[16:48, 16:48]
+        assert np.corrcoef(np.log(own[inner].ravel() + 0.02), stamp[inner].mean(2).ravel())[0, 1] > 0.75
+    before = store.path.stat().st_mtime_ns
+    assert cut_stamps(Mosaic(sky.files), known, store.path, size=64, workers=1).path.stat().st_mtime_ns == before
+    saved = cutouts.save_stamps(store, tmp_path / "png")
+    np.testing.assert_array_equal(np.asarray(Image.open(saved["file_loc"][0])), store.pixels[0])
+
+
+def test_large_stamps_are_cut_alike(sky, tmp_path, monkeypatch):
+    known = sky.galaxies[["id_str", "ra", "dec"]].assign(r50_arcsec=4.0)
+    stores = []
+    for largest in (1024, 8):
+        monkeypatch.setattr(cutouts, "LARGEST", largest)
+        stores.append(cut_stamps(Mosaic(sky.files), known, tmp_path / f"{largest}.arrow", size=32, workers=1))
+    np.testing.assert_array_equal(stores[0].pixels, stores[1].pixels)
+
+
+def test_what_cannot_be_cut_is_named(sky, tmp_path):
+    table = pd.DataFrame({
+        "id_str": ["far", "zero", "nan", "fine", "edge"], "x": [-50, 300.0, 300, 300, 0], "y": [9, 300.0, 300, 300, 0],
+        "r50_arcsec": [3, 0, np.nan, 3, 3],
+    })  # fmt: skip
+    with pytest.raises(BadImage, match="3 of 5 sources cannot be cut(.|\n)*far: its position is outside(.|\n)*radius"):
+        cut_stamps(Mosaic(sky.files), table, tmp_path / "a.arrow", size=16, max_blank=0.8, workers=1)
+    store = cut_stamps(Mosaic(sky.files), table, tmp_path / "a.arrow", 16, "quarantine", max_blank=0.3, workers=1)
+    assert store.ids.tolist() == ["fine"] and store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge"]
+    with pytest.raises(ValueError, match="no column `r50_arcsec`"):
+        cut_stamps(Mosaic(sky.files), table[["id_str", "x", "y"]], tmp_path / "b.arrow", workers=1)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (np.full((200, 200), 7, np.float32), "pixels are alike"),
+        (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
+        (np.full((200, 200), np.nan, np.float32), "no sources found"),
+    ],
+)
+def test_mosaics_with_nothing_on_them(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        find_sources(Mosaic(write(tmp_path / "a.fits", data)), threshold=5, workers=1)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": 1e4}, "1 of 1 positions are outside the mosaic"),
+        ({"x": np.nan}, "outside the mosaic"),
+        ({"r50_pixels": 3.0}, "has a column `r50_pixels` already"),
+        ({"x": None, "ra": 1.0, "dec": 1.0}, "no sky coordinates"),
+        ({"x": None}, "neither `x` and `y`"),
+    ],
+)
+def test_tables_of_positions_that_make_no_sense(tmp_path, change, message):
+    row = {"id_str": "a", "x": 100.0, "y": 100.0} | change
+    table = pd.DataFrame([{key: value for key, value in row.items() if value is not None}])
+    with pytest.raises(ValueError, match=message):
+        measure_sources(Mosaic(write(tmp_path / "a.fits", blob())), table, workers=1)
+
+
+def test_on_the_command_line(sky, tmp_path):
+    files = [str(file) for file in sky.files]
+    run = CliRunner().invoke(cli.app, ["cutouts", *files, "--out", str(tmp_path), "--max-magnitude", "18", "--png"])
+    assert run.exit_code == 0, run.output
+    catalogue, store = pd.read_parquet(tmp_path / "catalogue.parquet"), ImageStore.open(tmp_path / "stamps.arrow")
+    cut = catalogue[catalogue["file_loc"].notna()]
+    assert set(cut["id_str"]) == set(store.ids) and Path(cut["file_loc"].iloc[0]).is_file()
+    catalogue[["id_str", "ra", "dec"]].head(3).to_csv(tmp_path / "positions.csv", index=False)
+    options = ["--positions", str(tmp_path / "positions.csv"), "--out", str(tmp_path / "again"), "--all"]
+    assert CliRunner().invoke(cli.app, ["cutouts", *files, *options]).exit_code == 0
+    assert len(ImageStore.open(tmp_path / "again" / "stamps.arrow")) == 3
+    wrong = CliRunner().invoke(cli.app, ["cutouts", str(tmp_path / "none.fits"), "--out", str(tmp_path)])
+    assert wrong.exit_code == 1 and "the file is missing" in wrong.output
+
+
+def test_zoobook_does_not_import_what_finds_sources():
+    code = "import sys, zoobook, zoobook.images.cutouts; print({'sep', 'photutils', 'skimage'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_the_measured_aims_hold():
+    """The committed measurements of `benchmarks/bench_cutouts.py`."""
+    results = json.loads((Path(__file__).parent / "benchmarks" / "results" / "cutouts.json").read_text())
+    assert results["detection"]["completeness"] >= 0.95 and results["detection"]["contamination"] <= 0.03
+    assert results["radii"]["within_20_percent"] >= 0.9
+    for framework in ("pytorch", "tensorflow"):
+        assert results["answers"][f"{framework}_share_kept"] >= 0.9

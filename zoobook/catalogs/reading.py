@@ -1,0 +1,116 @@
+"""Reading a table of galaxies as a catalogue, and checking its ids, files and votes."""
+from __future__ import annotations
+
+import difflib
+import os
+
+import numpy as np
+import pandas as pd
+
+from zoobook import arguments
+from zoobook.catalogs import tables
+from zoobook.catalogs.columns import check_ids, floats, in_memory, listed
+from zoobook.trees import DecisionTree
+
+_ID_COLUMNS = ("id_str", "iauname")
+
+
+def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = None) -> pd.DataFrame:
+    """Read a table of galaxies as a catalogue, and check it.
+
+    The id is the column ``id_str``, or ``iauname`` where there is none. Ids are read as text, so that the 18 digits of
+    a Galaxy Zoo 2 id stay exact.
+
+    Args:
+        source: a file (``.csv``, ``.csv.gz``, ``.parquet``, a FITS table) or a DataFrame, which is not changed.
+        tree: check that the votes of this tree are there and are whole numbers.
+
+    Returns:
+        DataFrame: all columns, with ``id_str`` first; ``file_loc``, where there is one, is an absolute path (a relative
+        one counts from the folder of the table; in a DataFrame it stays relative); votes are int64.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a table; ids are missing, repeated or floating-point numbers; ``file_loc`` is empty
+            somewhere; votes are absent or bad (see :func:`check_votes`).
+    """
+    if isinstance(source, pd.DataFrame):
+        catalog, where, folder = in_memory(source).reset_index(drop=True), "the table", ""
+    else:
+        path = arguments.path(source)
+        catalog, where, folder = tables.read(path), str(path), path.parent
+    column = next((name for name in _ID_COLUMNS if name in catalog.columns), None)
+    if column is None:
+        raise ValueError(
+            f"{where} has neither `id_str` nor `iauname`, so its galaxies have no id. "
+            f"Rename the column that names them; there are: {listed(catalog.columns)}."
+        )
+    ids = check_ids(catalog, where, column)
+    catalog = catalog.drop(columns="id_str", errors="ignore")
+    catalog.insert(0, "id_str", ids)
+    if "file_loc" in catalog.columns:
+        locations = catalog["file_loc"].astype(object).where(catalog["file_loc"].notna(), "").astype(str)
+        empty = np.flatnonzero(locations.str.strip() == "")
+        if len(empty):
+            shown = listed((f"{ids[row]!r} (row {row})" for row in empty), most=5)
+            raise ValueError(f"{where}: `file_loc` is empty for {len(empty)} galaxies: {shown} (rows count from 0)")
+        catalog["file_loc"] = [os.path.join(folder, os.path.expanduser(file)) for file in locations]
+    if tree is not None:
+        try:
+            catalog[tree.label_columns] = check_votes(catalog, tree)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    return catalog
+
+
+def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
+    """The votes of a catalogue as one array, if every one of them is a whole number, 0 or more.
+
+    Args:
+        catalog: one row a galaxy, with a column of counts for each answer of the tree.
+        tree: the decision tree.
+
+    Returns:
+        ndarray: [N, A] int64 votes, in the order of ``tree.label_columns``.
+
+    Raises:
+        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers; names the
+            first galaxy and column and counts the bad cells by column.
+    """
+    columns = tree.label_columns
+    absent = [column for column in columns if column not in catalog.columns]
+    if absent:
+        close = difflib.get_close_matches(absent[0], [str(c) for c in catalog.columns], n=1)
+        hint = f"the closest column there is is {close[0]!r}" if close else f"there are: {listed(catalog.columns)}"
+        raise ValueError(
+            f"{len(absent)} of the {len(columns)} vote columns of tree {tree.name!r} are missing: "
+            f"{listed(absent)}. For {absent[0]!r}, {hint}."
+        )
+    values = np.stack([floats(catalog[column]) for column in columns], axis=1)
+    bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))
+    if bad.any():
+        row, first = np.argwhere(bad)[0]
+        name = next((catalog[c].iloc[row] for c in _ID_COLUMNS if c in catalog.columns), "?")
+        faulty = np.flatnonzero(bad.any(axis=0))
+        lines = [f"  {columns[n]}: {_faults(catalog[columns[n]], values[:, n])}" for n in faulty]
+        more = [f"  and {len(lines) - 10} more columns"] if len(lines) > 10 else []
+        cell = catalog[columns[first]].iloc[row]
+        raise ValueError(
+            f"{bad.sum()} bad votes; each must be a whole number, 0 or more (0 where nobody answered). First: galaxy "
+            f"{str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. By column:\n"
+            + "\n".join(lines[:10] + more)
+        )
+    return values.astype(np.int64)
+
+
+def _faults(column: pd.Series, values: np.ndarray) -> str:
+    """What is wrong with a column of votes, in words, with numbers of cells."""
+    missing, finite = column.isna().to_numpy(), np.isfinite(values)
+    kinds = {
+        "missing (NaN)": missing,
+        "not a number": np.isnan(values) & ~missing,
+        "infinite": np.isinf(values),
+        "negative": finite & (values < 0),
+        "fractional": finite & (values >= 0) & (values != np.floor(values)),
+    }
+    return ", ".join(f"{cells.sum()} {kind}" for kind, cells in kinds.items() if cells.any())

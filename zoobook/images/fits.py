@@ -1,0 +1,149 @@
+"""FITS images as pictures: which extension and bands, undefined pixels, gaps filled with sky, the stretch."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+from zoobook.images.checks import Unusable, check_shape
+from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
+
+_BANDS = "ugrizy"  # in the order of their wavelengths
+
+
+def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
+    """Decode and stretch an open FITS file, of which ``begin`` holds the first bytes; see ``read_image``."""
+    from astropy.io import fits
+
+    if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
+        raise Unusable(f"it is not a FITS file (it begins with {begin!r})")
+    try:
+        with fits.open(file, memmap=False, do_not_scale_image_data=True) as hdus:
+            chosen = image_hdus(hdus)
+            check_shape(*chosen[0].shape[-2:])
+            planes = np.concatenate([_planes(hdu) for hdu in chosen])
+            pixel = _pixel_arcsec(chosen[0].header)
+    except Unusable:
+        raise
+    except Exception as error:
+        raise Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
+    return stretch(planes, pixel, max_blank)[::-1].copy()
+
+
+def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | None = None) -> np.ndarray:
+    """The colour picture of one plane (as r) or three (g, r, z), as that of Galaxy Zoo DECaLS.
+
+    Args:
+        planes: float64 [1 or 3, H, W] in one flux unit per pixel, NaN where nothing was observed; is changed.
+        pixel: side of a pixel [arcsec].
+        max_blank: share of the pixels that may be NaN or infinite.
+        unit: of the planes, for one nanomaggie per native pixel; by default told from the noise.
+
+    Returns:
+        ndarray: uint8 [H, W, 3].
+
+    Raises:
+        Unusable: too much of it is blank.
+    """
+    noise = fill_gaps(planes, max_blank)
+    usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
+    scales = SCALES[::-1, None, None]
+    if unit is None:
+        units = noise / (usual if len(planes) == 3 else usual[1])  # of the file, per nanomaggie
+        units = units[units > 0]
+        unit = units.mean() if len(units) else np.abs(planes / scales).max() / 250  # then the peak is nearly white
+    if len(planes) == 1:
+        planes = planes * scales / scales[1]
+    light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)  # gaps may be marked by huge numbers
+    return colour(light)
+
+
+def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
+    """Take off the sky, in place, and fill gaps with it: both become 0.
+
+    Sky and noise are the median, and the absolute deviation from it, in a frame along the edges.
+
+    Args:
+        planes: float64 [P, H, W], NaN or infinite where there is no value; is changed.
+        max_blank: share of the pixels that may have no value.
+
+    Returns:
+        ndarray: noise of each plane, [P].
+
+    Raises:
+        Unusable: too much of it is blank, or a whole plane, or all pixels have the same value.
+    """
+    blank = ~np.isfinite(planes)
+    if blank.mean() > max_blank:
+        raise Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
+    edge = min(planes.shape[1:]) // 10 + 1
+    frame = np.ones(planes.shape[1:], dtype=bool)
+    frame[edge:-edge, edge:-edge] = False
+    noise = []
+    for plane, gaps in zip(planes, blank, strict=True):
+        if gaps.all():
+            raise Unusable("one of its planes is blank (NaN or infinite)")
+        sky = plane[frame & ~gaps] if (frame & ~gaps).any() else plane[~gaps]
+        plane -= np.median(sky)
+        noise.append(1.4826 * np.median(np.abs(sky - np.median(sky))))
+        plane[gaps] = 0
+    if not planes.any():
+        raise Unusable("it is blank: all pixels have the same value")
+    return np.array(noise)
+
+
+def image_hdus(hdus: list) -> list:
+    """The HDU of an open file with the image, or the three with its colours, if they can be shown."""
+    images = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2]
+    if not images:
+        raise Unusable("it is a FITS file without an image")
+    first = images[0]
+    planes = [n for n in first.shape[:-2] if n > 1]
+    if planes not in ([], [3]):
+        shape = (*planes, *first.shape[-2:])
+        raise Unusable(f"its image has the shape {shape}; one plane, or three (g, r, z), can be shown")
+    alike = [hdu for hdu in images if hdu.shape == first.shape]
+    bands = {band_of(hdu.header): hdu for hdu in alike}
+    if planes or len(alike) < 3:
+        return [first]
+    if {"g", "r", "z"} <= bands.keys():
+        return [bands[band] for band in "grz"]
+    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(_BANDS):
+        return [bands[band] for band in _BANDS if band in bands]
+    return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
+
+
+def band_of(header: Mapping) -> str:
+    """The band that a FITS header names: a letter, empty where it has no name at all."""
+    name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
+    words = re.findall("[a-z0-9]+", name.lower())
+    return next((word for word in words if len(word) == 1 and word in _BANDS), name)
+
+
+def _planes(hdu) -> np.ndarray:
+    """Float64 [planes, H, W], NaN where a pixel is undefined.
+
+    Astropy would not see the undefined ones among unsigned whole numbers, which FITS stores with an offset.
+    """
+    header, stored = hdu.header, hdu.data
+    scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
+    planes = stored.astype(np.float64) * scale + zero
+    if stored.dtype.kind in "iu" and undefined is not None:
+        planes[stored == undefined] = np.nan
+    return planes.reshape(-1, *planes.shape[-2:])
+
+
+def _pixel_arcsec(header) -> float:
+    """Side of a pixel by the header's sky coordinates; without sensible ones, that of the DECaLS camera."""
+    from astropy.wcs import WCSSUB_CELESTIAL, Wcsprm
+
+    try:  # not `WCS`, whose warnings about odd headers cannot be silenced in one thread alone
+        sky = Wcsprm(header=header.tostring(endcard=False, padding=False).encode()).sub([WCSSUB_CELESTIAL])
+        sky.set()
+        sides = 3600 * np.linalg.norm(np.diag(sky.get_cdelt()) @ sky.get_pc(), axis=0)
+    except Exception:  # what astropy raises for odd headers has no common class
+        return NATIVE_ARCSEC
+    sensible = len(sides) == 2 and 1e-3 < sides.mean() < 60  # a header without scale means one degree
+    return float(sides.mean()) if sensible else NATIVE_ARCSEC

@@ -1,0 +1,331 @@
+"""Mosaics: pictures of the sky in one band or several, larger than memory, read section by section."""
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from zoobook import arguments
+from zoobook.catalogs.tables import FITS_NAME
+from zoobook.images.checks import BadImage, Unusable
+from zoobook.images.decals import ZERO_POINT
+from zoobook.images.decoding import read_image
+from zoobook.images.fits import band_of, image_hdus
+
+ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
+SECTION = 2048  # pixels: what is read at a time
+
+
+class Mosaic:
+    """A picture of the sky, one band or several, read section by section.
+
+    A FITS mosaic is one file of one plane or of three (or three HDUs), or several files, one for each band, all on one
+    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are NaN, infinite or exactly 0 count
+    as not observed. Anything else that :func:`~zoobook.images.read_image` reads is a picture with a stretch of its
+    own, which is kept: sizes measured on it depend on that.
+
+    Args:
+        files: one file or several.
+        zero_points: AB magnitude of one unit, for all bands or by band; by default from the headers. Without it,
+            brightness is in the file's unit, and stamps are stretched by their noise.
+        pixel_arcsec: side of a pixel; by default from the header.
+
+    Attributes:
+        shape: height and width [pixels].
+        bands: names of the bands, in the order of their planes; of a picture, none.
+        wcs: astropy's sky coordinates of the pixels, or None.
+        pixel_arcsec: side of a pixel, NaN if unknown.
+        calibrated: whether planes are in nanomaggies.
+
+    Raises:
+        ValueError: bands have different shapes, sky coordinates or zero points, or there are neither one nor three.
+        BadImage: a file is missing or no image.
+    """
+
+    def __init__(
+        self,
+        files: str | os.PathLike | Sequence[str | os.PathLike],
+        zero_points: float | Mapping[str, float] | None = None,
+        pixel_arcsec: float | None = None,
+    ):
+        self.files = [arguments.path(file) for file in ([files] if isinstance(files, (str, os.PathLike)) else files)]
+        if not self.files:
+            raise ValueError("a mosaic needs one file at least")
+        first = self.files[0]
+        stem = FITS_NAME.sub("", first.name) if FITS_NAME.search(first.name) else first.stem
+        self.name = re.sub(r"[-_.][ugrizy]$", "", stem)
+        self.picture, self.wcs, self.calibrated, self.bands, self.units, self._planes = None, None, False, (), [], []
+        if not FITS_NAME.search(first.name):
+            if len(self.files) > 1:
+                raise ValueError("a mosaic of several files is made of FITS files; a picture is one file")
+            self.picture = read_image(first, max_blank=1.0)
+            self.shape = self.picture.shape[:2]
+        else:
+            self._open(zero_points)
+        if pixel_arcsec is not None:
+            self.pixel_arcsec = arguments.real("pixel_arcsec", pixel_arcsec)
+        else:
+            self.pixel_arcsec = _pixel_arcsec(self.wcs) if self.wcs is not None else np.nan
+
+    def _open(self, zero_points) -> None:
+        """Learn from the headers what planes there are."""
+        from astropy.io import fits
+
+        found, headers = [], []
+        for file in self.files:
+            try:
+                with fits.open(file) as hdus:
+                    for hdu in image_hdus(hdus):
+                        count = int(np.prod(hdu.shape[:-2]))
+                        band = band_of(hdu.header) or _band_in_name(file)
+                        names = [band] if count == 1 else list("grz")
+                        index = hdus.index_of(hdu)
+                        found += [(name, file, index, i, hdu.shape) for i, name in enumerate(names)]
+                        headers += [hdu.header] * count
+            except FileNotFoundError:
+                raise BadImage(f"{file}: the file is missing", "the file is missing") from None
+            except (OSError, Unusable) as error:
+                raise BadImage(f"{file}: {error}", str(error)) from None
+        names = [name for name, *_ in found]
+        if {"g", "r", "z"} <= set(names):
+            keep = [names.index(band) for band in "grz"]
+        elif len(found) in (1, 3):
+            keep = range(len(found))
+        else:
+            raise ValueError(f"a mosaic has one band, or three (g, r, z), not {len(found)}: {', '.join(names)}")
+        found, headers = [found[i] for i in keep], [headers[i] for i in keep]
+        self.bands = tuple(names[i] for i in keep)
+        self.shape = found[0][-1][-2:]
+        for name, file, *_, shape in found:
+            if shape[-2:] != self.shape:
+                raise ValueError(f"the bands must lie on one grid of pixels: {file.name} ({name}) has {shape[-2:]} "
+                                 f"pixels, {found[0][1].name} has {self.shape}. Resample one of them.")  # fmt: skip
+        frames = [_celestial(header) for header in headers]
+        self.wcs = frames[0]
+        for (name, file, *_), frame in zip(found, frames, strict=True):
+            if not _same_sky(frame, self.wcs, self.shape):
+                raise ValueError(f"the bands must show the same sky: {file.name} ({name}) has other sky coordinates "
+                                 f"than {found[0][1].name}. Resample one of them.")  # fmt: skip
+        known = [_zero_point(header, name, zero_points) for header, name in zip(headers, self.bands, strict=True)]
+        if None in known and set(known) != {None}:
+            by_band = dict(zip(self.bands, known, strict=True))
+            raise ValueError(f"some bands have a zero point and others none: {by_band}. Give `zero_points`.")
+        self.calibrated = None not in known
+        units = [10 ** (0.4 * (ZERO_POINT - zero)) if self.calibrated else 1.0 for zero in known]
+        self.units = units
+        self._planes = [(*where[1:4], unit) for where, unit in zip(found, units, strict=True)]
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """A section.
+
+        Args:
+            rows: from the lowest (of a picture: the uppermost), within the mosaic.
+            columns: within the mosaic.
+
+        Returns:
+            ndarray: float32 [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
+        """
+        if self.picture is not None:
+            return self.picture[rows, columns].transpose(2, 0, 1).astype(np.float32)
+        from astropy.io import fits
+
+        planes = []
+        for file, hdu, plane, unit in self._planes:
+            with fits.open(file) as hdus:
+                section = _lazy(hdus[hdu], file)
+                cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
+                cut = np.array(cut, np.float32).reshape(cut.shape[-2:])
+            planes.append(np.where((cut == 0) | ~np.isfinite(cut), np.nan, cut * np.float32(unit)))
+        return np.stack(planes)
+
+    def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Where the sources of a table are: its ``x`` and ``y``, or its ``ra`` and ``dec`` [deg] as pixels from 0."""
+        if {"x", "y"} <= set(table):
+            return table["x"].to_numpy(float), table["y"].to_numpy(float)
+        if not {"ra", "dec"} <= set(table):
+            raise ValueError("the table has neither `x` and `y` [pixels from 0] nor `ra` and `dec` [deg]")
+        if self.wcs is None:
+            raise ValueError(f"{self.files[0]} has no sky coordinates: give the positions as `x` and `y` in pixels")
+        x, y = self.wcs.all_world2pix(table["ra"].to_numpy(float), table["dec"].to_numpy(float), 0, quiet=True)
+        return np.where(np.abs(x) < 1e9, x, np.nan), np.where(np.abs(y) < 1e9, y, np.nan)
+
+    def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Whether positions [pixels from 0] are on the mosaic; NaN is not."""
+        height, width = self.shape
+        return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+
+    def cutout(self, x: float, y: float, side: float) -> tuple[np.ndarray, object]:
+        """The square around a position, in whole pixels.
+
+        Args:
+            x: column of its middle, from 0.
+            y: row of its middle, from 0.
+            side: in pixels.
+
+        Returns:
+            tuple: float32 [bands, side, side], NaN beyond the mosaic's edge; the sky coordinates (WCS), or None.
+
+        Raises:
+            ValueError: the position is outside the mosaic.
+
+        >>> import numpy as np, tempfile
+        >>> from PIL import Image
+        >>> file = f"{tempfile.mkdtemp()}/sky.png"
+        >>> Image.fromarray(np.eye(64, dtype=np.uint8)).save(file)
+        >>> Mosaic(file).cutout(20, 20, 16)[0].shape
+        (3, 16, 16)
+        """
+        if not self.contains(x, y):
+            raise ValueError(f"it is outside the mosaic, at x = {x:.1f}, y = {y:.1f}")
+        size = max(1, int(round(side)))
+        left, top = (int(np.floor(middle - size / 2 + 1)) for middle in (x, y))
+        part = self.window(left, top, size)
+        wcs = None if self.wcs is None else self.wcs.deepcopy()
+        if wcs is not None:
+            wcs.wcs.crpix -= left, top
+        return part, wcs
+
+    def window(self, left: int, top: int, size: int, section: np.ndarray | None = None, corner=(0, 0)) -> np.ndarray:
+        """A square of pixels, NaN where it reaches beyond the mosaic, or beyond the section that it is cut from.
+
+        Args:
+            left: its first column.
+            top: its first row.
+            size: its side.
+            section: [bands, H, W] that was read already.
+            corner: first column and row of the section.
+
+        Returns:
+            ndarray: float32 [bands, size, size].
+        """
+        shape = self.shape if section is None else section.shape[1:]
+        starts = (top - corner[1], left - corner[0])
+        rows, columns = (slice(min(max(start, 0), most), min(max(start + size, 0), most))
+                         for start, most in zip(starts, shape, strict=True))  # fmt: skip
+        part = self.read(rows, columns) if section is None else section[:, rows, columns]
+        whole = np.full((len(part), size, size), np.nan, np.float32)
+        top, left = rows.start - starts[0], columns.start - starts[1]
+        whole[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+        return whole
+
+
+def each_section(
+    mosaic: Mosaic,
+    work: Callable,
+    workers: int | None,
+    text: str,
+    places: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    **options,
+) -> list:
+    """Do something to each section of a mosaic, on several cores.
+
+    Args:
+        mosaic: the mosaic.
+        work: function of the mosaic, a section without margin (top, bottom, left, right), the places in it and their
+            rows.
+        workers: processes; all processor cores by default.
+        text: what it is doing, for the progress bar.
+        places: [N, …] whose first columns are x and y; then only sections with some of them.
+        rows: those of the places that count.
+        **options: of the function.
+
+    Returns:
+        list: of its results.
+    """
+    import joblib
+
+    tasks = []
+    for top in range(0, mosaic.shape[0], SECTION):
+        for left in range(0, mosaic.shape[1], SECTION):
+            core = (top, min(top + SECTION, mosaic.shape[0]), left, min(left + SECTION, mosaic.shape[1]))
+            if places is None:
+                tasks.append((core, None, None))
+                continue
+            x, y = np.round(places[rows, :2]).T
+            mine = rows[(y >= core[0]) & (y < core[1]) & (x >= core[2]) & (x < core[3])]
+            if len(mine):
+                tasks.append((core, places[mine], mine))
+    jobs = min(workers or joblib.cpu_count(), max(len(tasks), 1))
+    pool = joblib.Parallel(jobs, return_as="generator")
+    with tqdm(total=len(tasks), desc=text, unit="section") as bar:
+        results = []
+        for result in pool(joblib.delayed(work)(mosaic, *task, **options) for task in tasks):
+            results.append(result)
+            bar.update()
+    return results
+
+
+def around(mosaic: Mosaic, core: tuple, margin: int) -> tuple[slice, slice]:
+    """A section with a margin, as far as the mosaic reaches.
+
+    Args:
+        mosaic: the mosaic.
+        core: top, bottom, left, right.
+        margin: pixels.
+
+    Returns:
+        tuple: rows and columns.
+    """
+    top, bottom, left, right = core
+    return (slice(max(top - margin, 0), min(bottom + margin, mosaic.shape[0])),
+            slice(max(left - margin, 0), min(right + margin, mosaic.shape[1])))  # fmt: skip
+
+
+def _lazy(hdu, file: Path):
+    """Pixels that are read when they are sliced: mapped into memory where they are plain numbers, as that is faster."""
+    plain = hdu.header["BITPIX"] < 0 and hdu.header.get("BSCALE", 1) == 1 and hdu.header.get("BZERO", 0) == 0
+    packed = type(hdu).__name__ == "CompImageHDU" or file.suffix.lower() in (".gz", ".fz")
+    return hdu.data if plain and not packed else hdu.section
+
+
+def _celestial(header):
+    """Sky coordinates of a header, or None."""
+    from astropy.wcs import WCS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # astropy mends odd headers, and says so
+        try:
+            wcs = WCS(header).celestial
+        except Exception:  # what astropy raises for odd headers has no common class
+            return None
+    return wcs if wcs.has_celestial else None
+
+
+def _pixel_arcsec(wcs) -> float:
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    return float(3600 * np.mean(proj_plane_pixel_scales(wcs)))
+
+
+def _same_sky(one, other, shape: tuple[int, int]) -> bool:
+    """Whether the corners of both are less than half a pixel apart."""
+    if one is None or other is None:
+        return one is other
+    x, y = np.array([0, shape[1] - 1, 0, shape[1] - 1]), np.array([0, 0, shape[0] - 1, shape[0] - 1])
+    back = other.all_world2pix(*one.all_pix2world(x, y, 0), 0, quiet=True)
+    return bool(np.hypot(back[0] - x, back[1] - y).max() < 0.5)
+
+
+def _zero_point(header, band: str, given: float | Mapping[str, float] | None) -> float | None:
+    if isinstance(given, Mapping):
+        if band not in given:
+            raise ValueError(f"zero_points has none for the band {band!r}: {dict(given)}")
+        given = given[band]
+    if given is not None:
+        return arguments.real("zero_points", given, lambda number: True, "a magnitude")
+    values = [header[key] for key in ZERO_POINT_KEYS if isinstance(header.get(key), (int, float))]
+    in_nanomaggies = str(header.get("BUNIT", "")).strip().lower() in ("nanomaggy", "nanomaggies", "nmgy")
+    return float(values[0]) if values else ZERO_POINT if in_nanomaggies else None
+
+
+def _band_in_name(file: Path) -> str:
+    """The band that a file's name ends with, such as ``field-0000_g.fits``."""
+    found = re.search(r"[-_.]([ugrizy])$", FITS_NAME.sub("", file.name))
+    return found[1] if found else ""
