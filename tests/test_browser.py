@@ -66,6 +66,7 @@ def status(page, words):
     page.locator(".zoobook-label [role=status]").filter(has_text=words).wait_for()
 
 
+@pytest.mark.slow
 def test_labels_given_by_keys_outlive_the_kernel_and_are_undone(page, axe, tmp_path):
     store, _ = survey()
     notebook(tmp_path / "label.ipynb", SHOW.format(store=str(store.path), grid=1), "")

@@ -1,6 +1,4 @@
 """Samples at the true rarity: intervals that hold, and the number of galaxies to look at."""
-import doctest
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -18,10 +16,6 @@ def validation(rng, distance=3.0, positives=300, negatives=700):
 def true_purity(threshold, distance=3.0):
     right, wrong = stats.norm.sf(threshold - distance), stats.norm.sf(threshold)
     return RARE * right / (RARE * right + (1 - RARE) * wrong)
-
-
-def test_the_examples_in_the_docstrings():
-    assert doctest.testmod(rarity).failed == 0
 
 
 @pytest.mark.parametrize("asked", [{"threshold": 2.3}, {"purity": 0.5}])

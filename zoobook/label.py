@@ -78,7 +78,7 @@ class Labeler:
         self._at = self._next_open(0)
         self._widget: Any = None
 
-    def answer(self, choice, id_str: str | None = None) -> None:
+    def answer(self, choice: str | int | None, id_str: str | None = None) -> None:
         """Note an answer on disk and go on to the next galaxy without one.
 
         Args:
@@ -113,7 +113,7 @@ class Labeler:
         return self.widget._repr_mimebundle_(**kwargs)
 
     @property
-    def widget(self):
+    def widget(self) -> Any:
         """The widget itself, to be put among others."""
         if self._widget is None:
             self._widget = _widget_class()(view=self._view(), pictures=self._pictures())

@@ -58,7 +58,7 @@ class LabelFile:
             raise
         self._open[self.path] = self
 
-    def add(self, id_str: str, answer) -> None:
+    def add(self, id_str: str, answer: str | int | None) -> None:
         """Note an answer (``None``: not sure); it is on disk when this returns.
 
         Raises:

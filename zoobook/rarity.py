@@ -11,11 +11,16 @@ What must hold is that each class, by itself, looks in the validation sample as 
 """
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from zoobook import arguments
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DRAWS = 2000
 _STEPS = 200  # thresholds of a curve
@@ -120,7 +125,9 @@ def checks_needed(purity: float, within: float = 0.05, level: float = 0.95, numb
     return int(np.ceil(looks))
 
 
-def plot(labels: np.ndarray, scores: np.ndarray, rarity: float | tuple[int, int], chosen: pd.Series | None = None):
+def plot(
+    labels: np.ndarray, scores: np.ndarray, rarity: float | tuple[int, int], chosen: pd.Series | None = None
+) -> Figure:
     """Purity against completeness at the survey's rarity, with its interval, and at the validation sample's.
 
     Args:
