@@ -13,8 +13,8 @@ __version__ = "0.2.0.dev0"
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 _PARTS = (
-    "catalogs", "chapters", "datasets", "evaluation", "images", "learning", "plots", "representations", "simulation",
-    "trees", "votes", "weights",
+    "catalogs", "chapters", "datasets", "evaluation", "export", "gallery", "images", "label", "learning", "plots",
+    "rarity", "representations", "simulation", "trees", "votes", "weights",
 )
 __all__ = ["load_framework", *_PARTS]
 

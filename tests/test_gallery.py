@@ -1,0 +1,82 @@
+"""The page of galaxies as a file; in a browser: test_browser.py."""
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from toys import survey
+from typer.testing import CliRunner
+
+from zoobook import gallery
+from zoobook.cli import app
+
+
+def data_of(text):
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def scores():
+    ids = list(survey()[0].ids)
+    table = pd.DataFrame({"id_str": ids, "ring_probability": np.linspace(0, 1, len(ids)), "file_loc": "x.png"})
+    return table.assign(kind=["</script><b>", None] * (len(ids) // 2), ring=[True, False] * (len(ids) // 2))
+
+
+def test_the_page_holds_everything_itself():
+    store, _ = survey()
+    text = gallery.page(store, scores(), title="Rings & <more>", places=("ring_probability", "ring"))
+    assert "<title>Rings &amp; &lt;more&gt;</title>" in text
+    assert not re.search(r"https?://", text) and text.count("</script>") == 2
+    data = data_of(text)
+    assert data["ids"] == list(store.ids) and list(data["columns"]) == ["ring_probability", "kind", "ring"]
+    assert data["columns"]["kind"][:2] == ["</script><b>", None] and data["columns"]["ring"][:2] == ["True", "False"]
+    assert np.ptp(data["places"]["xy"], axis=0).tolist() == [1000, 1000]
+
+
+def test_stamps_are_where_the_page_looks_for_them():
+    import base64
+    import io
+
+    from PIL import Image
+
+    store, _ = survey()
+    data = data_of(gallery.page(store, scores(), size=32, quality=95))
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["sprites"][0])))).astype(float)
+    for n in (0, 23, 24, 95):
+        top, left = n // data["across"] * 32, n % data["across"] * 32
+        assert np.abs(sheet[top : top + 32, left : left + 32] - store.pixels[n]).mean() < 6
+
+
+def test_from_the_command_line(tmp_path):
+    store, catalog = survey()
+    scores().to_parquet(tmp_path / "scores.parquet")
+    catalog.to_parquet(tmp_path / "catalog.parquet")
+    out = tmp_path / "page.html"
+    run = CliRunner().invoke(app, [
+        "gallery", str(store.path), "--out", str(out), "--scores", str(tmp_path / "scores.parquet"),
+        "--sort", "ring_probability", "--most", "10", "--column", "ring_probability",
+    ])  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert "the first 10 of 96 galaxies are shown" in run.output
+    assert data_of(out.read_text())["ids"] == list(store.ids[:-11:-1])
+    run = CliRunner().invoke(app, ["gallery", str(tmp_path / "catalog.parquet"), "--out", str(out),
+                                   "--column", "radius", "--column", "large", "--map", "radius", "large"])  # fmt: skip
+    assert run.exit_code == 0 and data_of(out.read_text())["places"]["names"] == ["radius", "large"]
+    run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(out), "--sort", "beauty"])
+    assert run.exit_code == 1 and "there is no column 'beauty' to sort by" in run.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 50}, "a multiple of 16"),
+        ({"columns": ["beauty"]}, "no column 'beauty'"),
+        ({"table": scores().head(0)}, "1 to 20,000 galaxies, not 0"),
+        ({"table": scores().assign(id_str=[f"other_{n}" for n in range(96)])}, "not in the image store"),
+        ({"places": ("ring_probability", "kind")}, "lack a place"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(change, message):
+    given = {"table": scores()} | change
+    with pytest.raises(ValueError, match=message):
+        gallery.page(survey()[0], given.pop("table"), **given)

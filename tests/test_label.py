@@ -1,0 +1,223 @@
+"""Labels by hand: nothing is lost, nothing is mixed up, and what is wrong is said. In a browser: test_browser.py."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from toys import survey
+
+from zoobook import label
+from zoobook.learning.tasks import find_task
+
+ANSWERS = ["ring", "no ring"]
+
+
+@pytest.fixture
+def store():
+    return survey()[0]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "rings.jsonl"
+
+
+def labeler(store, path, column="ring", answers=ANSWERS, order="given", **options):
+    return label.Labeler(store, path, column, answers, order=order, **options)
+
+
+def test_each_answer_is_on_disk_before_the_next_galaxy_is_shown(store, path):
+    labels = labeler(store, path)
+    for n, answer in enumerate(["ring", None, "no ring"]):
+        labels.answer(answer)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [(row["id_str"], row["answer"]) for row in rows][n:] == [(f"toy_{n}", answer)]
+    assert labels.table().to_dict("list") == {"id_str": ["toy_0", "toy_2"], "ring": ["ring", "no ring"]}
+    pd.testing.assert_frame_equal(labels.table(), label.table(path), check_dtype=False)
+
+
+def test_a_later_session_goes_on_and_takes_back(store, path):
+    first = labeler(store, path)
+    for answer in ("ring", "no ring", "ring"):
+        first.answer(answer)
+    first.answer("no ring", "toy_0")  # a second thought
+    again = labeler(store, path)
+    assert again._view()["cells"][0]["id"] == "toy_3"
+    assert [again.undo(), again.undo()] == ["toy_0", "toy_2"]
+    assert dict(again.table().to_numpy()) == {"toy_0": "ring", "toy_1": "no ring"}
+    assert [again.undo(), again.undo(), again.undo()] == ["toy_1", "toy_0", None]
+    assert label.table(path).empty
+    with pytest.raises(ValueError, match="closed, or are gone on with in another cell"):
+        first.answer("ring")
+
+
+def test_finetune_takes_the_table(store, path):
+    _, catalog = survey()
+    labels = labeler(store, path, column="mine", answers=[0, 1], order="random")
+    for _ in range(40):
+        labels.answer(int(catalog.set_index("id_str")["large"][labels._page()[0]]))
+    labelled = label.table(path, catalog=catalog)
+    assert len(labelled) == 40 and (labelled["mine"] == labelled["large"]).all()
+    assert find_task(store, labelled, "mine").head == {"kind": "binary", "label": "mine"}
+    labelled.to_csv(path.with_suffix(".csv"), index=False)
+    again = pd.read_csv(path.with_suffix(".csv"), dtype={"id_str": str})
+    assert find_task(store, again, "mine").data == find_task(store, labelled, "mine").data
+    with pytest.raises(ValueError, match="has a column 'mine' already"):
+        label.table(path, catalog=labelled)
+
+
+def test_two_people_and_how_far_they_agree(store, path, tmp_path):
+    ana = labeler(store, path, "ring_ana")
+    for answer in ["ring"] * 4 + ["no ring"] * 5 + [None]:
+        ana.answer(answer)
+    ben = labeler(store, tmp_path / "ben.jsonl", "ring_ben")
+    for answer in ["ring"] * 3 + ["no ring"] * 7:
+        ben.answer(answer)
+    both = label.table(path, tmp_path / "ben.jsonl")
+    assert pd.isna(both["ring_ana"][both["id_str"] == "toy_9"].item())
+    assert both.columns.tolist() == ["id_str", "ring_ana", "ring_ben"] and len(both) == 10
+    found = label.agreement(both, "ring_ana", "ring_ben")
+    chance = (4 * 3 + 5 * 6) / 81
+    assert found["galaxies"] == 9 and found["same"] == pytest.approx(8 / 9)
+    assert found["kappa"] == pytest.approx((8 / 9 - chance) / (1 - chance))
+    with pytest.raises(ValueError, match="there is no column 'ring_eva'"):
+        label.agreement(both, "ring_ana", "ring_eva")
+    with pytest.raises(ValueError, match="an earlier file has a column 'ring_ana' too"):
+        label.table(path, path)
+
+
+WRITER = """
+import sys
+from zoobook import label
+from zoobook.images import ImageStore
+labels = label.Labeler(ImageStore.open(sys.argv[1]), sys.argv[2], "ring", ["ring", "no ring"], order="given")
+print("ready", flush=True)
+while True:
+    labels.answer("ring", "toy_%d" % (len(labels._file._history) % 90))
+    print(len(labels._file._history), flush=True)
+"""
+
+
+def test_killed_at_any_moment_and_two_processes_on_one_file(store, path):
+    for _ in range(2):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, store.path, path], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout.readline() == "ready\n"
+        with pytest.raises(ValueError, match="is being labelled by another process"):
+            labeler(store, path)
+        time.sleep(0.2)
+        os.kill(writer.pid, signal.SIGKILL)
+        confirmed = [int(line) for line in writer.communicate()[0].split()]
+        rows = path.read_bytes().count(b"\n")
+        assert rows in (confirmed[-1], confirmed[-1] + 1)
+        assert len(label.table(path)) == min(rows, 90)
+    labels = labeler(store, path)
+    assert len(labels._file._history) == rows
+    labels.close()
+
+
+def test_half_a_line_is_no_answer(store, path):
+    labeler(store, path).answer("ring")
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    assert len(label.table(path)) == 1
+    labeler(store, path).answer("no ring")
+    assert path.read_bytes().startswith(whole) and len(label.table(path)) == 2
+
+
+def test_a_full_disk_loses_nothing_and_is_said(store, path, monkeypatch):
+    labels = labeler(store, path)
+    labels.answer("ring")
+    whole = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    pytest.importorskip("anywidget")
+    shown = labels.widget
+    monkeypatch.setattr(os, "fsync", full)
+    labels._hear({"do": "answer", "choice": 0, "id": "toy_1"})
+    assert "Not saved: " in shown.view["problem"] and "No space left" in shown.view["problem"]
+    assert path.read_bytes() == whole and shown.view["cells"][0]["id"] == "toy_1"
+
+
+def test_orders(store, path):
+    def order(**options):
+        return labeler(store, path, **options)._order
+
+    ids = list(store.ids)
+    assert order() == ids
+    mixed = order(order="random")
+    assert sorted(mixed) == sorted(ids) and mixed not in (ids, order(order="random", seed=1))
+    yes = pd.DataFrame({"id_str": ids[:3], "ring_probability": [0.9, 0.52, 0.05]})
+    assert order(order="least_sure", scores=yes)[:3] == ["toy_1", "toy_0", "toy_2"]
+    classes = pd.DataFrame({"id_str": ids[:2], "kind_a_probability": [1, 0.4], "kind_b_probability": [0, 0.6]})
+    assert order(order="least_sure", scores=classes)[:2] == ["toy_1", "toy_0"]
+    rated = pd.DataFrame({"id_str": ids[:3], "acquisition": [1, 5, 3], "std": [9, 1, 2]})
+    assert order(order="most_interesting", scores=rated)[:3] == ["toy_1", "toy_2", "toy_0"]
+    assert order(order="least_sure", scores=rated)[:3] == ["toy_0", "toy_2", "toy_1"]
+    with pytest.raises(ValueError, match="no column to tell the most interesting by"):
+        order(order="most_interesting", scores=yes)
+    with pytest.raises(ValueError, match="needs `scores`"):
+        order(order="least_sure")
+
+
+def test_what_the_widget_is_told(store, path):
+    pytest.importorskip("anywidget")
+    labels = labeler(store, path, grid=6, answers={"r": "ring", "n": "no ring"})
+    shown = labels.widget
+    labels._hear({"do": "answer", "choice": 0, "id": "toy_0"})
+    assert (shown.view["current"], shown.view["done"]) == (1, 1)
+    labels._hear({"do": "move", "by": 5, "id": "toy_1"})
+    assert [cell["id"] for cell in shown.view["cells"]] == [f"toy_{n}" for n in range(6, 12)]
+    labels._hear({"do": "undo", "id": "toy_6"})
+    assert shown.view["current"] == 0 and shown.view["message"] == "taken back: the answer to toy_0"
+    labels._hear({"do": "undo", "id": "toy_0"})
+    assert shown.view["message"] == "there is no answer to take back"
+    assert len(shown.pictures) == 6 and shown.pictures[0].startswith(b"\x89PNG")
+
+
+def test_images_from_files_and_bad_ones_are_grey(path):
+    _, catalog = survey()
+    catalog = catalog[["id_str", "file_loc"]].head(2).assign(file_loc=[catalog["file_loc"][0], "absent.png"])
+    read = labeler(catalog, path)._read
+    assert read("toy_0").shape == (32, 32, 3) and np.ptp(read("toy_1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": ["ring"]}, "at least two answers"),
+        ({"answers": ["ring", "ring"]}, "at least two answers"),
+        ({"answers": {"u": "unclear", "r": "ring"}}, "the key 'u' is taken for not sure"),
+        ({"answers": [f"kind {n}" for n in range(12)]}, "has no key of its own"),
+        ({"answers": [0.5, 1.5]}, "text or whole numbers"),
+        ({"column": "id_str"}, "column must be a name"),
+        ({"order": "best"}, "order must be one of"),
+        ({"grid": 0}, "grid must be a whole number"),
+        ({"store": pd.DataFrame({"id_str": ["a"]})}, "no column `file_loc`"),
+        ({"store": pd.DataFrame({"id_str": [], "file_loc": []})}, "no galaxies to label"),
+        ({"answers": ["bar", "no bar"]}, "has answers 'ring' in column 'ring'"),
+        ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "the label file of another catalogue"),
+    ],
+)
+def test_what_makes_no_sense_is_said(store, path, change, message):
+    labeler(store, path).answer("ring")
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        labeler(**{"store": store, "path": path} | change)
+    assert path.read_bytes() == whole
+
+
+def test_files_that_are_none_of_labels(store, path):
+    with pytest.raises(FileNotFoundError, match="there is no label file"):
+        label.table(path)
+    for content, message in ((b"id_str,ring\na,1\n", "line 1 reads b'id_str,ring'"), (b"\x89PNG", "is not a file of")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            labeler(store, path)
+        assert path.read_bytes() == content

@@ -1,0 +1,154 @@
+"""A catalogue to give to others: FITS, VOTable or parquet with units, descriptions, and where the numbers come from."""
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import zoobook
+from zoobook import arguments
+from zoobook.catalogs import keyed
+from zoobook.catalogs.columns import listed
+from zoobook.files import ensure_writable_dir
+
+_KNOWN = (  # names of columns, their units, and what they are
+    (r"id_str", "", "name of the galaxy"),
+    (r"ra", "deg", "right ascension"),
+    (r"dec", "deg", "declination"),
+    (r"(r50|r90|petro\w*)_arcsec", "arcsec", "radius"),
+    (r"redshift", "", "redshift"),
+    (r"(.+)_probability", "", r"predicted probability of \1"),
+    (r"(.+)_deviation", "", r"standard deviation of \1 between forward passes"),
+    (r"(.+)_concentration", "", r"predicted Dirichlet concentration of \1"),
+    (r"(.+)_fraction", "", r"share of the volunteers asked who answer \1"),
+    (r"(.+)_proportion_volunteers_asked", "", r"share of the volunteers who are asked \1"),
+    (r"anomaly_score", "", "how unusual: 0.5 ordinary, towards 1 unusual (isolation forest)"),
+)
+_FORMATS = {".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
+
+
+def write(
+    table: pd.DataFrame, path: str | os.PathLike, *, units: Mapping[str, str] | None = None,
+    descriptions: Mapping[str, str] | None = None, weights: str | os.PathLike | None = None, **provenance: str,
+) -> Path:  # fmt: skip
+    """Write a catalogue whose columns say what they are, and which says where it comes from.
+
+    Args:
+        table: ``id_str`` and columns of numbers, truths or text.
+        path: ``….fits``, ``….vot`` (or ``.xml``) or ``….parquet``; it is written whole or not at all.
+        units: by column, as the VO writes them (``"deg"``, ``"arcsec"``, ``"mag"``); the usual columns have theirs.
+        descriptions: by column, likewise.
+        weights: the model that the predictions come from: its file, the folder of its training, or the name of one
+            that comes with zoobook. Its SHA-256 goes into the file.
+        **provenance: anything else worth remembering, such as ``survey="DECaLS DR5"``.
+
+    Returns:
+        Path: the file. astropy reads it with ``Table.read``: provenance is in ``meta``, of a VOTable in the ``INFO``
+        elements of its table.
+
+    Raises:
+        ValueError: the ending of the name, a unit, or a column named is unknown, or ids are bad.
+        FileNotFoundError: there are no such weights.
+        OSError: the file cannot be written.
+    """
+    from astropy.table import Table
+    from astropy.units import Unit
+
+    path, table = arguments.path(path), keyed(table, "the table")
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
+    unknown = [name for name in [*(units or {}), *(descriptions or {})] if name not in table]
+    if unknown:
+        raise ValueError(f"the table has no column {unknown[0]!r}; there are: {listed(table.columns)}")
+    made = Table.from_pandas(_plain(table))
+    for name in made.colnames:
+        unit, description = _about(name)
+        unit = (units or {}).get(name, unit)
+        try:
+            made[name].unit = Unit(unit) if unit else None
+        except ValueError:
+            raise ValueError(f"{unit!r} is no unit that astropy knows (column {name!r}); write it like 'deg'") from None
+        if hasattr(made[name], "mask") and made[name].dtype.kind == "i":  # astropy's own for a gap, 999999, may occur
+            made[name].fill_value = np.iinfo(made[name].dtype).min
+        made[name].description = (descriptions or {}).get(name, description) or None
+    made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights), **{k: str(v) for k, v in provenance.items()}}
+    ensure_writable_dir(path.parent)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        _WRITERS[kind](made, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns as astropy takes them: text without gaps, numbers with theirs."""
+    columns = {}
+    for name, column in table.items():
+        if isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column):
+            column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
+        columns[str(name)] = column
+    return pd.DataFrame(columns)
+
+
+def _about(name: str) -> tuple[str, str]:
+    """Unit and description of a usual column."""
+    for pattern, unit, description in _KNOWN:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return unit, found.expand(description)
+    return "", ""
+
+
+def _of_weights(weights: str | os.PathLike | None) -> dict[str, str]:
+    if weights is None:
+        return {}
+    from zoobook.weights import inspect
+    from zoobook.weights.names import find_shipped
+
+    about = inspect(weights)  # says what is wrong with it
+    file = arguments.path(weights)
+    file = file / "best.safetensors" if file.is_dir() else file if file.is_file() else find_shipped(os.fspath(weights))
+    return {"WEIGHTS": Path(weights).name, "ARCHITEC": about["spec"]["architecture"],
+            "SHA256": hashlib.sha256(file.read_bytes()).hexdigest()}  # fmt: skip
+
+
+def _write_fits(made, path: Path) -> None:
+    from astropy.io import fits
+
+    texts = {name: made[name] for name in made.colnames if made[name].dtype.kind in "OU"}
+    for name, values in (texts | {"provenance": made.meta.values()}).items():
+        strange = [value for value in values if not str(value).isascii()]
+        if strange:
+            raise ValueError(f"FITS holds ASCII text only; {name!r} has {strange[0]!r}: write a .vot or .parquet file")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
+        made.write(path, format="fits")
+    with fits.open(path, mode="update") as hdus:  # astropy's own note on descriptions only astropy reads
+        for number, name in enumerate(made.colnames, 1):
+            if made[name].description:
+                hdus[1].header[f"TCOMM{number}"] = made[name].description
+
+
+def _write_votable(made, path: Path) -> None:
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info
+
+    document = from_table(made)
+    document.get_first_table().infos.extend(Info(name=name, value=value) for name, value in made.meta.items())
+    document.to_xml(str(path))
+
+
+_WRITERS = {
+    "fits": _write_fits,
+    "votable": _write_votable,
+    "parquet": lambda made, path: made.write(path, format="parquet"),
+}

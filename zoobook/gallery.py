@@ -1,0 +1,159 @@
+"""A page of galaxies to give to others: one HTML file with stamps and scores that needs neither network nor Python.
+
+It sorts, filters and shows galaxies one by one; with positions (of :mod:`umap`, say, or right ascension and
+declination) it is a map too, whose points show their stamp. All stamps travel as sprites: a few large JPEG images.
+"""
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from zoobook import arguments
+from zoobook.catalogs import keyed
+from zoobook.catalogs.columns import floats, listed
+from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.images import ImageStore
+from zoobook.images.stamps import by_id
+
+_STATIC = Path(__file__).parent / "static"
+_ACROSS = 24  # stamps in a row of a sprite, and rows in it
+MOST = 20_000  # galaxies that a browser still moves smoothly
+
+
+def page(
+    images: ImageStore | pd.DataFrame, table: pd.DataFrame, *, columns: Sequence[str] | None = None,
+    places: tuple[str, str] | None = None, title: str = "Galaxies", about: str = "", size: int = 96, quality: int = 85,
+) -> str:  # fmt: skip
+    """The page as text.
+
+    Args:
+        images: an :class:`~zoobook.images.ImageStore`, or a catalogue with ``id_str`` and ``file_loc``.
+        table: the galaxies to show, in the order to show them: ``id_str`` and their scores. It may be the catalogue.
+        columns: which columns to show; by default all numbers, truths and short texts, but not the file names.
+        places: two columns, across and up, that place the galaxies on a map.
+        title: of the page.
+        about: a sentence or two under the title, such as where the scores come from.
+        size: side of a stamp in pixels, a multiple of 16.
+        quality: of the JPEG compression, 1 to 95. A stamp of 96 pixels takes about 3 kB at 85; one of 48 at 70, 1 kB.
+
+    Returns:
+        str: HTML.
+
+    Raises:
+        ValueError: galaxies have no image, a column is missing, there are no galaxies or more than 20,000, or a
+            position is not a number.
+    """
+    table = keyed(table, "the table")
+    size, quality = arguments.whole("size", size, 16, 512), arguments.whole("quality", quality, 1, 95)
+    if size % 16:
+        raise ValueError(f"size must be a multiple of 16, so that stamps do not bleed into each other, not {size}")
+    if not 1 <= len(table) <= MOST:
+        raise ValueError(f"a page shows 1 to {MOST:,} galaxies, not {len(table):,}: give it some of the rows")
+    columns = _shown_columns(table) if columns is None else list(columns)
+    for name in [*columns, *(places or ())]:
+        if name not in table:
+            raise ValueError(f"the table has no column {name!r}; there are: {listed(table.columns)}")
+    data: dict = {"size": size, "across": _ACROSS, "ids": table["id_str"].tolist(), "columns": {}}
+    for name in columns:
+        data["columns"][str(name)] = _json_values(table[name])
+    if places:
+        spots = np.stack([floats(table[name]) for name in places], axis=1)
+        if not np.isfinite(spots).all():
+            lost = table["id_str"][~np.isfinite(spots).all(1)]
+            raise ValueError(f"{len(lost)} galaxies, such as {lost.iloc[0]!r}, lack a place: {listed(places)}")
+        data["places"] = {"names": list(places), "xy": _rounded(spots).tolist()}
+    data["sprites"] = [base64.b64encode(sprite).decode() for sprite in _sprites(images, table["id_str"], size, quality)]
+    text = (_STATIC / "gallery.html").read_text(encoding="utf-8")
+    parts = {
+        "TITLE": html.escape(title),
+        "ABOUT": html.escape(about),
+        "STYLE": (_STATIC / "gallery.css").read_text(encoding="utf-8"),
+        "SCRIPT": (_STATIC / "gallery.js").read_text(encoding="utf-8"),
+        "DATA": json.dumps(data, separators=(",", ":"), default=arguments.plain).replace("<", "\\u003c"),
+    }
+    return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], text)
+
+
+def write(path: str | os.PathLike, images: ImageStore | pd.DataFrame, table: pd.DataFrame, **options) -> Path:
+    """Write the page to a file.
+
+    Args:
+        path: the file, by custom ``….html``.
+        images, table, **options: see :func:`page`.
+
+    Returns:
+        Path: the file.
+    """
+    path, text = arguments.path(path), page(images, table, **options)
+    ensure_writable_dir(path.parent)
+    atomic_write(path, text)
+    return path
+
+
+class Embedded:
+    """A page inside a notebook, or a chapter, that is loaded when its line is opened.
+
+    Args:
+        text: what :func:`page` returned.
+        summary: the line.
+        height: of the page, in pixels.
+    """
+
+    def __init__(self, text: str, summary: str = "Show the galaxies", height: int = 640):
+        self.text, self.summary, self.height = text, summary, arguments.whole("height", height)
+
+    def _repr_html_(self) -> str:
+        summary = html.escape(self.summary, quote=True)
+        return (
+            f'<details class="zoobook-gallery"><summary>{summary}</summary><iframe loading="lazy" title="{summary}" '
+            f'style="width:100%;height:{self.height}px;border:1px solid #999" srcdoc="{html.escape(self.text)}">'
+            "</iframe></details>"
+        )
+
+
+def _shown_columns(table: pd.DataFrame) -> list[str]:
+    """Numbers, truths, and texts that sort the galaxies into few kinds."""
+    def fits(column: pd.Series) -> bool:
+        return pd.api.types.is_numeric_dtype(column) or column.astype(object).nunique() <= 50
+
+    return [name for name in table.columns if name not in ("id_str", "file_loc") and fits(table[name])]
+
+
+def _json_values(column: pd.Series) -> list:
+    """Numbers of four digits and texts; nothing where there is no value, which JSON has no NaN for."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        values = floats(column)
+        whole = np.isfinite(values).all() and (values % 1 == 0).all()
+        return [None if not np.isfinite(v) else int(v) if whole else float(f"{v:.4g}") for v in values]
+    return [None if pd.isna(value) else str(value) for value in column]
+
+
+def _rounded(spots: np.ndarray) -> np.ndarray:
+    """Positions from 0 to 1000, one scale for both axes."""
+    low, high = spots.min(0), spots.max(0)
+    scaled = (spots - (low + high) / 2) / max((high - low).max(), np.finfo(float).tiny)
+    return (1000 * (scaled + 0.5)).round(1)
+
+
+def _sprites(images: ImageStore | pd.DataFrame, ids: pd.Series, size: int, quality: int) -> Iterator[bytes]:
+    """JPEG files with the stamps in rows."""
+    read = by_id(images)
+    for start in range(0, len(ids), _ACROSS**2):
+        part = ids.iloc[start : start + _ACROSS**2]
+        sheet = Image.new("RGB", (_ACROSS * size, -(-len(part) // _ACROSS) * size))
+        for n, galaxy in enumerate(part):
+            stamp = Image.fromarray(read(galaxy)).resize((size, size), Image.Resampling.LANCZOS)
+            sheet.paste(stamp, (n % _ACROSS * size, n // _ACROSS * size))
+        buffer = io.BytesIO()
+        sheet.save(buffer, "JPEG", quality=quality, optimize=True)
+        yield buffer.getvalue()

@@ -1,0 +1,42 @@
+"""The pixels of a galaxy by its id, wherever they are: in a store, or in files."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from zoobook.catalogs import check_ids
+from zoobook.images.decoding import BadImage, read_image
+from zoobook.images.store import ImageStore
+
+_GREY = 96  # what stands for an image that cannot be used
+
+
+def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
+    """What gives the pixels of one galaxy after the other, to be shown.
+
+    Args:
+        images: an image store, or a catalogue with ``id_str`` and ``file_loc``.
+
+    Returns:
+        function: of an id to uint8 [H, W, 3]; a file that cannot be used is a grey square.
+
+    Raises:
+        ValueError: the catalogue lacks a column; later, if there is no such galaxy.
+    """
+    if isinstance(images, ImageStore):
+        return lambda galaxy: images.pixels[images.rows([galaxy])[0]]
+    if "file_loc" not in images:
+        raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
+    files = dict(zip(check_ids(images), images["file_loc"], strict=True))
+
+    def read(galaxy: str) -> np.ndarray:
+        if galaxy not in files:
+            raise ValueError(f"galaxy {galaxy!r} is not in the catalogue that says where the images are")
+        try:
+            return read_image(files[galaxy])
+        except BadImage:
+            return np.full((64, 64, 3), _GREY, np.uint8)
+
+    return read

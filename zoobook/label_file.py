@@ -1,0 +1,212 @@
+"""The file of labels given by hand: it only grows, one line for each answer, and is whole at any moment."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zoobook import arguments
+from zoobook.catalogs import check_ids
+from zoobook.catalogs.columns import listed
+from zoobook.files import ensure_writable_dir
+
+
+class LabelFile:
+    """The answers of one column, in a file held against other processes.
+
+    Args:
+        path: the file.
+        column: the column.
+        answers: the possible answers.
+        ids: the galaxies that they may be given to.
+
+    Raises:
+        ValueError: another process labels in the file, it is not one of answers, or those in it do not fit.
+    """
+
+    _open: dict[Path, LabelFile] = {}  # of this process: a cell that is run again takes its file over from itself
+
+    def __init__(self, path: str | os.PathLike, column: str, answers: Sequence, ids: Sequence[str]):
+        from filelock import FileLock, Timeout
+
+        self.path, self.column, self._answers = arguments.path(path), _column(column), list(answers)
+        ensure_writable_dir(self.path.parent)
+        if self.path in self._open:
+            self._open[self.path].close()
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"{self.path} is being labelled by another process. Stop that notebook's kernel (or call `close()` "
+                "there), or label in another file: zoobook.label.table puts several together."
+            ) from None
+        except NotImplementedError:  # a file system without locks, such as a cloud's: one must see to it oneself
+            pass
+        try:
+            _cut_torn_line(self.path)
+            self._history = _history(self.path).get(self.column, [])
+            self.current = dict(self._history)
+            self._check(set(ids))
+        except BaseException:
+            self._lock.release()
+            raise
+        self._open[self.path] = self
+
+    def add(self, id_str: str, answer: str | int | None) -> None:
+        """Note an answer (``None``: not sure); it is on disk when this returns.
+
+        Raises:
+            ValueError: there is no such answer, or another cell has taken over the file.
+            OSError: the file cannot be written to.
+        """
+        if answer is not None and answer not in self._answers:
+            raise ValueError(f"{answer!r} is not one of the answers: {listed(self._answers)}")
+        self._write({"id_str": id_str, "answer": answer})
+        self._history.append((id_str, answer))
+        self.current[id_str] = answer
+
+    def undo(self) -> str | None:
+        """Take back the last answer; returns its galaxy, or ``None``."""
+        if not self._history:
+            return None
+        self._write({"undo": self._history[-1][0]})
+        galaxy, _ = self._history.pop()
+        self.current = dict(self._history)
+        return galaxy
+
+    def close(self) -> None:
+        """Let others write."""
+        self._lock.release()
+        if self._open.get(self.path) is self:
+            del self._open[self.path]
+
+    def _write(self, what: dict) -> None:
+        """One line, in one call, and down to the disk; all of it or nothing."""
+        if self._open.get(self.path) is not self:
+            raise ValueError("these labels were closed, or are gone on with in another cell: use that one")
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        line = json.dumps({"column": self.column, **what, "time": now}, default=arguments.plain).encode() + b"\n"
+        with open(self.path, "ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(f"the disk of {self.path} is full")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+
+    def _check(self, ids: set[str]) -> None:
+        """What the file holds must fit these galaxies and answers."""
+        known = {galaxy for rows in _history(self.path).values() for galaxy, _ in rows}
+        if known and not known & ids:
+            raise ValueError(
+                f"{self.path} is the label file of another catalogue: none of its {len(known)} galaxies, such as "
+                f"{min(known)!r}, is among these images. Choose another file, or give all images of that catalogue."
+            )
+        other = [a for a in self.current.values() if a is not None and a not in self._answers]
+        if other:
+            raise ValueError(
+                f"{self.path} has answers {other[0]!r} in column {self.column!r}, where the answers are now "
+                f"{listed(self._answers)}. Choose another column or file, or give that answer too."
+            )
+
+
+def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Answers as a table, which ``to_csv`` and ``to_parquet`` write, and of which ``finetune`` takes a column.
+
+    Args:
+        *paths: files of a :class:`Labeler`, also while they are being written.
+        catalog: galaxies to whose rows the answers are added; those without any are left out.
+
+    Returns:
+        DataFrame: ``id_str`` and a column for each question or person, missing where there was no answer or one was
+        not sure; with ``catalog``, its columns too.
+
+    Raises:
+        ValueError: a file is not one of answers, two have the same column, or the catalogue has it.
+        FileNotFoundError: there is no such file.
+    """
+    columns: dict[str, dict] = {}
+    for path in map(arguments.path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no label file {path}")
+        for name, rows in _history(path).items():
+            if name in columns:
+                raise ValueError(f"{path}: an earlier file has a column {name!r} too; give each person their own")
+            columns[name] = {galaxy: answer for galaxy, answer in dict(rows).items() if answer is not None}
+    found = pd.DataFrame({name: pd.Series(given, dtype=object) for name, given in columns.items()})
+    for name in columns:  # whole numbers stay whole, also beside a gap
+        whole = pd.api.types.is_integer_dtype(found[name].dropna().infer_objects())
+        found[name] = found[name].astype("Int64") if whole and found[name].isna().any() else found[name].infer_objects()
+    found = found.rename_axis("id_str").reset_index()
+    if catalog is None:
+        return found
+    taken = [name for name in columns if name in catalog]
+    if taken:
+        raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
+    return catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
+
+
+def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
+    """How far two people agree beyond what chance would give: Cohen's kappa (1960, Educ. Psychol. Meas. 20, 37).
+
+    Args:
+        labels: a :func:`table` with both columns.
+        one, other: the columns.
+
+    Returns:
+        Series: ``kappa`` (1: always, 0: as by chance), ``same`` (share of equal answers), ``galaxies`` (answered by
+        both).
+
+    Raises:
+        ValueError: a column is missing, or there is no galaxy that both answered.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    for name in (one, other):
+        if name not in labels:
+            raise ValueError(f"there is no column {name!r} of labels; there are: {listed(labels.columns[1:])}")
+    both = labels[[one, other]].dropna().astype(str)
+    if both.empty:
+        raise ValueError(f"no galaxy has an answer in both {one!r} and {other!r}, so there is nothing to compare")
+    same = float((both[one] == both[other]).mean())
+    with np.errstate(invalid="ignore"):
+        kappa = cohen_kappa_score(both[one], both[other]) if both.stack().nunique() > 1 else np.nan
+    return pd.Series({"kappa": kappa, "same": same, "galaxies": len(both)})
+
+
+def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
+    """For each column the answers that were not taken back, in the order in which they were given."""
+    columns: dict[str, list] = {}
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate(lines[:-1], 1):  # after the last end of line: nothing, or half a line
+        try:
+            row = json.loads(line)
+            rows = columns.setdefault(row["column"], [])
+            rows.pop() if "undo" in row else rows.append((row["id_str"], row["answer"]))
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise ValueError(
+                f"{path} is not a file of labels, or was changed by hand: line {number} reads {line[:60]!r}"
+            ) from None
+    return columns
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away half a line that a power failure left: its answer was never shown as saved."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        if not content.startswith(b"{"):
+            raise ValueError(f"{path} is not a file of labels: it begins with {content[:20]!r}. Choose another file.")
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _column(name: str) -> str:
+    if not isinstance(name, str) or not name.strip() or name == "id_str":
+        raise ValueError(f"column must be a name for the labels, not {name!r}")
+    return name
