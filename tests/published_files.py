@@ -131,25 +131,15 @@ def lightning(folder: Path, tensors: dict, settings: dict | None = None, file: s
 
 @contextmanager
 def precision(half, name: str):
-    """Compute in float32 or float64."""
+    """Make models that compute in float32 or float64."""
     try:
-        _compute_in(half, name)
+        half.models.DTYPE = name
         yield
     finally:
-        _compute_in(half, "float32")
-
-
-def _compute_in(half, name: str) -> None:
-    if half.__name__.endswith("pytorch"):
-        import torch
-
-        torch.set_default_dtype(getattr(torch, name))
-    else:
-        half.models.keras.config.set_floatx(name)
-        half.models.keras.config.set_dtype_policy(name)
+        half.models.DTYPE = "float32"
 
 
 def look_at(half, model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Features and answers of a model for images [N, C, H, W]."""
     features = model.features(images_for(half, np.moveaxis(images, 1, 3)))
-    return array(features), None if model.head is None else array(model.answer(features))
+    return array(features), None if model.head is None else array(model.activate(model.logits(features)))

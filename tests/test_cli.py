@@ -128,7 +128,7 @@ def test_the_commands_of_the_book_run(half, tmp_path, monkeypatch):
     assert len(pd.read_parquet("answers")) == len(pd.read_parquet("features")) == len(catalog)
     assert "bulge_to_total" in pd.read_parquet("bulge_answers")
     heads = [weights.inspect(f"{out}/best.safetensors")["spec"]["head"]["kind"] for out in ("bulges", "tea")]
-    assert heads == ["number", "concentrations"]
+    assert heads == ["regression", "concentrations"]
 
 
 def test_weights_list_fetch_inspect_and_convert(half, tmp_path):

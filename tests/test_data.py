@@ -5,18 +5,30 @@ import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
-from toys import array, from_model, tensor
+from toys import from_model, tensor
 
-from zoobook.images import views as augment
+from zoobook.images.views import (
+    CENTRE,
+    DECALS_FRAMING,
+    FIELD_OF_VIEW,
+    SHIFT,
+    apply_view,
+    centre_views,
+    check_radii,
+    preview,
+    stored_size,
+)
+from zoobook.images.views import views as random_views
+from zoobook.learning.batches import GalaxyBatches
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 24, 24, 3), dtype=np.uint8)
 UPRIGHT = np.float32([[1, 0, 0], [0, 1, 0]])
 AS_IT_IS = np.float32([[0, 0, 1], [1, 0, 0], [1, 1, 1]])  # no blur, no sky off, no stretch; brightness 1, no noise
 
 
-def seen(half, image, view, channels=3, size=24, share=augment.CENTRE):
+def seen(half, image, view, channels=3, size=24, share=CENTRE):
     images, views = tensor(half, image[None]), tensor(half, view[None])
-    return from_model(half, half.data.look(images, views, channels, size, share))[0]
+    return from_model(half, half.models.apply_view(images, views, channels, size, share))[0]
 
 
 def sky(image):
@@ -26,22 +38,11 @@ def sky(image):
     return np.array([statistics.median_low(image[edge, colour].tolist()) for colour in range(3)])
 
 
-def test_the_plain_view_is_the_image_itself(half):
-    np.testing.assert_allclose(seen(half, PIXELS[0], UPRIGHT), PIXELS[0] / 255, atol=1e-5)
-    np.testing.assert_allclose(seen(half, PIXELS[0], UPRIGHT, 1)[..., 0], PIXELS[0].mean(-1) / 255, atol=1e-5)
-
-
-def test_quarter_turns_and_flips_are_those_of_numpy(half):
-    turned = np.float32([[0, -1, 0], [1, 0, 0]])
-    flipped = np.float32([[-1, 0, 0], [0, 1, 0]])
-    np.testing.assert_allclose(seen(half, PIXELS[1], turned), np.rot90(PIXELS[1], 1) / 255, atol=1e-5)
-    np.testing.assert_allclose(seen(half, PIXELS[1], flipped), PIXELS[1][:, ::-1] / 255, atol=1e-5)
-
-
 def test_random_views_are_the_affine_maps_of_scipy(half):
-    """Also where the view reaches beyond the edge, into the sky."""
+    """Also where the view reaches beyond the edge, into the sky; and the plain view is the image itself."""
     side = 24
-    for image, view in zip(PIXELS, augment.views(50, seed=3, epoch=2), strict=True):
+    np.testing.assert_allclose(seen(half, PIXELS[0], UPRIGHT), PIXELS[0] / 255, atol=1e-5)
+    for image, view in zip(PIXELS, random_views(50, seed=3, epoch=2), strict=True):
         (a, b, c), (d, e, f) = view.astype(float)
         matrix = np.array([[e, d], [b, a]])  # SciPy counts rows first, from the centre of the first pixel
         middle = (side - 1) / 2
@@ -52,9 +53,9 @@ def test_random_views_are_the_affine_maps_of_scipy(half):
         np.testing.assert_allclose(seen(half, image, view, 1)[..., 0], grey / 255, atol=2e-4)
 
 
-@pytest.mark.parametrize(("share", "photometric"), [(augment.CENTRE, False), (0.5, True)])
+@pytest.mark.parametrize(("share", "photometric"), [(CENTRE, False), (0.5, True)])
 def test_views_keep_what_they_promise(share, photometric):
-    views = augment.views(20_000, seed=0, epoch=0, share=share, photometric=photometric)[:, :2].astype(float)
+    views = random_views(20_000, seed=0, epoch=0, share=share, photometric=photometric)[:, :2].astype(float)
     linear = views[:, :, :2]
     determinant = np.linalg.det(linear)
     side = np.sqrt(np.abs(determinant))
@@ -65,7 +66,7 @@ def test_views_keep_what_they_promise(share, photometric):
     assert (determinant > 0).mean() == pytest.approx(0.5, abs=0.02)
     angle = np.arctan2(linear[:, 1, 1], -linear[:, 0, 1])
     assert np.histogram(angle, 12, (-np.pi, np.pi))[0].std() < 100
-    assert np.abs(views[:, :, 2]).max() <= 2 * augment.SHIFT * share
+    assert np.abs(views[:, :, 2]).max() <= 2 * SHIFT * share
 
 
 @pytest.mark.parametrize("framing", [17, 6, 22])
@@ -73,7 +74,7 @@ def test_a_galaxy_has_the_same_size_however_its_image_is_framed(half, framing):
     """A disc of 2 R50, seen in a field of view of 12 R50; only a part of the sky is on the image that has 6."""
     y, x = (np.mgrid[:200, :200] - 99.5) * framing / 200
     image = np.where(np.hypot(x, y) < 2, 200, 20).astype(np.uint8)[..., None].repeat(3, -1)
-    view = augment.centre_views(1, 12 / framing)[0]
+    view = centre_views(1, 12 / framing)[0]
     found = seen(half, image, view, 1, 100, 12 / framing)[..., 0]
     covered = (found - 20 / 255) / (180 / 255)
     assert covered.sum() == pytest.approx(np.pi * (2 * 100 / 12) ** 2, rel=0.01)
@@ -86,7 +87,7 @@ def test_beyond_the_image_there_is_its_own_sky(half):
     image = np.full((32, 32, 3), [10, 20, 30], np.uint8)
     image[:, 12:20] = 255  # reaches the edge, but most of the edge is sky
     for size, channels in ((64, 3), (16, 1)):
-        found = seen(half, image, augment.centre_views(1, 2.0)[0], channels, size, 2.0)
+        found = seen(half, image, centre_views(1, 2.0)[0], channels, size, 2.0)
         above = found[: size // 4 - 1]
         expected = np.array([10, 20, 30]) / 255 if channels == 3 else 20 / 255
         np.testing.assert_allclose(above, np.broadcast_to(expected, above.shape), atol=1e-6)
@@ -97,64 +98,75 @@ def test_of_a_narrow_view_only_what_it_shows_is_computed(monkeypatch):
     sizes, transform = [], cv2.transform
     monkeypatch.setattr(cv2, "transform", lambda image, *args: sizes.append(image.shape) or transform(image, *args))
     image = np.random.default_rng(0).integers(0, 256, (1, 424, 424, 3), dtype=np.uint8)
-    augment.look(image, augment.centre_views(1, 0.25), 1, 64, 0.25)
+    apply_view(image, centre_views(1, 0.25), 1, 64, 0.25)
     assert max(sizes[0][:2]) <= 0.25 * 424 + 8
-    augment.look(image, augment.centre_views(1, 2.0), 1, 64, 2.0)
+    apply_view(image, centre_views(1, 2.0), 1, 64, 2.0)
     assert min(sizes[1][:2]) >= 410
 
 
 def test_small_views_of_large_images_do_not_alias(half):
     """A fine checkerboard must become even grey."""
     board = (np.indices((424, 424)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, -1)
-    small = seen(half, board, augment.centre_views(1)[0], 1, 64)
-    smaller = seen(half, board, augment.centre_views(1, 2.0)[0], 1, 64, 2.0)[20:44, 20:44]
+    small = seen(half, board, centre_views(1)[0], 1, 64)
+    smaller = seen(half, board, centre_views(1, 2.0)[0], 1, 64, 2.0)[20:44, 20:44]
     assert np.abs(smaller - 0.5).max() < 0.05
     assert small.shape == (64, 64, 1) and np.abs(small - 0.5).max() < 0.05
 
 
-def test_every_epoch_shows_each_galaxy_once_in_another_order(half):
+def test_every_epoch_shows_each_galaxy_once_in_another_order():
     rows, targets = np.arange(10, 47), np.arange(37)
-    batches = half.data.Batches(PIXELS, rows, 8, targets, seed=5)
-    assert len(batches) == len(list(batches)) == 5
+    batches = GalaxyBatches(PIXELS, rows, 8, targets, seed=5, photometric=True, share=0.5)
+    assert len(batches) == 5 and sorted(batches.sizes) == [7, 7, 7, 8, 8]
     orders = []
     for epoch in (0, 1, 0):
         batches.epoch = epoch
-        parts = [[array(part) for part in batch] for batch in batches]
-        assert max(len(p[2]) for p in parts) - min(len(p[2]) for p in parts) <= 1
+        parts = list(batches.read())
+        assert [len(p[2]) for p in parts] == batches.sizes == [p[3] for p in parts]
         order = np.concatenate([p[2] for p in parts])
         assert sorted(order) == list(targets)
         np.testing.assert_array_equal(np.concatenate([p[0] for p in parts]), PIXELS[rows[order]])
-        orders.append((order, np.concatenate([p[1] for p in parts])))
-    assert not np.array_equal(orders[0][0], orders[1][0]) and not np.array_equal(orders[0][1], orders[1][1])
-    assert np.array_equal(orders[0][0], orders[2][0]) and np.array_equal(orders[0][1], orders[2][1])
+        views = np.concatenate([p[1] for p in parts])
+        np.testing.assert_array_equal(views, random_views(37, 5, epoch, 0.5, photometric=True)[order])
+        orders.append(order)
+    assert not np.array_equal(orders[0], orders[1]) and np.array_equal(orders[0], orders[2])
 
 
-def test_a_galaxy_has_its_view_whatever_the_batches(half):
-    def found(size):
-        parts = list(half.data.Batches(PIXELS, np.arange(50), size, np.arange(50), seed=1))
-        order = np.concatenate([array(p[2]) for p in parts])
-        return np.concatenate([array(p[1]) for p in parts])[order.argsort()]
-
-    np.testing.assert_array_equal(found(7), found(50))
-
-
-def test_evaluation_is_in_order_with_central_views(half):
-    parts = list(half.data.Batches(PIXELS, np.arange(50), 20))
-    np.testing.assert_array_equal(np.concatenate([array(p[0]) for p in parts]), PIXELS)
-    np.testing.assert_array_equal(np.concatenate([array(p[1]) for p in parts]), augment.centre_views(50))
-    narrow = next(iter(half.data.Batches(PIXELS, np.arange(50), 50, share=0.5)))[1]
-    np.testing.assert_allclose(array(narrow)[:, [0, 1], [0, 1]], 0.5)
+@pytest.mark.parametrize(("parts", "devices"), [(1, 1), (3, 1), (1, 2), (3, 2), (2, 5), (20, 3)])
+def test_a_batch_cut_among_parts_and_devices_has_the_mean_of_the_whole(parts, devices):
+    losses = np.random.default_rng(0).random(50)
+    plan = GalaxyBatches(PIXELS, np.arange(50), 9, losses, seed=1, parts=parts)
+    whole = [losses[batch].mean() for *_, batch, _ in GalaxyBatches(PIXELS, np.arange(50), 9, np.arange(50), 1).read()]
+    seen = [list(plan.read(rank, devices)) for rank in range(devices)]
+    assert {len(one) for one in seen} == {len(plan)} and plan.parts <= 8
+    shares = np.array([sum((one[step][2] / one[step][3]).sum() for one in seen) for step in range(len(plan))])
+    np.testing.assert_allclose(shares.reshape(-1, plan.parts).mean(1), whole)
 
 
-def test_preview_shows_what_training_sees(half):
+def test_a_frameworks_loader_gives_tensors_of_the_same(half):
+    for targets, seed in ((np.arange(50, dtype=np.float32)[:, None], 1), (None, None)):
+        batches = GalaxyBatches(PIXELS, np.arange(50), 20, targets, seed)
+        loader = half.engine.GalaxyLoader(batches)
+        found = list(loader)
+        assert len(loader) == len(found) == 3
+        for one, other in zip(found, batches.read(), strict=True):
+            assert all(np.array_equal(np.asarray(a), b) for a, b in zip(one, other, strict=True))
+
+
+def test_evaluation_is_in_order_with_central_views():
+    parts = list(GalaxyBatches(PIXELS, np.arange(50), 20, share=0.5, photometric=True).read())
+    np.testing.assert_array_equal(np.concatenate([p[0] for p in parts]), PIXELS)
+    np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), centre_views(50, 0.5))
+
+
+def test_preview_shows_what_training_sees():
     image = np.zeros((32, 32, 3), np.uint8)
     image[8:24, 8:24] = [200, 100, 0]
-    shown = half.data.preview(image, n_views=4)
+    shown = preview(image, n_views=4)
     assert shown.shape == (4, 32, 32, 3) and shown.dtype == np.uint8
     assert (shown[:, 16, 16] == [200, 100, 0]).all() and not np.array_equal(shown[0], shown[1])
-    assert (half.data.preview(image, n_views=2, channels=1)[:, 16, 16] == 100).all()
-    assert (half.data.preview(image, 2, photometric=True)[:, 16, 16] != [200, 100, 0]).any()
-    assert (half.data.preview(image, 2, share=4)[:, 0, 0] == 0).all()
+    assert (preview(image, n_views=2, channels=1)[:, 16, 16] == 100).all()
+    assert (preview(image, 2, photometric=True)[:, 16, 16] != [200, 100, 0]).any()
+    assert (preview(image, 2, share=4)[:, 0, 0] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -165,9 +177,9 @@ def test_preview_shows_what_training_sees(half):
 @pytest.mark.parametrize("photometric", [False, True])
 def test_what_a_cpu_sees_is_what_a_gpu_sees(half, stored, wanted, share, channels, photometric):
     images = np.random.default_rng(1).integers(0, 256, (6, stored, stored, 3), dtype=np.uint8)
-    for views in (augment.views(6, 7, 0, share, photometric), augment.centre_views(6, share)):
-        on_gpu = half.data._resample(tensor(half, images), tensor(half, views), channels, wanted, share)
-        on_cpu = augment.look(images, views, channels, wanted, share)
+    for views in (random_views(6, 7, 0, share, photometric), centre_views(6, share)):
+        on_gpu = half.models._resample(tensor(half, images), tensor(half, views), channels, wanted, share)
+        on_cpu = apply_view(images, views, channels, wanted, share)
         np.testing.assert_allclose(on_cpu, from_model(half, on_gpu), atol=1e-3)
 
 
@@ -207,10 +219,10 @@ def test_the_blur_follows_the_size_of_the_view(half):
 
 
 def test_photometric_numbers_follow_from_seed_and_epoch_and_stay_in_their_ranges():
-    views = augment.views(20_000, 3, 1, photometric=True)
-    np.testing.assert_array_equal(views, augment.views(20_000, 3, 1, photometric=True))
+    views = random_views(20_000, 3, 1, photometric=True)
+    np.testing.assert_array_equal(views, random_views(20_000, 3, 1, photometric=True))
     for other in ((4, 1), (3, 2)):
-        assert (views[:, 2:] != augment.views(20_000, *other, photometric=True)[:, 2:]).any((1, 2)).all()
+        assert (views[:, 2:] != random_views(20_000, *other, photometric=True)[:, 2:]).any((1, 2)).all()
     (sigma, taken, gamma), (brightness, deviation, start) = views[:, 2].T, views[:, 3].T
     assert (sigma > 0).mean() == pytest.approx(0.7, abs=0.01)
     assert np.median(sigma[sigma > 0]) == pytest.approx(0.3 + 1.1 / 4, abs=0.02)
@@ -221,27 +233,19 @@ def test_photometric_numbers_follow_from_seed_and_epoch_and_stay_in_their_ranges
         width = high - low
         assert low <= values.min() + 1e-6 < low + 0.02 * width and high - 0.02 * width < values.max() <= high + 1e-6
     assert abs(np.corrcoef(views[:, 2:].reshape(-1, 9).T) - np.eye(9)).max() < 0.03
-    plain = augment.views(20_000, 3, 1)
+    plain = random_views(20_000, 3, 1)
     np.testing.assert_allclose(*(np.arctan2(v[:, 0, 1], v[:, 1, 1]) for v in (plain, views)), atol=1e-5)
-
-
-def test_training_batches_bring_the_photometric_numbers(half):
-    batches = half.data.Batches(PIXELS, np.arange(50), 20, np.arange(50), seed=1, share=0.5, photometric=True)
-    found = list(batches)
-    order = np.concatenate([array(batch[2]) for batch in found])
-    views = np.concatenate([array(batch[1]) for batch in found])
-    np.testing.assert_array_equal(views, augment.views(50, 1, 0, 0.5, photometric=True)[order])
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "17", None, True])
 def test_lengths_that_are_none_are_refused(value):
     with pytest.raises(ValueError, match="framing must be a positive number, in units of the galaxy's R50, not"):
-        augment.check_radii("framing", value)
-    assert augment.check_radii("framing", np.float32(8.5)) == 8.5 == augment.check_radii("framing", np.float64(8.5))
-    assert type(augment.check_radii("framing", np.int64(17))) is float
+        check_radii("framing", value)
+    assert check_radii("framing", np.float32(8.5)) == 8.5 == check_radii("framing", np.float64(8.5))
+    assert type(check_radii("framing", np.int64(17))) is float
 
 
 def test_images_are_stored_as_large_as_the_view_needs():
-    assert augment.stored_size(64, augment.FIELD_OF_VIEW, augment.DECALS_FRAMING) == 64
-    assert augment.stored_size(64, 8.5, 17) == 111  # so that 64 x 0.865 of its pixels are in the view
-    assert augment.stored_size(64, 14.7, 6) == 23 and augment.stored_size(64, 100, 1) == 16
+    assert stored_size(64, FIELD_OF_VIEW, DECALS_FRAMING) == 64
+    assert stored_size(64, 8.5, 17) == 111  # so that 64 x 0.865 of its pixels are in the view
+    assert stored_size(64, 14.7, 6) == 23 and stored_size(64, 100, 1) == 16

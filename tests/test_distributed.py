@@ -23,27 +23,29 @@ sys.path.insert(0, {tests!r})
 import pandas as pd
 from zoobook import weights
 from zoobook.images import ImageStore
-from zoobook.tensorflow import models, training
+from zoobook.learning import transfer
+from zoobook import tensorflow as half
 from toys import TREE, quick
 
-def without_chance(*args, **options):
-    model = models.build_model(*args, **options, dropout=0)
-    for layer in model.encoder.layers:
-        layer.trainable = "BatchNorm" not in type(layer).__name__
+make = half.models.GalaxyModel
+
+def without_chance(spec):
+    model = make(spec | {{"dropout": 0}})
+    transfer.freeze_batchnorm(half, model)
     return model
 
 def slowly(*args, save=weights.save, **options):
     time.sleep(1)
     return save(*args, **options)
 
-training.build_model, training.settle_statistics = without_chance, lambda model, images: None
+half.models.GalaxyModel, half.models.initialize_batchnorm_stats = without_chance, lambda model, images: None
 weights.save = slowly  # only the first process writes; the other must wait for it
 if {devices} > 1:
-    tf, half = training.tf, training.tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [half] * {devices})
-    training.device_names = lambda devices: [f"CPU:{{number}}" for number in range({devices})]
-result = training.train(ImageStore.open({store!r}), pd.read_parquet({catalog!r}), TREE, out_dir={out!r},
-                        num_nodes={count}, **quick(epochs=2, batch_size=14))
+    tf, one = half.engine.tf, half.engine.tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * {devices})
+    half.engine.device_names = lambda count: [f"CPU:{{number}}" for number in range({devices})]
+result = half.train(ImageStore.open({store!r}), pd.read_parquet({catalog!r}), TREE, out_dir={out!r},
+                    num_nodes={count}, **quick(epochs=2, batch_size=14))
 print(sum(float(abs(array).sum()) for array in result.model.get_weights()))
 """
 
@@ -98,11 +100,11 @@ def test_two_learn_what_one_learns(tmp_path):
 
 
 def test_machines_that_should_have_been_connected_earlier(tmp_path):
-    from zoobook.tensorflow import training
+    from zoobook import tensorflow as half
 
-    training.tf.constant(1.0) + 1  # TensorFlow is at work already
+    half.engine.tf.constant(1.0) + 1  # TensorFlow is at work already
     store, catalog = survey()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="top of your script"):
         place = {"cluster": {"worker": [f"localhost:{port}" for port in free_ports(2)]}}
         patch.setenv("TF_CONFIG", json.dumps(place | {"task": {"type": "worker", "index": 0}}))
-        training.train(store, catalog, TREE, out_dir=tmp_path, num_nodes=2, **quick())
+        half.train(store, catalog, TREE, out_dir=tmp_path, num_nodes=2, **quick())

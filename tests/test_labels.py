@@ -33,21 +33,22 @@ def task(values):
     return tasks.find_task(store, catalog.assign(y=np.asarray(values) if isinstance(values, list) else values), "y")
 
 
-@pytest.mark.parametrize(("kind", "forms"), [("number", NUMBERS), ("binary", BOOLEANS), ("classes", TEXT)])
+@pytest.mark.parametrize(("kind", "forms"), [("regression", NUMBERS), ("binary", BOOLEANS), ("classes", TEXT)])
 def test_the_values_decide(kind, forms):
     rows = np.arange(len(survey()[1]))
-    values = {"number": rows / 7, "binary": rows % 2 == 1, "classes": [("bar", "ring", "none")[i % 3] for i in rows]}
+    text = [("bar", "ring", "none")[i % 3] for i in rows]
+    values = {"regression": rows / 7, "binary": rows % 2 == 1, "classes": text}
     expected = task(list(values[kind]))
-    assert expected.head["kind"] == kind
+    assert expected.kind.head["kind"] == kind
     for name, form in forms.items():
         got = task(form(values[kind]))
-        assert got.head == expected.head and got.data == expected.data, name
+        assert got.kind.head == expected.kind.head and got.data == expected.data, name
 
 
 def test_whole_numbers_as_floats_are_classes():
     rows = np.arange(len(survey()[1]))
     for values in (rows % 3, (rows % 3).astype(float), pd.Series(list(rows % 3), dtype=object)):
-        assert task(values).head == {"kind": "classes", "label": "y", "classes": [0, 1, 2]}
+        assert task(values).kind.head == {"kind": "classes", "label": "y", "classes": [0, 1, 2]}
 
 
 @pytest.mark.parametrize(("values", "message"), [

@@ -18,6 +18,7 @@ from toys import TREE, array, images_for, tensor
 
 import zoobook
 from zoobook import weights
+from zoobook.learning import prediction
 from zoobook.weights import legacy, pytorch_file, tensorflow_file
 
 TOLERANCES = {"float64": (1e-10, 1e-10), "float32": (5e-5, 3e-4)}  # of features, and of answers from 1 to 101
@@ -27,6 +28,12 @@ QUICK = [
     ("efficientnet_dr5_pytorch_color", "float32", 225),
 ]
 PAIRS = {question.name: [f"_{answer.name}" for answer in question.answers] for question in TREE.questions}
+
+
+def blank_store(ids: str, size: int) -> types.SimpleNamespace:
+    """What an image store with black images looks like to `predict`."""
+    pixels = np.zeros((len(ids), size, size, 3), np.uint8)
+    return types.SimpleNamespace(ids=list(ids), pixels=pixels, size=size, framing=17.0, check=lambda: None)
 
 
 def nightly_unless(quick: bool, *values):
@@ -83,8 +90,8 @@ def test_several_passes_scatter_like_the_dropout_that_the_originals_never_switch
     facts, file = published(name)
     model = read(file, half)
     features, _ = look_at(half, model, images(224, facts.channels))
-    monkeypatch.setattr(type(model), "features", lambda *_, **__: tensor(half, features))
-    store = types.SimpleNamespace(ids=["a", "b"], pixels=np.zeros((2, 8, 8, 3), np.uint8), size=8, framing=17.0)
+    monkeypatch.setattr(prediction, "batch_features", lambda *others: iter([np.asarray(features)]))
+    store = blank_store("ab", 8)
     passes = 1500
     table = half.predict(model, store, passes=passes, devices="cpu")
     found = np.stack([np.stack(table[f"{column}_concentration"]) for column in TREE.label_columns], 1)
@@ -100,7 +107,7 @@ def test_whole_images_of_300_pixels_as_the_original_resized_them(published, half
     facts, file = published(name)
     stored = tensor(half, 255 * np.moveaxis(images(300, 3), 1, 3))
     views = tensor(half, np.tile(np.eye(2, 3, dtype=np.float32), (2, 1, 1)))
-    seen = half.data.look(stored, views, facts.channels, 224)
+    seen = half.models.apply_view(stored, views, facts.channels, 224)
     np.testing.assert_allclose(array(read(file, half)(seen)), facts.answers("outputs_300"), rtol=0, atol=3e-4)
 
 
@@ -396,7 +403,7 @@ def test_a_finetuned_regressor(half, encoder, tmp_path, unit_interval):
     )
     model, answers = answers_of(half, file)
     np.testing.assert_allclose(answers, raw.sigmoid() if unit_interval else raw, rtol=1e-4, atol=1e-5)
-    store = types.SimpleNamespace(ids=["a"], pixels=np.zeros((1, 64, 64, 3), np.uint8), size=64, framing=17.0)
+    store = blank_store("a", 64)
     assert list(half.predict(model, store, devices="cpu")) == ["id_str", "bulge"]
 
 

@@ -3,9 +3,10 @@ import json
 
 import numpy as np
 import pytest
-from toys import TREE, array, images_for, tensor
+from toys import TREE, array, images_for, quick, survey, tensor
 
 from zoobook import weights
+from zoobook.learning import transfer
 
 IMAGES = np.random.default_rng(0).random((5, 32, 32, 3), np.float32)
 
@@ -49,8 +50,8 @@ def test_a_transformer_is_built_for_the_size_of_its_images(half):
 def test_the_untrained_head_can_start_from_the_best_constant(half):
     model = half.build_model(TREE, "test_efficientnet", dropout=0, image_size=32)
     constant = np.linspace(1.2, 100, 34)
-    model.head.start_from(constant)
-    answers = model.answer(tensor(half, np.zeros((1, model.num_features), np.float32)))
+    half.models.set_arrays(model, transfer.init_output_bias(half.models.to_arrays(model), constant))
+    answers = model.activate(model.logits(tensor(half, np.zeros((1, model.num_features), np.float32))))
     np.testing.assert_allclose(array(answers)[0], constant, rtol=1e-4)
 
 
@@ -75,7 +76,7 @@ def test_weights_that_do_not_fit_are_named(half):
     arrays["extra"] = arrays.pop("head.output.weight")
     with pytest.raises(ValueError) as error:
         half.models.from_arrays(model.spec, arrays)
-    for part in ("head.output.weight is missing", "extra is superfluous", "[33] instead of [34]"):
+    for part in ("head.output.weight is missing", "extra is not one of its tensors", "[33] instead of [34]"):
         assert part in str(error.value)
 
 
@@ -93,3 +94,42 @@ def test_weights_that_do_not_fit_are_named(half):
 def test_bad_options_are_refused(half, options, message):
     with pytest.raises(ValueError, match=message):
         half.build_model(TREE, **options)
+
+
+def test_what_the_user_has_set_for_the_framework_changes_nothing(half, tmp_path):
+    """Another default type, or in Keras other policies and layouts: trained, written and answered as without."""
+    store, catalog = survey()
+    options = quick(epochs=1) | {"out_dir": tmp_path / "run"}
+    expected = half.train(store, catalog, TREE, **options | {"out_dir": tmp_path / "plain"})
+    table = half.predict(expected.model, store)
+    if half.__name__.endswith("pytorch"):
+        import torch
+
+        torch.set_default_dtype(torch.float64)
+    else:
+        import keras
+
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("mixed_float16")
+        keras.config.set_image_data_format("channels_first")
+    try:
+        found = half.train(store, catalog, TREE, **options)
+        loaded = weights.load(found.checkpoint, half.__name__.split(".")[1])
+        tables = half.predict(found.model, store), half.predict(loaded, store), half.predict(expected.model, store)
+        tuned = half.finetune(loaded, store, catalog, "radius", unfreeze="all", epochs=1, out_dir=tmp_path / "tuned")
+        if half.__name__.endswith("pytorch"):
+            assert torch.get_default_dtype() == torch.float64
+        else:
+            assert keras.config.floatx() == "float64" and keras.config.dtype_policy().name == "mixed_float16"
+            assert keras.config.image_data_format() == "channels_first"
+    finally:
+        if half.__name__.endswith("pytorch"):
+            torch.set_default_dtype(torch.float32)
+        else:
+            keras.config.set_floatx("float32")
+            keras.config.set_dtype_policy("float32")
+            keras.config.set_image_data_format("channels_last")
+    assert found.history.drop(columns="seconds").equals(expected.history.drop(columns="seconds"))
+    assert all(one.equals(table) for one in tables) and np.isfinite(tuned.history["val_loss"]).all()
+    arrays = half.models.to_arrays(tuned.model).values()
+    assert {array.dtype for array in arrays} == {np.dtype("float32")}

@@ -1,5 +1,4 @@
 """The package as a whole: light to import, and neutral where it says so."""
-import inspect
 import re
 import subprocess
 import sys
@@ -46,18 +45,6 @@ def test_votes_are_needed_where_votes_are_needed():
         chapters.begin("pytorch", "rings", "quick").survey()
 
 
-def public(module) -> dict[str, object]:
-    """What a module defines itself: functions, classes, and the methods that are not a framework's own."""
-    found = {name: value for name, value in vars(module).items() if name[0] != "_"}
-    found = {name: value for name, value in found.items() if getattr(value, "__module__", None) == module.__name__}
-    for name, value in list(found.items()):
-        if inspect.isclass(value):
-            for method, function in vars(value).items():
-                if method[0] != "_" or method == "__init__":
-                    found[f"{name}.{method}"] = function
-    return {name: value for name, value in found.items() if name.split(".")[-1] not in ("forward", "call", "spec")}
-
-
 def test_a_chapter_leaves_out_what_has_no_usable_image_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
     store, catalog = survey()
@@ -67,20 +54,6 @@ def test_a_chapter_leaves_out_what_has_no_usable_image_and_says_so(tmp_path, mon
     found, images = chapters.begin("pytorch", "simulated", "quick")._with_images(catalog)
     assert found["id_str"].tolist() == images.ids.tolist() == [name for name in store.ids if name != "toy_7"]
     assert re.search(r"left out: 1 of 96 galaxies.*blank\.png: 100% of it is blank", capsys.readouterr().out)
-
-
-def test_both_halves_have_the_same_names_and_signatures(halves):
-    assert halves[0].__all__ == halves[1].__all__ and halves[0]._PARTS == halves[1]._PARTS
-    for part in halves[0]._PARTS:
-        one, other = (public(getattr(half, part)) for half in halves)
-        assert list(one) and sorted(one) == sorted(other), part
-        for name in one:
-            if callable(one[name]) and not inspect.isclass(one[name]):
-                both = [
-                    [(p.name, p.kind, p.default) for p in inspect.signature(half[name]).parameters.values()]
-                    for half in (one, other)
-                ]
-                assert both[0] == both[1], f"{part}.{name}"
 
 
 @pytest.mark.skipif(not all(map(find_spec, zoobook.FRAMEWORKS.values())), reason="needs both frameworks")

@@ -9,11 +9,18 @@ from toys import TREE, array, survey, tensor, trained
 from zoobook import votes
 from zoobook.catalogs import shards
 from zoobook.images import ImageStore, views
+from zoobook.learning import prediction
 
 
 @pytest.fixture(autouse=True)
-def small_shards(half, monkeypatch):
-    monkeypatch.setattr(half.prediction, "SHARD_ROWS", 40)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(prediction, "SHARD_ROWS", 40)
+
+
+def seen(half, store, share=views.CENTRE):
+    """What a model of the toy survey sees of all images."""
+    central = views.centre_views(len(store), share)
+    return half.models.apply_view(tensor(half, store.pixels), tensor(half, central), 1, store.size, share)
 
 
 def test_predictions_are_the_answers_of_the_model(half):
@@ -21,9 +28,7 @@ def test_predictions_are_the_answers_of_the_model(half):
     model = trained(half).model
     table = half.predict(model, store, batch_size=7)
     assert list(table["id_str"]) == list(store.ids)
-    images = half.data.look(
-        tensor(half, store.pixels), tensor(half, views.centre_views(len(store))), 1, store.size
-    )
+    images = seen(half, store)
     answers, features = array(model(images)), array(model.features(images))
     found = votes.predicted_concentrations(table, TREE)
     assert found.shape == (len(store), 34, 1)
@@ -39,11 +44,9 @@ def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(h
     trained_one = trained(half).model
     model = half.models.from_arrays(trained_one.spec | {"field_of_view": 9.0}, half.models.to_arrays(trained_one))
     for images, share in ((store, 9 / 17), (close, 1.5)):
-        seen = half.data.look(
-            tensor(half, images.pixels), tensor(half, views.centre_views(len(images), share)), 1, 32, share
-        )
         found = half.represent(model, images, out=tmp_path / f"{share:.1f}")
-        np.testing.assert_allclose(pd.read_parquet(found).iloc[:, 1:], array(model.features(seen)), atol=1e-4)
+        expected = array(model.features(seen(half, images, share)))
+        np.testing.assert_allclose(pd.read_parquet(found).iloc[:, 1:], expected, atol=1e-4)
     with pytest.raises(ValueError, match="already holds a table"):
         half.represent(model, store, out=tmp_path / "1.5")
 
@@ -99,21 +102,20 @@ def test_a_table_on_disk_is_completed_by_a_rerun(half, tmp_path):
 
 def test_a_crash_keeps_the_shards_that_were_done(half, tmp_path, monkeypatch):
     store, _ = survey()
-    prediction, calls = half.prediction, []
-    features = prediction._features
+    calls, features = [], prediction.batch_features
 
-    def failing(model, pixels, rows, batch_size):
+    def failing(twin, replica, pixels, rows, *args):
         calls.append(rows[0])
         if rows[0] >= 80:
             raise RuntimeError("power cut")
-        return features(model, pixels, rows, batch_size)
+        return features(twin, replica, pixels, rows, *args)
 
-    monkeypatch.setattr(prediction, "_features", failing)
+    monkeypatch.setattr(prediction, "batch_features", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         half.represent(trained(half).model, store, out=tmp_path)
     with pytest.raises(ValueError, match="not finished"):
         shards.table_files(tmp_path)
-    monkeypatch.setattr(prediction, "_features", lambda *args: calls.append("again") or features(*args))
+    monkeypatch.setattr(prediction, "batch_features", lambda *args: calls.append("again") or features(*args))
     half.represent(trained(half).model, store, out=tmp_path)
     assert calls == [0, 40, 80, "again"]
     assert sum(len(pd.read_parquet(file)) for file in shards.table_files(tmp_path)) == len(store)
@@ -129,8 +131,9 @@ def test_out_of_memory_halves_the_batch(half, monkeypatch):
         import tensorflow as tf
 
         error = tf.errors.ResourceExhaustedError(None, None, "no more")
-        monkeypatch.setattr(half.prediction, "_compiled", lambda model: half.prediction._seen_features(model))
+        monkeypatch.setattr(half.engine, "_compiled", lambda function: function)
     model, sizes = trained(half).model, []
+    model = half.models.from_arrays(model.spec, half.models.to_arrays(model))
     expected = half.represent(model, store)
     whole = type(model).features
 
@@ -148,8 +151,8 @@ def test_out_of_memory_halves_the_batch(half, monkeypatch):
 
 def test_several_devices_share_the_work(half, monkeypatch):
     store, _ = survey()
-    one = half.prediction.device_names("cpu")
-    monkeypatch.setattr(half.prediction, "device_names", lambda devices: one * 2)
+    one = half.engine.device_names(0)
+    monkeypatch.setattr(half.engine, "device_names", lambda count: one * 2)
     found = half.represent(trained(half).model, store)
     monkeypatch.undo()
     np.testing.assert_allclose(found.iloc[:, 1:], half.represent(trained(half).model, store).iloc[:, 1:], atol=1e-5)

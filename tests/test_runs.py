@@ -1,10 +1,6 @@
 """Runs and tables that survive interruption."""
 import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -72,30 +68,3 @@ def test_sharded_table_completes_what_is_missing(tmp_path):
         ShardedTable(tmp_path / "out", rows=10, config={"model": "other"}, shard_rows=4)
     with pytest.raises(ValueError, match="must have 2 rows"):
         again.write(2, pd.DataFrame({"x": range(4)}))
-
-
-WRITER = """
-import sys, pandas as pd
-from zoobook.catalogs.shards import ShardedTable
-table = ShardedTable(sys.argv[1], rows=4000, config={}, shard_rows=10)
-for number, start, stop in table.missing():
-    table.write(number, pd.DataFrame({"x": range(start, stop)}))
-    print(number, flush=True)
-table.finish()
-"""
-
-
-def test_kill_minus_nine_while_writing(tmp_path):
-    made = []
-    for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True)
-        made.append(int(process.stdout.readline()))
-        time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        made += [int(line) for line in process.stdout]
-        process.wait()
-    rest = subprocess.run([sys.executable, "-c", WRITER, tmp_path], capture_output=True, text=True, check=True)
-    made += [int(line) for line in rest.stdout.split()]
-    assert sorted(set(made)) == list(range(400)) or len(set(range(400)) - set(made)) <= 3  # killed before printing
-    assert len(made) == len(set(made))  # no whole shard was made twice
-    assert pd.read_parquet(tmp_path)["x"].tolist() == list(range(4000))

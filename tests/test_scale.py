@@ -21,7 +21,7 @@ from side import peak_mb  # noqa: E402
 
 from zoobook import representations  # noqa: E402
 from zoobook.catalogs.shards import table_files  # noqa: E402
-from zoobook.learning.inference import by_shards, feature_table  # noqa: E402
+from zoobook.learning.prediction import by_shards, feature_table  # noqa: E402
 
 ROWS, WIDTH, SHARD = 230, 12, 20
 
@@ -32,6 +32,9 @@ class Store:
     def __init__(self, rows: int):
         self.ids = np.array([f"g{i}" for i in range(rows)], dtype=object)
         self.pixels = np.broadcast_to(np.uint8(7), (rows, 2, 2, 3))
+
+    def check(self):
+        pass
 
 
 def slowly(replica, rows):
@@ -48,7 +51,7 @@ def write_shards(out):
 def start(work, *args) -> multiprocessing.Process:
     """Start work in a process that has imported what it needs."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["zoobook.learning.inference", "zoobook.representations"])
+    processes.set_forkserver_preload(["zoobook.learning.prediction", "zoobook.representations"])
     process = processes.Process(target=work, args=args)
     process.start()
     return process
@@ -141,8 +144,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
 
 TRAINING = """
 import os, runpy, sys
-from functools import partial
-from zoobook.pytorch import models, training
+from zoobook.learning import transfer
 from zoobook.learning.runs import RunFolder
 
 def finish(folder, finish=RunFolder.finish):
@@ -152,7 +154,7 @@ def finish(folder, finish=RunFolder.finish):
 RunFolder.finish = finish
 
 # Dropout and batch normalisation look at each process's share of a batch; without them the shares must add up.
-training.build_model = partial(models.build_model, dropout=0.0)
+transfer.DROPOUT = 0.0
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -431,7 +431,10 @@ def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
     assert len(simulation.make_survey(tmp_path, 9, image_size=16)) == 9
 
 
-@pytest.mark.parametrize("wrong", [{"n_galaxies": 0}, {"n_galaxies": 2.5}, {"image_size": 8}, {"seed": -1}])
+WRONG = [{"n_galaxies": 0}, {"n_galaxies": 2.5}, {"n_galaxies": True}, {"image_size": 8}, {"seed": -1}, {"workers": 0}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_senseless_options(tmp_path, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         simulation.make_survey(tmp_path, **({"n_galaxies": 5, "image_size": 24, "seed": 0} | wrong))

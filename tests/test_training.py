@@ -16,8 +16,10 @@ from conftest import installed
 from toys import TREE, quick, survey, trained
 
 from zoobook import trees, votes, weights
-from zoobook.learning import tasks
-from zoobook.learning.training import Progress, voting_spec
+from zoobook.learning import tasks, training, transfer
+from zoobook.learning.schedule import EarlyStopping, learning_rate_factors
+
+COLUMNS = ["epoch", "train_loss", "val_loss", "learning_rate"]
 
 
 def same_weights(half, one, other):
@@ -67,18 +69,26 @@ def test_a_run_repeats_to_the_last_digit_and_leaves_random_numbers_alone(half, t
     result = half.train(store, shuffled, TREE, out_dir=tmp_path / "run", **quick())
     assert (numbers(), random.random()) == expected
     assert same_weights(half, result.model, trained(half).model)
-    columns = ["epoch", "train_loss", "val_loss", "learning_rate"]
-    assert result.history[columns].equals(trained(half).history[columns])
+    assert result.history[COLUMNS].equals(trained(half).history[COLUMNS])
 
 
-def test_a_finished_run_is_only_read(half, monkeypatch):
+def test_a_finished_run_is_only_read(half, tmp_path, monkeypatch):
+    """Also one of an earlier version, which knew neither fields of view nor today's name of an argument."""
     store, catalog = survey()
     first = trained(half)
-    monkeypatch.setattr(half.training, "_run", None)
-    again = half.train(store, catalog, TREE, out_dir=first.checkpoint.parent, **quick())
-    assert same_weights(half, again.model, first.model) and again.history.equals(first.history)
-    with pytest.raises(ValueError, match=r"learning_rate was 0.003, now 0.1.*resume=False"):
-        half.train(store, catalog, TREE, out_dir=first.checkpoint.parent, **quick(learning_rate=0.1))
+    monkeypatch.setattr(half.engine.Trainer, "fit", None)
+    shutil.copytree(first.checkpoint.parent, tmp_path / "old")
+    record = json.loads((tmp_path / "old" / "run.json").read_text())
+    for name in ("field_of_view", "framing", "photometric"):
+        del record["settings"][name]
+    record["settings"]["accumulate"] = record["settings"].pop("accumulate_grad_batches")
+    (tmp_path / "old" / "run.json").write_text(json.dumps(record))
+    for folder in (first.checkpoint.parent, tmp_path / "old"):
+        again = half.train(store, catalog, TREE, out_dir=folder, **quick())
+        assert same_weights(half, again.model, first.model) and again.history.equals(first.history)
+        for option, was, now in (("learning_rate", "0.003", 0.1), ("field_of_view", "14.7.*", 8.5)):
+            with pytest.raises(ValueError, match=f"{option} was {was}, now {now}.*resume=False"):
+                half.train(store, catalog, TREE, out_dir=folder, **quick(**{option: now}))
     changed = catalog.copy()
     changed.loc[1, TREE.label_columns[0]] += 1
     with pytest.raises(ValueError, match="data was"):
@@ -112,32 +122,14 @@ half.train(ImageStore.open({str(store.path)!r}), catalog, TREE, out_dir={str(out
     assert 1 <= done < 3
     result = half.train(store, catalog, TREE, out_dir=out, **quick())
     assert same_weights(half, result.model, trained(half).model)
-    columns = ["epoch", "train_loss", "val_loss", "learning_rate"]
-    assert result.history[columns].equals(trained(half).history[columns])
+    assert result.history[COLUMNS].equals(trained(half).history[COLUMNS])
     assert not list(out.glob("*.part")) and not list(out.glob("last.*"))
-
-
-def test_an_interruption_says_how_to_go_on(half, tmp_path, monkeypatch):
-    store, catalog = survey()
-    steps, step = [], Progress.step
-
-    def interrupted(self, *args):
-        steps.append(1)
-        if len(steps) == 14:
-            raise KeyboardInterrupt
-        step(self, *args)
-
-    monkeypatch.setattr(Progress, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="same arguments"):
-        half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
-    assert state(tmp_path / "run")
-    result = half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
-    assert same_weights(half, result.model, trained(half).model)
 
 
 def test_training_stops_early_and_starts_afresh_on_request(half, tmp_path, monkeypatch):
     store, catalog = survey()
-    monkeypatch.setattr(half.training, "galaxy_losses", lambda model, images, _: model.raw(images)[:, 0] * 0 + 1)
+    losses = {"dirichlet_multinomial": lambda model, logits, _: logits[:, 0] * 0 + 1}
+    monkeypatch.setattr(half.models.GalaxyModel, "LOSSES", losses)
     for resume in (True, False):
         result = half.train(store, catalog, TREE, out_dir=tmp_path, resume=resume, **quick(epochs=50, patience=2))
         assert len(result.history) == 3
@@ -149,11 +141,20 @@ def test_a_loss_that_is_not_a_number_stops_the_run(half, tmp_path):
         half.train(store, catalog, TREE, out_dir=tmp_path, **quick(learning_rate=1e20))
 
 
-def test_images_larger_than_the_model_sees_and_colour(half, tmp_path):
-    store, catalog = survey()
-    options = quick(image_size=16, channels=3, epochs=1)
-    model = half.train(store, catalog, TREE, out_dir=tmp_path, **options).model
-    assert model.spec["image_size"] == 16 and model.spec["channels"] == 3
+def test_early_stopping_counts_from_the_best_epoch():
+    stopping = EarlyStopping(patience=2)
+    assert [stopping.add(epoch, loss) for epoch, loss in enumerate((3.0, 2.0, 2.0))] == [True, True, False]
+    assert not stopping.should_stop
+    stopping.add(3, 2.5)
+    assert stopping.should_stop
+
+
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_the_learning_rate_warms_up_and_falls(steps):
+    factors = learning_rate_factors(steps)
+    top = factors.argmax()
+    assert len(factors) == steps + 1 and factors[top] == 1 and factors.min() >= 0.0099 and top <= max(1, steps / 20)
+    assert (np.diff(factors[: top + 1]) > 0).all() and (np.diff(factors[top:]) <= 0).all()
 
 
 def test_going_on_begins_where_the_model_arrived(half, tmp_path):
@@ -181,7 +182,8 @@ def test_going_on_takes_over_what_the_trees_share(half):
     tree = trees.DecisionTree.from_dict({"name": "own", "questions": questions})
     counts = {"size_big": 9 * catalog["large"], "size_small": 3, "disk-edge-on_no": 4, "disk-edge-on_yes": 4}
     task = tasks.find_task(store, catalog.assign(**counts), tree)
-    model = half.training.go_on(trained(half).model, voting_spec(trained(half).model.spec, tree), task)
+    spec = transfer.new_spec(trained(half).model.spec, task)
+    model = transfer.new_model(half, spec, task, trained(half).model)
     begun = half.models.to_arrays(model)
     assert all(np.array_equal(begun[name], given[name]) for name in given if name.startswith("encoder."))
     old = [TREE.label_columns.index(f"disk-edge-on-dr5_{answer}") for answer in ("no", "yes")]
@@ -203,16 +205,17 @@ def test_going_on_refuses_another_encoder_by_name(half, tmp_path):
 def test_the_field_of_view_and_other_telescopes(half, tmp_path, monkeypatch):
     """What is seen in training and validation, and what is kept of it."""
     store, catalog = survey()
-    shown, batches = [], half.training.Batches
+    shown, batches = [], training.GalaxyBatches
 
     def noted(*args, **options):
-        shown.append(options)
-        return batches(*args, **options)
+        shown.append(batches(*args, **options))
+        return shown[-1]
 
-    monkeypatch.setattr(half.training, "Batches", noted)
-    options = quick(epochs=1, field_of_view=np.float64(8.5), photometric=True)
+    monkeypatch.setattr(training, "GalaxyBatches", noted)
+    options = quick(epochs=1, image_size=16, channels=3, field_of_view=np.float64(8.5), photometric=True)
     first = half.train(store, catalog, TREE, out_dir=tmp_path, **options)
-    assert shown == [{"share": 0.5, "photometric": True}, {"share": 0.5}]
+    assert [(one.share, one.photometric) for one in shown] == [(0.5, True), (0.5, False)]
+    assert first.model.spec["image_size"] == 16 and first.model.spec["channels"] == 3
     assert first.model.spec["field_of_view"] == 8.5
     assert weights.inspect(first.checkpoint)["spec"]["field_of_view"] == 8.5
     settings = json.loads((tmp_path / "run.json").read_text())["settings"]
@@ -221,22 +224,8 @@ def test_the_field_of_view_and_other_telescopes(half, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="photometric was True, now False"):
         half.train(store, catalog, TREE, out_dir=tmp_path, **options | {"photometric": False})
     tuned = half.finetune(first.model, store, catalog, "large", out_dir=tmp_path / "tuned", epochs=1, photometric=True)
-    assert tuned.model.spec["field_of_view"] == 8.5 and shown[2:] == shown[:2]
-
-
-def test_a_run_from_before_there_were_fields_of_view_is_read(half, tmp_path, monkeypatch):
-    store, catalog = survey()
-    shutil.copytree(trained(half).checkpoint.parent, tmp_path / "run")
-    monkeypatch.setattr(half.training, "_run", None)
-    file = tmp_path / "run" / "run.json"
-    record = json.loads(file.read_text())
-    for name in ("field_of_view", "framing", "photometric"):
-        del record["settings"][name]
-    file.write_text(json.dumps(record))
-    again = half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick())
-    assert again.history.equals(trained(half).history)
-    with pytest.raises(ValueError, match="field_of_view was 14.7.*, now 8.5"):
-        half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick(field_of_view=8.5))
+    assert tuned.model.spec["field_of_view"] == 8.5
+    assert [(one.share, one.photometric) for one in shown[2:]] == [(0.5, True), (0.5, False)]
 
 
 def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
@@ -252,25 +241,23 @@ def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
 def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
     """Without dropout, which draws for each part, and batch normalisation, which looks at the part alone."""
     store, catalog = survey()
-    build = half.models.build_model
+    build = half.models.GalaxyModel
 
-    def plain(*args, **options):
-        model = build(*args, **options, dropout=0)
-        if half.__name__.endswith("pytorch"):
-            for module in model.modules():
-                if "BatchNorm" in type(module).__name__:
-                    module.requires_grad_(False)
-        else:
-            for layer in model.encoder.layers:
-                layer.trainable = "BatchNorm" not in type(layer).__name__
+    def plain(spec):
+        model = build(spec | {"dropout": 0})
+        transfer.freeze_batchnorm(half, model)
         return model
 
-    monkeypatch.setattr(half.training, "build_model", plain)
-    monkeypatch.setattr(half.training, "settle_statistics", lambda model, images: None)
+    monkeypatch.setattr(half.models, "GalaxyModel", plain)
+    monkeypatch.setattr(half.models, "initialize_batchnorm_stats", lambda model, images: None)
     whole, parts = (
-        half.train(store, catalog, TREE, out_dir=tmp_path / str(n), accumulate=n, **quick(batch_size=14, epochs=2))
+        half.train(store, catalog, TREE, out_dir=tmp_path / str(n), accumulate_grad_batches=n,
+                   **quick(batch_size=14, epochs=2))
         for n in (1, 3)
-    )
+    )  # fmt: skip
+    with pytest.warns(DeprecationWarning, match="accumulate is now accumulate_grad_batches"):
+        again = half.train(store, catalog, TREE, out_dir=tmp_path / "3", accumulate=3, **quick(batch_size=14, epochs=2))
+    assert again.history.equals(parts.history)
     columns = ["train_loss", "val_loss", "learning_rate"]
     np.testing.assert_allclose(parts.history[columns], whole.history[columns], rtol=1e-3)
     assert whole.history["val_loss"].iloc[1] < 0.95 * whole.history["val_loss"].iloc[0]
@@ -288,7 +275,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "fractional"),
         (lambda c: c, {"learning_rate": float("nan")}, "learning_rate"),
         (lambda c: c, {"epochs": 0}, "epochs"),
-        (lambda c: c, {"accumulate": 0}, "accumulate"),
+        (lambda c: c, {"accumulate_grad_batches": 0}, "accumulate_grad_batches"),
         (lambda c: c, {"precision": "float8"}, "precision"),
         (lambda c: c, {"field_of_view": -3}, "field_of_view must be a positive number"),
         (lambda c: c, {"photometric": 1}, "photometric must be True or False"),

@@ -1,4 +1,6 @@
 """The same weights and the same images give the same features in both frameworks."""
+import inspect
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +8,7 @@ from published_files import look_at, precision, weight
 
 from zoobook import weights
 from zoobook.images import read_image
+from zoobook.learning import engine
 from zoobook.learning.architectures import BOTH, describe, tensor_shapes
 
 ARCHITECTURES = [name for name in BOTH if name != "test_efficientnet"]
@@ -55,7 +58,9 @@ def test_the_same_weights_and_real_images_give_the_same_features(
 def test_learning_from_a_batch_does_the_same_in_both(halves):
     """What a batch moves the running statistics to, and the gradient that comes back through all normalisations."""
     pytorch, tensorflow = halves
-    torch, tf = pytorch.training.torch, tensorflow.training.tf
+    import tensorflow as tf
+    import torch
+
     images = np.random.default_rng(0).random((6, 1, 40, 40), np.float32)
     towards = np.random.default_rng(1).standard_normal((6, BOTH["test_efficientnet"].features), np.float32)
     one = pytorch.build_model(architecture="test_efficientnet", image_size=40)
@@ -93,3 +98,20 @@ def test_every_architecture_has_the_tensors_that_are_described(half):
         model = half.build_model(architecture=architecture, channels=3)
         shapes = {name: list(array.shape) for name, array in half.models.to_arrays(model).items()}
         assert shapes == {f"encoder.{name}": shape for name, shape in tensor_shapes(architecture, 3).items()}
+
+
+def test_both_frameworks_fill_the_protocol(half):
+    """Whatever `zoobook.learning` asks of a framework is there, under the same names of arguments."""
+    for module, protocol in (("losses", engine.Losses), ("models", engine.Models), ("engine", engine.Engine)):
+        part = getattr(half, module)
+        assert set(protocol.__annotations__) <= set(vars(part))
+        for name, asked in inspect.getmembers(protocol, inspect.isfunction):
+            if name[0] != "_":
+                there = list(inspect.signature(getattr(part, name)).parameters)
+                expected = list(inspect.signature(asked).parameters)[1:]
+                assert there[: len(expected)] == expected, name
+    assert half.__all__ == list(engine.FUNCTIONS) == dir(half)
+    for name in half.__all__:
+        function = getattr(half, name)
+        assert (function.__name__, function.__module__) == (name, half.__name__) and function.__doc__
+        assert not {"twin", "self"} & set(inspect.signature(function).parameters)

@@ -31,7 +31,7 @@ HEADS = {
     "votes": {"kind": "concentrations", "hidden": []},
     "yes or no": {"kind": "binary", "hidden": [64, 64], "label": "ring"},
     "classes": {"kind": "classes", "hidden": [64, 64], "label": "shape", "classes": ["a", "b", "c"]},
-    "a number": {"kind": "number", "hidden": [8], "label": "size", "mean": 3.0, "deviation": 2.0},
+    "a number": {"kind": "regression", "hidden": [8], "label": "size", "mean": 3.0, "deviation": 2.0},
 }
 
 

@@ -17,7 +17,7 @@ from zoobook import catalogs, datasets, simulation, trees, weights
 from zoobook.datasets import published
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images import ImageStore
-from zoobook.learning.training import keep_memory
+from zoobook.learning.devices import tune_malloc
 
 TREE = "decals_dr5"
 ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
@@ -177,7 +177,7 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
             f"unknown dataset {dataset!r}: choose 'simulated', 'rings' or {PUBLISHED!r}, or give the path of your "
             "own catalogue"
         )
-    keep_memory()  # before anything large is computed, so that prediction profits as well as training
+    tune_malloc()  # before anything large is computed, so that prediction profits as well as training
     size = SCALES[scale]
     print(
         f"zoobook {zoobook.__version__}: {framework}, {dataset} galaxies, {scale} scale "

@@ -172,7 +172,7 @@ def seen(store: ImageStore, share: float, size: int) -> np.ndarray:
     parts = []
     for start in range(0, len(store), 256):
         images = store.pixels[start : start + 256]
-        view = views.look(images, views.centre_views(len(images), share), 3, size, share)
+        view = views.apply_view(images, views.centre_views(len(images), share), 3, size, share)
         parts.append((view * 255).round().astype(np.uint8))
     return np.concatenate(parts)
 
@@ -204,7 +204,7 @@ def imagenet(store: ImageStore, share: float, file: Path) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(store), 64):
             images = store.pixels[start : start + 64]
-            view = views.look(images, views.centre_views(len(images), share), 3, IMAGENET_SIZE, share)
+            view = views.apply_view(images, views.centre_views(len(images), share), 3, IMAGENET_SIZE, share)
             parts.append(model((torch.from_numpy(view).permute(0, 3, 1, 2) - mean) / std).numpy())
     return np.concatenate(parts)
 

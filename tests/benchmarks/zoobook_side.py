@@ -37,17 +37,20 @@ def _store(folder: str):
 
 def pipeline(folder: str, batch_size: int):
     """Augmented float batches of one epoch after another; the first warms up."""
-    from zoobook.learning.training import keep_memory
-    from zoobook.pytorch.data import Batches, look
+    from zoobook.learning.batches import GalaxyBatches
+    from zoobook.learning.devices import tune_malloc
+    from zoobook.pytorch.engine import GalaxyLoader
+    from zoobook.pytorch.models import apply_view
 
     store, _ = _store(folder)
-    keep_memory()
-    batches, device, epochs = Batches(store.pixels, np.arange(len(store)), batch_size, seed=0), _device(), count()
+    tune_malloc()
+    batches = GalaxyBatches(store.pixels, np.arange(len(store)), batch_size, seed=0)
+    device, epochs = _device(), count()
 
     def work():
         batches.epoch = next(epochs)
-        for images, views in batches:
-            look(images.to(device, non_blocking=True), views.to(device, non_blocking=True), 3, SIZE)
+        for images, views in GalaxyLoader(batches):
+            apply_view(images.to(device, non_blocking=True), views.to(device, non_blocking=True), 3, SIZE)
         _wait()
 
     return work
@@ -55,19 +58,19 @@ def pipeline(folder: str, batch_size: int):
 
 def warp(folder: str, batch_size: int):
     """The bare warp of images that are in memory already."""
-    from zoobook.images import views as augment
-    from zoobook.learning.training import keep_memory
-    from zoobook.pytorch.data import look
+    from zoobook.images.views import views as random_views
+    from zoobook.learning.devices import tune_malloc
+    from zoobook.pytorch.models import apply_view
 
     torch = __import__("torch")
     store, _ = _store(folder)
-    keep_memory()
-    views = torch.from_numpy(augment.views(batch_size, 0, 0)).to(_device())
+    tune_malloc()
+    views = torch.from_numpy(random_views(batch_size, 0, 0)).to(_device())
     images = torch.from_numpy(store.pixels[:batch_size].copy()).to(_device())
 
     def work():
         for _ in range(len(store) // batch_size):
-            look(images, views, 3, SIZE)
+            apply_view(images, views, 3, SIZE)
         _wait()
 
     return work
@@ -78,10 +81,10 @@ def loss(batch_size: int, repeats: int):
     import torch
 
     from zoobook import trees, votes
-    from zoobook.learning.training import keep_memory
+    from zoobook.learning.devices import tune_malloc
     from zoobook.pytorch import dirichlet_multinomial_nll
 
-    keep_memory()  # as train does
+    tune_malloc()  # as train does
     tree = trees.load("decals_dr5")
     rng = np.random.default_rng(0)
     answers = len(tree.label_columns)
@@ -108,36 +111,37 @@ def step(folder: str, batch_size: int, constant: bool, compiled: bool = False):
     import torch
 
     from zoobook import trees
+    from zoobook.learning.batches import GalaxyBatches
+    from zoobook.learning.devices import tune_malloc
     from zoobook.learning.tasks import find_task
-    from zoobook.learning.training import keep_memory
     from zoobook.pytorch import build_model
-    from zoobook.pytorch.data import Batches, look
-    from zoobook.pytorch.losses import galaxy_losses
+    from zoobook.pytorch.engine import GalaxyLoader
+    from zoobook.pytorch.models import apply_view
 
-    keep_memory()
+    tune_malloc()
     store, catalog = _store(folder)
     tree, device = trees.load("decals_dr5"), _device()
     task = find_task(store, catalog.assign(subset=np.where(np.arange(len(catalog)) % 4, "train", "val")), tree)
     votes = np.resize(task.targets["train"], (len(store), len(tree.label_columns)))
     model = build_model(tree, "efficientnet_b0", 3, image_size=SIZE).to(device, memory_format=torch.channels_last)
     if compiled:
-        model.raw = torch.compile(model.raw)
+        model.features = torch.compile(model.features)
     optimizer = torch.optim.AdamW(model.parameters())
-    batches = Batches(store.pixels, np.arange(len(store)), batch_size, votes, seed=0)
-    some = [tensor.to(device) for tensor in next(iter(batches))]
-    same = look(*some[:2], 3, SIZE)
+    batches = GalaxyBatches(store.pixels, np.arange(len(store)), batch_size, votes, seed=0)
+    some = [tensor.to(device) for tensor in next(iter(GalaxyLoader(batches)))[:3]]
+    same = apply_view(*some[:2], 3, SIZE)
     epochs = count()
 
     def work():
         batches.epoch = next(epochs)
-        for batch in (range(len(batches)) if constant else batches):
+        for batch in (range(len(batches)) if constant else GalaxyLoader(batches)):
             if constant:
                 seen, targets = same, some[2]
             else:
-                images, views, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
-                seen = look(images, views, 3, SIZE)
+                images, views, targets = (tensor.to(device, non_blocking=True) for tensor in batch[:3])
+                seen = apply_view(images, views, 3, SIZE)
             optimizer.zero_grad()
-            galaxy_losses(model, seen, targets).mean().backward()
+            model.galaxy_losses(seen, targets).mean().backward()
             optimizer.step()
         _wait()
 

@@ -50,7 +50,7 @@ class Training:
     photometric: Annotated[
         bool, Option("--photometric", help="Vary what differs from telescope to telescope, to serve other surveys.")
     ] = False
-    accumulate: Annotated[
+    accumulate_grad_batches: Annotated[
         int,
         Option("--accumulate-grad-batches", "--accumulate", help="Parts that a batch is computed in, to save memory."),
     ] = 1

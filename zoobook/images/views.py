@@ -1,9 +1,9 @@
-"""How a galaxy's image is looked at: the order of a pass over the galaxies, and each one's random view.
+"""How a galaxy's image is seen: random views (rotation, zoom, shift, other telescopes) and the central one.
 
 A view is one affine map, [2, 3], from the pixels that the model sees to the stored image, both in coordinates from
 -1 to 1 (left to right, top to bottom, 0 in the centre). So a flip, any rotation, a zoom and a shift cost one
 resampling. Everything random is drawn here, from the seed and the epoch alone: both frameworks see the very same
-galaxies in the same order, and a run that was interrupted goes on as if it had not been.
+views, and a run that was interrupted goes on as if it had not been.
 
 Images follow the size of the galaxy: an image set states its framing, the side of its images in units of the galaxy's
 half-light radius R50, and a model its field of view, the side of what it sees in the same unit. The view joins both.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -42,18 +43,7 @@ NOISE = 0.045  # largest sigma, on a scale from 0 to 1; half of them are below a
 
 
 def check_radii(name: str, value) -> float:
-    """Refuse what is no length in units of R50.
-
-    Args:
-        name: of the argument, for the message.
-        value: what was given.
-
-    Returns:
-        float: the same, as Python's own number.
-
-    Raises:
-        ValueError: it is no positive, finite number.
-    """
+    """A length in units of R50, as Python's own number; a ``ValueError`` names the argument that is none."""
     return arguments.real(name, value, meaning="a positive number, in units of the galaxy's R50")
 
 
@@ -80,40 +70,12 @@ def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
 
     Raises:
         ValueError: a length is no positive number.
+
+    >>> stored_size(64, field_of_view=8.5, framing=17)
+    111
     """
     share = check_radii("field_of_view", field_of_view) / check_radii("framing", framing)
     return max(16, round(image_size * CENTRE / share))
-
-
-def order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch goes through the galaxies.
-
-    Args:
-        n: how many galaxies.
-        seed: seed of the run.
-        epoch: which epoch, from 0.
-
-    Returns:
-        ndarray: int64 [N], a permutation.
-    """
-    return np.random.default_rng([seed, epoch, 0]).permutation(n)
-
-
-def batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut an order into batches of nearly equal size, none above ``batch_size``.
-
-    Nothing is dropped, and no small remainder upsets the batch statistics.
-
-    Args:
-        order: int64 [N].
-        batch_size: largest size of a batch.
-
-    Returns:
-        list[ndarray]: the batches; each is sorted, so that the disk is read forwards.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    return [np.sort(part) for part in np.array_split(order, max(1, -(-len(order) // batch_size)))]
 
 
 def views(n: int, seed: int, epoch: int, share: float = CENTRE, photometric: bool = False) -> np.ndarray:
@@ -185,10 +147,12 @@ def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int
     return factor, stored // factor, stored % factor // 2
 
 
-def look(images: np.ndarray, views: np.ndarray, channels: int, image_size: int, share: float = CENTRE) -> np.ndarray:
+def apply_view(
+    images: np.ndarray, views: np.ndarray, channels: int, image_size: int, share: float = CENTRE
+) -> np.ndarray:
     """What a model on a CPU sees of stored images: on all cores, one image at a time so that it stays in the cache.
 
-    It is what the ``look`` of either framework computes on a GPU, several times faster than either does on a CPU. Of
+    It is what ``apply_view`` of either framework computes on a GPU, several times faster than either does on a CPU. Of
     each image only what the view shows is touched. Beyond the image there is sky, see :func:`sky_rank`.
 
     Args:
@@ -230,40 +194,51 @@ def look(images: np.ndarray, views: np.ndarray, channels: int, image_size: int, 
     return seen
 
 
+def preview(
+    image: np.ndarray,
+    n_views: int = 8,
+    seed: int = 0,
+    channels: int = 3,
+    share: float = CENTRE,
+    photometric: bool = False,
+) -> np.ndarray:
+    """Random views of one galaxy, as training sees them.
+
+    Args:
+        image: uint8 [H, W, 3].
+        n_views: how many views.
+        seed: other seeds give other views.
+        channels: 1 for grey, 3 for colour.
+        share: side of the view at evaluation as a share of the image's side.
+        photometric: as if through other telescopes too.
+
+    Returns:
+        ndarray: uint8 [n_views, H, W, 3].
+    """
+    images = np.repeat(image[None], n_views, axis=0)
+    seen = apply_view(images, views(n_views, seed, 0, share, photometric), channels, image.shape[0], share)
+    return np.broadcast_to((255 * seen).round().astype(np.uint8), (*seen.shape[:3], 3))
+
+
 def sky_rank(count: int, quantile: float = 0.5) -> int:
-    """Which of so many sorted pixels is the sky.
+    """Which of so many sorted pixels is the sky, counted from 0.
 
     What lies beyond an image is filled with the median of its outermost pixels, colour by colour: a mirror image
     would show the galaxy again. Within a view, the sky is the quantile :data:`SKY` of all its values.
-
-    Args:
-        count: how many pixels.
-        quantile: from 0 to 1.
-
-    Returns:
-        int: its place, from 0.
     """
     return int(quantile * (count - 1))
 
 
 def sky_step(image_size: int) -> int:
-    """Which pixels of a view, row by row, tell its sky: each so-manieth. Some four thousand suffice.
-
-    Args:
-        image_size: side of the view, in pixels.
-    """
+    """The step between the pixels of a view, row by row, that tell its sky: some four thousand of them suffice."""
     return max(1, image_size**2 // 4096)
 
 
 @cache
 def noise_pool(size: int) -> np.ndarray:
-    """Normal numbers from which the noise of all views is cut: to draw new ones for each takes ten times as long.
+    """Standard normal numbers, float32, from which the noise of all views is cut: new ones take ten times as long.
 
-    Args:
-        size: how many a view needs.
-
-    Returns:
-        ndarray: float32, from the standard normal distribution; a million, or more for large views.
+    There are a million, or twice the ``size`` values of a large view.
     """
     return np.random.default_rng(0).standard_normal(max(1 << 20, 2 * size), np.float32)
 
@@ -305,15 +280,9 @@ def _between_pixels(views: np.ndarray, stored: int, factor: int, margin: int, wa
 
 
 def _seen_pixels(maps: np.ndarray, side: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which pixels the views show, and which views reach beyond the image; the maps then count from the first pixel.
+    """First pixel that each view shows and the one after the last [N, 2], and whether it reaches beyond the image [N].
 
-    Args:
-        maps: float64 [N, 2, 3]; they are changed.
-        side: of the image, in pixels.
-        wanted: side of the view.
-
-    Returns:
-        tuple: int64 [N, 2], the first pixel that is seen, in x and y; the same after the last; bool [N].
+    The maps [N, 2, 3] are changed: they then count from that first pixel.
     """
     middle = maps[:, :, :2].sum(2) * (wanted - 1) / 2 + maps[:, :, 2]
     reach = np.abs(maps[:, :, :2]).sum(2) * (wanted - 1) / 2
@@ -326,4 +295,11 @@ def _seen_pixels(maps: np.ndarray, side: int, wanted: int) -> tuple[np.ndarray, 
 
 @cache
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="look")
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="apply_view")
+
+
+def __getattr__(name: str):
+    if name == "look":
+        warnings.warn("look is now apply_view; the old name goes with the next version", DeprecationWarning, 2)
+        return apply_view
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,61 +16,41 @@ from zoobook.images.views import FIELD_OF_VIEW, check_radii
 class Stage:
     """Blocks of one kind in a row, in an EfficientNet.
 
-    Attributes:
-        kind: ``"plain"`` (a convolution), ``"separable"`` (depthwise, then 1 x 1), ``"inverted"`` (1 x 1 that widens,
-            depthwise, 1 x 1 that narrows) or ``"edge"`` (a full convolution that widens, 1 x 1 that narrows).
-        repeats: how many blocks.
-        kernel: side of the convolution.
-        stride: of the first block; the others have 1.
-        expansion: by which factor a block widens its input.
-        channels: of the output.
-        squeeze: channels of the squeeze-and-excitation as a share of the block's input; 0: it has none.
+    Kinds: ``"plain"`` (a convolution), ``"separable"`` (depthwise, then 1 x 1), ``"inverted"`` (1 x 1 that widens,
+    depthwise, 1 x 1 that narrows) and ``"edge"`` (a full convolution that widens, 1 x 1 that narrows).
     """
 
     kind: str
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-    squeeze: float = 0.25
+    repeats: int  # how many blocks
+    kernel: int  # side of the convolution
+    stride: int  # of the first block; the others have 1
+    expansion: int  # by which factor a block widens its input
+    channels: int  # of the output
+    squeeze: float = 0.25  # channels of the squeeze-and-excitation as a share of the block's input; 0: it has none
 
 
 @dataclass(frozen=True)
 class EfficientNet:
     """An EfficientNet (Tan & Le 2019, ICML 97, 6105).
 
-    Attributes:
-        stem: channels of the first convolution.
-        stages: what follows.
-        features: channels of the last convolution, hence the number of features.
-        padding: ``"symmetric"`` (as in PyTorch: (kernel - 1) / 2 on each side) or ``"same"`` (as in TensorFlow: for an
-            even image and stride 2, one pixel more on the right and below).
-        epsilon: added to the variance in batch normalisation.
+    Padding: ``"symmetric"`` (as in PyTorch: (kernel - 1) / 2 on each side) or ``"same"`` (as in TensorFlow: for an even
+    image and stride 2, one pixel more on the right and below).
     """
 
-    stem: int
+    stem: int  # channels of the first convolution
     stages: tuple[Stage, ...]
-    features: int
+    features: int  # channels of the last convolution
     padding: str = "symmetric"
-    epsilon: float = 1e-5
+    epsilon: float = 1e-5  # added to the variance in batch normalisation
 
 
 @dataclass(frozen=True)
 class ResNet:
-    """A ResNet of bottleneck blocks (He et al. 2016, CVPR, 770).
+    """A ResNet of bottleneck blocks (He et al. 2016, CVPR, 770)."""
 
-    Attributes:
-        repeats: blocks of each of the four stages.
-        stride_in: which convolution of a stage's first block makes the stride: ``"3x3"`` (torchvision, timm) or
-            ``"1x1"`` (the paper, detectron2).
-        padding: as for :class:`EfficientNet`.
-        epsilon: as for :class:`EfficientNet`.
-    """
-
-    repeats: tuple[int, ...]
-    stride_in: str = "3x3"
-    padding: str = "symmetric"
+    repeats: tuple[int, ...]  # blocks of each of the four stages
+    stride_in: str = "3x3"  # which convolution has the stride: this in torchvision and timm, "1x1" in the paper
+    padding: str = "symmetric"  # see EfficientNet
     epsilon: float = 1e-5
 
     @property
@@ -132,6 +112,63 @@ def describe(architecture: str) -> dict:
     return about
 
 
+def pass_through(add, design: EfficientNet | ResNet, image):
+    """Follow an image through an encoder, up to its last feature map.
+
+    Args:
+        add: has a method for each operation (``convolve``, ``depthwise``, ``norm``, ``squeeze_and_excite``, ``pool``,
+            ``join``, ``width``), which gets its name in timm and what it must know, and gives back what comes out.
+        design: of the encoder.
+        image: what goes in.
+    """
+    return (_efficientnet if isinstance(design, EfficientNet) else _resnet)(add, design, image)
+
+
+def _efficientnet(add, design: EfficientNet, x):
+    x = add.norm(add.convolve(x, "conv_stem", design.stem, 3, 2), "bn1", "silu")
+    for s, stage in enumerate(design.stages):
+        for b in range(stage.repeats):
+            name, before, width = f"blocks.{s}.{b}", x, add.width(x)
+            stride = stage.stride if b == 0 else 1
+            squeezed, wide = round(width * stage.squeeze), width * stage.expansion
+            if stage.kind == "plain":
+                x = add.convolve(x, f"{name}.conv", stage.channels, stage.kernel, stride)
+                x = add.norm(x, f"{name}.bn1", "silu")
+            elif stage.kind == "separable":
+                x = add.norm(add.depthwise(x, f"{name}.conv_dw", stage.kernel, stride), f"{name}.bn1", "silu")
+                x = add.squeeze_and_excite(x, f"{name}.se", squeezed)
+                x = add.norm(add.convolve(x, f"{name}.conv_pw", stage.channels), f"{name}.bn2")
+            elif stage.kind == "edge":
+                x = add.convolve(x, f"{name}.conv_exp", wide, stage.kernel, stride)
+                x = add.norm(x, f"{name}.bn1", "silu")
+                x = add.norm(add.convolve(x, f"{name}.conv_pwl", stage.channels), f"{name}.bn2")
+            else:
+                x = add.norm(add.convolve(x, f"{name}.conv_pw", wide), f"{name}.bn1", "silu")
+                x = add.norm(add.depthwise(x, f"{name}.conv_dw", stage.kernel, stride), f"{name}.bn2", "silu")
+                x = add.squeeze_and_excite(x, f"{name}.se", squeezed)
+                x = add.norm(add.convolve(x, f"{name}.conv_pwl", stage.channels), f"{name}.bn3")
+            if stride == 1 and width == stage.channels:
+                x = add.join(x, before)
+    return add.norm(add.convolve(x, "conv_head", design.features), "bn2", "silu")
+
+
+def _resnet(add, design: ResNet, x):
+    x = add.pool(add.norm(add.convolve(x, "conv1", 64, 7, 2), "bn1", "relu"))
+    for s, repeats in enumerate(design.repeats):
+        for b in range(repeats):
+            name, before, width = f"layer{s + 1}.{b}", x, 64 * 2**s
+            stride = 2 if b == 0 and s > 0 else 1
+            first, second = (stride, 1) if design.stride_in == "1x1" else (1, stride)
+            x = add.norm(add.convolve(x, f"{name}.conv1", width, 1, first), f"{name}.bn1", "relu")
+            x = add.norm(add.convolve(x, f"{name}.conv2", width, 3, second), f"{name}.bn2", "relu")
+            x = add.norm(add.convolve(x, f"{name}.conv3", 4 * width), f"{name}.bn3", gamma="zeros")
+            if b == 0:
+                shortcut = add.convolve(before, f"{name}.downsample.0", 4 * width, 1, stride)
+                before = add.norm(shortcut, f"{name}.downsample.1")
+            x = add.join(x, before, "relu")
+    return x
+
+
 def tensor_shapes(architecture: str, channels: int) -> dict[str, list[int]]:
     """The tensors of an encoder's weights, in the order in which an image passes them.
 
@@ -142,73 +179,46 @@ def tensor_shapes(architecture: str, channels: int) -> dict[str, list[int]]:
     Returns:
         dict: the shape of each tensor, in PyTorch's layout, by timm's name.
     """
-    design, shapes = BOTH[architecture], _Shapes()
-    if isinstance(design, EfficientNet):
-        shapes.efficientnet(design, channels)
-    else:
-        shapes.resnet(design, channels)
-    return shapes
+    shapes = _Shapes()
+    pass_through(shapes, BOTH[architecture], channels)
+    return dict(shapes)
 
 
 class _Shapes(dict):
-    """Collects the tensors of one layer after the other."""
+    """Notes the tensors of each operation; of the images that pass, it knows only how many channels they have."""
 
-    def convolution(self, name: str, norm: str, out: int, into: int, kernel: int = 1) -> None:
-        self[f"{name}.weight"] = [out, into, kernel, kernel]
-        for tensor in ("weight", "bias", "running_mean", "running_var"):
-            self[f"{norm}.{tensor}"] = [out]
+    def convolve(self, x: int, name: str, channels: int, kernel: int = 1, stride: int = 1) -> int:
+        self[f"{name}.weight"] = [channels, x, kernel, kernel]
+        return channels
 
-    def squeeze_and_excite(self, name: str, width: int, squeezed: int) -> None:
-        self[f"{name}.conv_reduce.weight"], self[f"{name}.conv_reduce.bias"] = [squeezed, width, 1, 1], [squeezed]
-        self[f"{name}.conv_expand.weight"], self[f"{name}.conv_expand.bias"] = [width, squeezed, 1, 1], [width]
+    def depthwise(self, x: int, name: str, kernel: int, stride: int) -> int:
+        self[f"{name}.weight"] = [x, 1, kernel, kernel]
+        return x
 
-    def efficientnet(self, design: EfficientNet, channels: int) -> None:
-        self.convolution("conv_stem", "bn1", design.stem, channels, 3)
-        width = design.stem
-        for s, stage in enumerate(design.stages):
-            for b in range(stage.repeats):
-                self.block(f"blocks.{s}.{b}.", stage, width)
-                width = stage.channels
-        self.convolution("conv_head", "bn2", design.features, width)
+    def norm(self, x: int, name: str, activation: str | None = None, gamma: str = "ones") -> int:
+        self.update({f"{name}.{tensor}": [x] for tensor in ("weight", "bias", "running_mean", "running_var")})
+        return x
 
-    def block(self, name: str, stage: Stage, width: int) -> None:
-        wide, squeezed = width * stage.expansion, round(width * stage.squeeze)
-        if stage.kind == "plain":
-            self.convolution(f"{name}conv", f"{name}bn1", stage.channels, width, stage.kernel)
-        elif stage.kind == "separable":
-            self.convolution(f"{name}conv_dw", f"{name}bn1", width, 1, stage.kernel)
-            self.squeeze_and_excite(f"{name}se", width, squeezed)
-            self.convolution(f"{name}conv_pw", f"{name}bn2", stage.channels, width)
-        elif stage.kind == "edge":
-            self.convolution(f"{name}conv_exp", f"{name}bn1", wide, width, stage.kernel)
-            self.convolution(f"{name}conv_pwl", f"{name}bn2", stage.channels, wide)
-        else:
-            self.convolution(f"{name}conv_pw", f"{name}bn1", wide, width)
-            self.convolution(f"{name}conv_dw", f"{name}bn2", wide, 1, stage.kernel)
-            self.squeeze_and_excite(f"{name}se", wide, squeezed)
-            self.convolution(f"{name}conv_pwl", f"{name}bn3", stage.channels, wide)
+    def squeeze_and_excite(self, x: int, name: str, squeezed: int) -> int:
+        self[f"{name}.conv_reduce.weight"], self[f"{name}.conv_reduce.bias"] = [squeezed, x, 1, 1], [squeezed]
+        self[f"{name}.conv_expand.weight"], self[f"{name}.conv_expand.bias"] = [x, squeezed, 1, 1], [x]
+        return x
 
-    def resnet(self, design: ResNet, channels: int) -> None:
-        self.convolution("conv1", "bn1", 64, channels, 7)
-        width = 64
-        for s, repeats in enumerate(design.repeats):
-            inner = 64 * 2**s
-            for b in range(repeats):
-                name = f"layer{s + 1}.{b}."
-                self.convolution(f"{name}conv1", f"{name}bn1", inner, width)
-                self.convolution(f"{name}conv2", f"{name}bn2", inner, inner, 3)
-                self.convolution(f"{name}conv3", f"{name}bn3", 4 * inner, inner)
-                if b == 0:
-                    self.convolution(f"{name}downsample.0", f"{name}downsample.1", 4 * inner, width)
-                width = 4 * inner
+    def pool(self, x: int) -> int:
+        return x
+
+    def join(self, x: int, before: int, activation: str | None = None) -> int:
+        return x
+
+    def width(self, x: int) -> int:
+        return x
 
 
 def whole_spec(spec: dict) -> dict:
-    """A model's description with what earlier versions did not write: ``field_of_view``, which was Zoobot's then.
-
-    Args:
-        spec: see ``zoobook.pytorch.models.GalaxyModel``.
-    """
+    """A model's description as of today: earlier versions had only Zoobot's field of view, and said "number"."""
+    head = spec.get("head")
+    if head and head["kind"] == "number":
+        spec = {**spec, "head": {**head, "kind": "regression"}}
     return {"field_of_view": FIELD_OF_VIEW, **spec}
 
 
@@ -216,7 +226,7 @@ def check_options(spec: dict) -> dict:
     """Refuse what no encoder can be built with.
 
     Args:
-        spec: a model's description, see ``zoobook.pytorch.models.GalaxyModel``.
+        spec: a model's description, see :class:`zoobook.learning.models.GalaxyNetwork`.
 
     Returns:
         dict: the same, its numbers as Python's own.
@@ -244,10 +254,10 @@ def check_tensors(architecture: str, expected: dict[str, list[int]], arrays: dic
         arrays: the weights by name.
 
     Raises:
-        ValueError: tensors are missing, superfluous or of another shape; the message names up to four.
+        ValueError: tensors are missing, not the model's, or of another shape; the message names up to four.
     """
     wrong = [f"{name} is missing" for name in sorted(expected.keys() - arrays.keys())]
-    wrong += [f"{name} is superfluous" for name in sorted(arrays.keys() - expected.keys())]
+    wrong += [f"{name} is not one of its tensors" for name in sorted(arrays.keys() - expected.keys())]
     wrong += [
         f"{name} has the shape {list(arrays[name].shape)} instead of {expected[name]}"
         for name in sorted(expected.keys() & arrays.keys())

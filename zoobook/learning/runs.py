@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
 from zoobook.images.views import UNSTATED
 from zoobook.learning.architectures import whole_spec
 
@@ -50,9 +51,7 @@ class RunFolder:
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
         if resume and self._record.exists():
-            earlier = UNSTATED | json.loads(self._record.read_text())["settings"]
-            if "spec" in earlier:
-                earlier["spec"] = whole_spec(earlier["spec"])
+            earlier = _as_now(json.loads(self._record.read_text())["settings"])
             other = [
                 f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
                 for key in sorted(earlier.keys() | self.settings.keys())
@@ -102,3 +101,21 @@ class RunFolder:
 
     def _write(self, finished: bool) -> None:
         atomic_write(self._record, json.dumps({"settings": self.settings, "finished": finished}, indent=1))
+
+
+def model_fingerprint(spec: dict, arrays: dict[str, np.ndarray]) -> str:
+    """A digest of a model, by which a run knows the one that it went on from."""
+    head = spec["head"]
+    if head and head["kind"] == "regression":  # as it was called when earlier runs were begun
+        spec = {**spec, "head": {**head, "kind": "number"}}
+    return fingerprint(spec, *arrays.values())
+
+
+def _as_now(settings: dict) -> dict:
+    """The settings of a run that an earlier version may have begun, in today's words."""
+    settings = UNSTATED | settings
+    if "accumulate" in settings:
+        settings["accumulate_grad_batches"] = settings.pop("accumulate")
+    if "spec" in settings:
+        settings["spec"] = whole_spec(settings["spec"])
+    return settings

@@ -1,13 +1,15 @@
-"""What a model learns about each galaxy: votes on a decision tree, a class, or a number.
+"""What a model learns about each galaxy: votes on a decision tree, yes or no, a class, or a number.
 
-Shared by both frameworks: finding the training and validation galaxies, checking them before anything is computed,
-and turning a model's answers into a table.
+Each kind of answer is one class here, a :class:`Kind`: how it is read from a column, its targets, its loss, what the
+head gives, and the columns that ``predict`` writes. A new kind of answer is a new class, listed in :data:`KINDS`.
 """
+# ruff: noqa: D102  (what each method is for stands in Kind)
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,20 +22,205 @@ STRENGTHS = 10.0 ** np.arange(-5, 1)  # how freely a regression on features may 
 MOST_CLASSES = 20  # whole numbers with more different values than this are a quantity, not classes
 
 
+class Kind:
+    """One kind of answer.
+
+    Attributes:
+        name: as ``spec["head"]["kind"]`` of a model has it.
+        loss: name of the loss, as the ``losses`` of either framework have it.
+        activation: what follows the head's logits: ``"sigmoid"``, ``"softmax"`` or ``"linear"``.
+        head: description of the answer, plain data: ``kind``, and ``label`` and whatever else the kind must remember.
+        tree: the decision tree, where votes on one are the answer.
+    """
+
+    name: ClassVar[str]
+    loss: ClassVar[str]
+    activation: ClassVar[str]
+
+    def __init__(self, head: dict, tree: DecisionTree | None = None):
+        self.head, self.tree = head, tree
+
+    @classmethod
+    def from_column(cls, label: str, values: pd.Series) -> Kind | None:
+        """The kind of answer that the training galaxies' values of a column ask for; ``None``: not this one."""
+        return None
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head gives."""
+        return 1
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Offset and factor that make the answer of the activated logits."""
+        return 0.0, 1.0
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that ``predict`` writes, one an output."""
+        return [self.head["label"]]
+
+    def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
+        """What the loss takes: [N, outputs] float32, or [N] int64 for classes."""
+        raise NotImplementedError
+
+    def regress(self, features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [outputs, F] and bias [outputs] of a regularised regression on standardised features."""
+        from sklearn.linear_model import LogisticRegression
+
+        classes = targets.astype(int).ravel()
+        found = LogisticRegression(C=_best_strength(features, classes), max_iter=1000).fit(features, classes)
+        return found.coef_, found.intercept_
+
+    def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
+        """The table that ``predict`` writes.
+
+        Args:
+            ids: [N] galaxy ids.
+            answers: [N, outputs, P], over P forward passes.
+
+        Returns:
+            DataFrame: ``id_str`` and :attr:`columns`; over several passes these are means, and ``…_deviation`` is their
+                standard deviation.
+        """
+        found: dict = {"id_str": np.asarray(ids, dtype=object)}
+        for number, name in enumerate(self.columns):
+            found[name] = answers[:, number].mean(1).astype(np.float32)
+            if answers.shape[2] > 1:
+                found[f"{name}_deviation"] = answers[:, number].std(1).astype(np.float32)
+        return pd.DataFrame(found)
+
+
+class Votes(Kind):
+    """Votes on a decision tree: one Dirichlet concentration an answer.
+
+    ``predict`` writes ``{answer}_concentration`` (a list, over several passes), ``{answer}_fraction`` and
+    ``{question}_proportion_volunteers_asked``, see :func:`zoobook.votes.prediction_table`.
+    """
+
+    name, loss, activation = "concentrations", "dirichlet_multinomial", "sigmoid"
+    scale = votes.LOWEST, votes.HIGHEST - votes.LOWEST
+
+    @property
+    def outputs(self) -> int:
+        return len(self.tree.label_columns)
+
+    def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
+        return catalogs.check_votes(galaxies, self.tree).astype(np.float32)
+
+    def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
+        return votes.prediction_table(ids, answers, self.tree)
+
+
+class YesNo(Kind):
+    """0 and 1, or true and false. ``predict`` writes ``{label}_probability``."""
+
+    name, loss, activation = "binary", "binary_crossentropy", "sigmoid"
+
+    @classmethod
+    def from_column(cls, label: str, values: pd.Series) -> Kind | None:
+        present = _whole_or_text(label, values)
+        return cls({"kind": cls.name, "label": label}) if present is not None and set(present) == {0, 1} else None
+
+    @property
+    def columns(self) -> list[str]:
+        return [f"{self.head['label']}_probability"]
+
+    def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
+        _check_known(galaxies, self.head["label"], [0, 1])
+        return galaxies[self.head["label"]].to_numpy(np.float32)[:, None]
+
+
+class Classes(Kind):
+    """Text, or whole numbers with up to 20 different values. ``predict`` writes ``{label}_{class}_probability``."""
+
+    name, loss, activation = "classes", "crossentropy", "softmax"
+
+    @classmethod
+    def from_column(cls, label: str, values: pd.Series) -> Kind | None:
+        present = _whole_or_text(label, values)
+        numeric = pd.api.types.is_numeric_dtype(values)
+        if present is None or (numeric and len(present) > MOST_CLASSES):
+            return None
+        return cls({"kind": cls.name, "label": label, "classes": [int(v) if numeric else str(v) for v in present]})
+
+    @property
+    def outputs(self) -> int:
+        return len(self.head["classes"])
+
+    @property
+    def columns(self) -> list[str]:
+        return [f"{self.head['label']}_{value}_probability" for value in self.head["classes"]]
+
+    def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
+        known = self.head["classes"]
+        _check_known(galaxies, self.head["label"], known)
+        return galaxies[self.head["label"]].map({value: i for i, value in enumerate(known)}).to_numpy(np.int64)
+
+    def regress(self, features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        weights, bias = super().regress(features, targets)
+        if len(weights) == 1:  # of two, one is told by its odds against the other
+            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+        return weights, bias
+
+
+class Regression(Kind):
+    """Any other number, learned in units of the training galaxies' deviation. ``predict`` writes ``{label}``."""
+
+    name, loss, activation = "regression", "squared_error", "linear"
+
+    @classmethod
+    def from_column(cls, label: str, values: pd.Series) -> Kind | None:
+        mean, deviation = float(values.mean()), float(values.std(ddof=0))
+        if not deviation > 0:
+            raise ValueError(f"all {len(values)} training galaxies have the same {label}: there is nothing to learn")
+        return cls({"kind": cls.name, "label": label, "mean": mean, "deviation": deviation})
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        return self.head["mean"], self.head["deviation"]
+
+    def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
+        mean, deviation = self.scale
+        return ((galaxies[self.head["label"]].to_numpy(float) - mean) / deviation).astype(np.float32)[:, None]
+
+    def regress(self, features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.linear_model import RidgeCV
+
+        found = RidgeCV(alphas=1 / STRENGTHS).fit(features, targets[:, 0])
+        return found.coef_[None], np.array([found.intercept_])
+
+
+class Fraction(Kind):
+    """A number from 0 to 1, in files that Zoobot wrote; it cannot be learned here. ``predict`` writes ``{label}``."""
+
+    name, loss, activation = "fraction", "squared_error", "sigmoid"
+
+
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Votes, YesNo, Classes, Regression, Fraction)}
+
+
+def kind_of(head: dict, tree: DecisionTree | None = None) -> Kind:
+    """The kind of answer that a model's ``spec["head"]`` describes.
+
+    >>> kind_of({"kind": "classes", "label": "bar", "classes": ["strong", "weak"]}).columns
+    ['bar_strong_probability', 'bar_weak_probability']
+    """
+    return KINDS[head["kind"]](head, tree)
+
+
 @dataclass(frozen=True)
 class Task:
     """What to learn, and from which galaxies.
 
     Attributes:
-        head: description of the answer, as a model's ``spec["head"]`` has it, without the hidden layers.
-        tree: the decision tree; ``None`` if the task is another.
+        kind: the kind of answer.
         rows: for ``"train"`` and ``"val"``, the positions in the image store, int64.
-        targets: for each of both, float32 [N, A] votes, [N, 1] standardised numbers or 0/1, or int64 [N] classes.
+        targets: for each of both, what :meth:`Kind.targets` gives.
         data: digest of ids, subsets and targets: which data a run was made with.
     """
 
-    head: dict
-    tree: DecisionTree | None
+    kind: Kind
     rows: dict[str, np.ndarray]
     targets: dict[str, np.ndarray]
     data: str
@@ -60,16 +247,18 @@ def find_task(store, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:
     """
     parts = _subsets(catalog)
     if isinstance(label, DecisionTree):
-        head = {"kind": "concentrations"}
-        targets = {name: catalogs.check_votes(part, label).astype(np.float32) for name, part in parts.items()}
+        kind: Kind = Votes({"kind": Votes.name}, label)
     else:
-        head, targets = _column_targets(parts, label)
+        parts = _with_usable_labels(parts, label)
+        values = parts["train"][label]
+        kind = next(found for one in (YesNo, Classes, Regression) if (found := one.from_column(label, values)))
+    targets = {name: kind.targets(part) for name, part in parts.items()}
     rows = {name: np.asarray(store.rows(part["id_str"])) for name, part in parts.items()}
     digest = fingerprint(*(x for name in parts for x in (list(parts[name]["id_str"]), targets[name])), store.size)
-    return Task(head, label if isinstance(label, DecisionTree) else None, rows, targets, digest)
+    return Task(kind, rows, targets, digest)
 
 
-def linear_answer(features: np.ndarray, targets: np.ndarray, head: dict) -> tuple[np.ndarray, np.ndarray]:
+def linear_answer(features: np.ndarray, targets: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     """The linear answer to the features of a frozen encoder from which fine-tuning sets out.
 
     Kumar et al. 2022 (ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): an
@@ -80,61 +269,20 @@ def linear_answer(features: np.ndarray, targets: np.ndarray, head: dict) -> tupl
     Args:
         features: float32 [N, F] of the training galaxies.
         targets: what a :class:`Task` has for them.
-        head: a task's ``head``.
+        kind: the kind of answer.
 
     Returns:
-        tuple: float32 weights [outputs, F] and bias [outputs] of the raw answer: logits, or a standardised number.
+        tuple: float32 weights [outputs, F] and bias [outputs] of the logits.
     """
-    from sklearn.linear_model import LogisticRegression, RidgeCV
-
     mean, deviation = features.mean(0, dtype=float), features.std(0, dtype=float)
     deviation[deviation <= 1e-6 * np.abs(mean)] = 1  # constant but for rounding
     scaled, axes = (features - mean) / deviation, None
     if len(scaled) < scaled.shape[1]:  # the same answer, sooner: there are no more directions than galaxies
         left, sizes, axes = np.linalg.svd(scaled, full_matrices=False)
         scaled = left * sizes
-    if head["kind"] == "number":
-        found = RidgeCV(alphas=1 / STRENGTHS).fit(scaled, targets[:, 0])
-        weights, bias = found.coef_[None], np.array([found.intercept_])
-    else:
-        classes = targets.astype(int).ravel()
-        found = LogisticRegression(C=_best_strength(scaled, classes), max_iter=1000).fit(scaled, classes)
-        weights, bias = found.coef_, found.intercept_
-        if head["kind"] == "classes" and len(weights) == 1:  # of two, one is told by its odds against the other
-            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    weights, bias = kind.regress(scaled, targets)
     weights = (weights if axes is None else weights @ axes) / deviation
     return weights.astype(np.float32), (bias - weights @ mean).astype(np.float32)
-
-
-def answer_table(ids, answers: np.ndarray, head: dict, tree: DecisionTree | None) -> pd.DataFrame:
-    """A model's answers as a table.
-
-    Args:
-        ids: [N] galaxy ids.
-        answers: [N, C, P]: C outputs of the head, over P forward passes.
-        head: the model's ``spec["head"]``.
-        tree: its decision tree, or ``None``.
-
-    Returns:
-        DataFrame: ``id_str`` and, for a tree, the columns of :func:`zoobook.votes.prediction_table`; for a yes-or-no
-            question ``{label}_probability``; for classes ``{label}_{class}_probability``; for a number or a fraction
-            ``{label}``. Over several passes these are means, and ``…_deviation`` is their standard deviation.
-    """
-    if tree is not None:
-        return votes.prediction_table(ids, answers, tree)
-    label = head["label"]
-    names = {
-        "binary": lambda: [f"{label}_probability"],
-        "classes": lambda: [f"{label}_{value}_probability" for value in head["classes"]],
-        "number": lambda: [label],
-        "fraction": lambda: [label],
-    }[head["kind"]]()
-    columns: dict = {"id_str": np.asarray(ids, dtype=object)}
-    for c, name in enumerate(names):
-        columns[name] = answers[:, c].mean(1).astype(np.float32)
-        if answers.shape[2] > 1:
-            columns[f"{name}_deviation"] = answers[:, c].std(1).astype(np.float32)
-    return pd.DataFrame(columns)
 
 
 def _best_strength(features: np.ndarray, classes: np.ndarray) -> float:
@@ -173,7 +321,8 @@ def _subsets(catalog: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return parts
 
 
-def _column_targets(parts: dict[str, pd.DataFrame], label: str) -> tuple[dict, dict[str, np.ndarray]]:
+def _with_usable_labels(parts: dict[str, pd.DataFrame], label: str) -> dict[str, pd.DataFrame]:
+    """The galaxies, with the column as booleans, numbers or text: what its values are, whatever holds them."""
     if label not in parts["train"]:
         known = ", ".join(map(str, parts["train"].columns))
         raise ValueError(f"the catalogue has no column {label!r} to learn. It has: {known}.")
@@ -186,42 +335,13 @@ def _column_targets(parts: dict[str, pd.DataFrame], label: str) -> tuple[dict, d
                 f"column {label!r} has no usable value for {int(bad.sum())} of {len(part)} {name} galaxies "
                 f"(such as {ids}). Fill them in, or leave those galaxies out."
             )
-    values = _by_value(pd.concat([part[label].astype(object) for part in parts.values()]), label)
-    starts = np.cumsum([0, *(len(part) for part in parts.values())])
-    parts = {name: part.assign(**{label: values.iloc[start : start + len(part)].to_numpy()})
-             for (name, part), start in zip(parts.items(), starts, strict=False)}  # fmt: skip
-    train = parts["train"][label]
-    numeric = pd.api.types.is_numeric_dtype(train)  # true for booleans too
-    whole = numeric and bool((train.astype(float) % 1 == 0).all())
-    present = sorted(train.unique().tolist()) if whole or not numeric else None
-    if present is not None and len(present) == 1:
-        raise ValueError(
-            f"all {len(train)} training galaxies have {label} = {present[0]!r}: there is nothing to tell apart"
-        )
-    if whole and set(present) == {0, 1}:
-        head = {"kind": "binary", "label": label}
-        targets = {name: part[label].to_numpy(np.float32)[:, None] for name, part in parts.items()}
-        _refuse_unknown(parts["val"], label, present)
-    elif present is not None and (not numeric or len(present) <= MOST_CLASSES):
-        classes = [int(value) if whole else str(value) for value in present]
-        head = {"kind": "classes", "label": label, "classes": classes}
-        _refuse_unknown(parts["val"], label, present)
-        number = {value: i for i, value in enumerate(present)}
-        targets = {name: part[label].map(number).to_numpy(np.int64) for name, part in parts.items()}
-    else:
-        mean, deviation = float(train.mean()), float(train.std(ddof=0))
-        if not deviation > 0:
-            raise ValueError(f"all {len(train)} training galaxies have the same {label}: there is nothing to learn")
-        head = {"kind": "number", "label": label, "mean": mean, "deviation": deviation}
-        targets = {
-            name: ((part[label].to_numpy(float) - mean) / deviation).astype(np.float32)[:, None]
-            for name, part in parts.items()
-        }
-    return head, targets
+    both = pd.concat(parts.values())
+    both[label] = _plain_values(both[label].astype(object), label).to_numpy()
+    count = len(parts["train"])
+    return {"train": both.iloc[:count], "val": both.iloc[count:]}
 
 
-def _by_value(values: pd.Series, label: str) -> pd.Series:
-    """A column as booleans, whole or real numbers, or text: what its values are, whatever holds them."""
+def _plain_values(values: pd.Series, label: str) -> pd.Series:
     values = [value.decode("utf8", "replace") if isinstance(value, bytes) else value for value in values]
     kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
     found: dict = {}
@@ -236,10 +356,22 @@ def _by_value(values: pd.Series, label: str) -> pd.Series:
     return pd.Series(list(values))
 
 
-def _refuse_unknown(part: pd.DataFrame, label: str, known: list) -> None:
-    unknown = ~part[label].isin(known)
+def _whole_or_text(label: str, values: pd.Series) -> list | None:
+    """The different values of a column of whole numbers, booleans or text; ``None`` for real numbers."""
+    if pd.api.types.is_numeric_dtype(values) and not (values.astype(float) % 1 == 0).all():
+        return None
+    present = sorted(values.unique().tolist())
+    if len(present) == 1:
+        raise ValueError(
+            f"all {len(values)} training galaxies have {label} = {present[0]!r}: there is nothing to tell apart"
+        )
+    return present
+
+
+def _check_known(galaxies: pd.DataFrame, label: str, known: list) -> None:
+    unknown = ~galaxies[label].isin(known)
     if unknown.any():
-        row = part[unknown].iloc[0]
+        row = galaxies[unknown].iloc[0]
         raise ValueError(
             f"galaxy {row['id_str']} of the validation subset has {label} = {row[label]!r}, which no training galaxy "
             f"has ({int(unknown.sum())} such galaxies); the training galaxies have {known}"

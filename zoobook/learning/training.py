@@ -1,59 +1,289 @@
-"""What training has in common in both frameworks: its settings, its learning rates, and what happens after an epoch."""
+"""Training from scratch, going on from a trained model, and fine-tuning: the same in both frameworks."""
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import math
-import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+import pandas as pd
 
-from zoobook import arguments
-from zoobook.learning.runs import RunFolder
+from zoobook import arguments, weights
+from zoobook.images import ImageStore
+from zoobook.images.views import FIELD_OF_VIEW, share_seen
+from zoobook.learning import transfer
+from zoobook.learning.architectures import check_options
+from zoobook.learning.batches import GalaxyBatches
+from zoobook.learning.devices import PRECISIONS, choose_precision, count_gpus, tune_malloc
+from zoobook.learning.engine import Twin
+from zoobook.learning.models import GalaxyNetwork
+from zoobook.learning.runs import Result, RunFolder, model_fingerprint
+from zoobook.learning.schedule import History
+from zoobook.learning.tasks import Task, Votes, find_task
 from zoobook.trees import DecisionTree
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 WEIGHT_DECAY = 0.01  # of matrices and kernels; biases and scales have none
-DEFAULTS = {"architecture": "efficientnet_b0", "channels": 1, "dropout": 0.2}
-
-# Fine-tuning
-TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
-ENCODER_RATE = 0.1  # to a label: the last stage of the encoder learns this much more slowly than the head
-STAGE_DECAY = 0.7  # and each stage further from the head this much more slowly than the one above it
-BATCH_SIZE = {"votes": 128, "labels": 32}  # votes come with many galaxies, other labels with few
+BATCH_SIZE = {"votes": 128, "labels": 32}  # in fine-tuning: votes come with many galaxies, other labels with few
 
 
-def check_settings(
-    settings: dict, galaxies: int, devices: str | int, num_nodes: int, gpus: int
-) -> tuple[dict, str | int, int]:
-    """Refuse settings that make no sense, before anything is written.
+@dataclass(frozen=True)
+class Run:
+    """One training, as an engine's ``Trainer`` sees it."""
+
+    settings: dict  # all that decides the outcome, among it epochs, learning_rate and seed
+    history: History  # to be told of each step and epoch
+    train: GalaxyBatches  # to learn from
+    val: GalaxyBatches  # to judge by
+    state: Path  # file from which an unfinished run goes on
+
+    @property
+    def judges_start(self) -> bool:
+        """Whether the state before the first step is judged, and may be the best."""
+        return self.settings["what"] == "finetune"
+
+
+def train(
+    twin: Twin,
+    store: ImageStore,
+    catalog: pd.DataFrame,
+    tree: DecisionTree,
+    *,
+    model: GalaxyNetwork | None = None,
+    architecture: str | None = None,
+    channels: int | None = None,
+    image_size: int | None = None,
+    field_of_view: float | None = None,
+    photometric: bool = False,
+    epochs: int = 100,
+    batch_size: int = 128,
+    accumulate_grad_batches: int = 1,
+    learning_rate: float = 1e-3,
+    patience: int = 10,
+    precision: str = "auto",
+    devices: str | int = "auto",
+    num_nodes: int = 1,
+    seed: int = 0,
+    out_dir: str | Path,
+    resume: bool = True,
+) -> Result:
+    """Train a network to predict votes: from scratch, or going on from a trained one.
+
+    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.images.views`). The model
+    of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
+    arguments after an interruption and the run goes on; a finished run is only read. On a CPU a run, interrupted
+    or not, repeats to the last digit.
 
     Args:
-        settings: ``epochs``, ``batch_size``, ``accumulate``, ``patience``, ``learning_rate``, ``precision``,
-            ``photometric`` and ``seed``.
-        galaxies: how many to learn from.
-        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
-        num_nodes: machines.
-        gpus: how many there are.
+        store: the :class:`~zoobook.images.ImageStore` with the images.
+        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the votes.
+        tree: the decision tree that was voted on.
+        model: a trained model to go on from; it is left as it is. Its encoder is taken over with its batch statistics,
+            and its head for each question that its tree and ``tree`` have with the same answers.
+        architecture: as for ``build_model``; ``None``: that of ``model``, or EfficientNet-B0.
+        channels: 1 for grey images, 3 for colour; ``None``: those of ``model``, or 1.
+        image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
+        field_of_view: the same in units of the galaxy's half-light radius R50; ``None``: the model's, or 14.7, as
+            Zoobot. With the framing of the images, it decides which part of them the model sees.
+        photometric: let training views also differ in what differs from telescope to telescope (seeing, depth,
+            brightness, size), for a model that is to serve other surveys too.
+        epochs: passes over the training galaxies, at most.
+        batch_size: galaxies per step, over all devices together.
+        accumulate_grad_batches: parts of a batch that are computed one after the other, where the memory does not
+            suffice for a whole one; their gradients are added up.
+        learning_rate: highest learning rate.
+        patience: epochs without a lower validation loss after which to stop.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (mixed with float32), or ``"auto"``: what the
+            device does best. The loss is always exact.
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+        num_nodes: machines, each started by SLURM, or by torchrun for PyTorch and with ``TF_CONFIG`` for TensorFlow.
+        seed: decides the first weights, order, views and dropout.
+        out_dir: folder of the run.
+        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
 
     Returns:
-        tuple: settings, devices and machines, their numbers as Python's own.
+        Result: model of the best epoch, history, and weight file. Losses are in nats per galaxy.
 
     Raises:
-        ValueError: one of them is out of range; the message names it.
+        ValueError: arguments, catalogue or votes are bad, ``out_dir`` holds another run, or the loss is not a number.
+        OSError: ``out_dir`` cannot be written to.
     """
-    devices, num_nodes = check_devices(devices, gpus), arguments.whole("num_nodes", num_nodes)
-    several = ("epochs", "batch_size", "accumulate", "patience")
+    given = model.spec if model else {"architecture": "efficientnet_b0", "channels": 1, "field_of_view": FIELD_OF_VIEW}
+    for name, value in (("architecture", architecture), ("channels", channels)):
+        if model is not None and value not in (None, given[name]):
+            raise ValueError(
+                f"{name} is {value!r}, but the given model has {given[name]!r}, and its weights fit nothing else. "
+                f"Leave {name} out, or train without model."
+            )
+    built = {
+        "architecture": given["architecture"] if architecture is None else architecture,
+        "channels": given["channels"] if channels is None else channels,
+        "image_size": image_size or store.size,
+        "field_of_view": given["field_of_view"] if field_of_view is None else field_of_view,
+    }
+    twin.models.check_architecture(built["architecture"])  # bad arguments are refused before anything is written
+    built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
+    if model is not None:
+        twin.models.check_image_size(model, built["image_size"])
+    settings = dict(
+        what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
+        accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
+        precision=precision, seed=seed, model=model and model_fingerprint(model.spec, twin.models.to_arrays(model)),
+    )  # fmt: skip
+    task = find_task(store, catalog, tree)
+    spec = {**transfer.new_spec(model.spec if model else {"head": None, "dropout": transfer.DROPOUT}, task), **built}
+
+    def make() -> tuple[GalaxyNetwork, dict[str, float]]:
+        return transfer.new_model(twin, spec, task, model), {}
+
+    return _fit(twin, make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def finetune(
+    twin: Twin,
+    model: GalaxyNetwork,
+    store: ImageStore,
+    catalog: pd.DataFrame,
+    label: str | DecisionTree,
+    *,
+    unfreeze: str = "head",
+    photometric: bool = False,
+    epochs: int = 60,
+    batch_size: int | None = None,
+    accumulate_grad_batches: int = 1,
+    learning_rate: float = 1e-3,
+    patience: int = 15,
+    precision: str = "auto",
+    devices: str | int = "auto",
+    num_nodes: int = 1,
+    seed: int = 0,
+    out_dir: str | Path,
+    resume: bool = True,
+) -> Result:
+    """Give a trained encoder a new head and train it on a new question.
+
+    The task follows from the labels, see :func:`zoobook.learning.tasks.find_task`: yes or no, classes, a number, or
+    votes on a decision tree. The new head is linear, and begins with what is known already:
+
+    - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
+      :func:`zoobook.learning.tasks.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder
+      learns ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
+      normalisation stays as it is. (An untrained encoder has nothing to lose, and learns as fast as the head.)
+    - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:
+      what is unfrozen learns as fast as in training, and with ``unfreeze="all"`` this is the same as
+      ``train(model=...)`` with the model's ``image_size``.
+
+    The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
+    validation loss, the result is never worse than what it began with. Runs are kept, resumed and repeated as in
+    ``train``, and arguments that are not explained here are those of ``train``.
+
+    Args:
+        model: a trained model, with or without a head; it is left as it is. Its field of view stays.
+        store: the :class:`~zoobook.images.ImageStore` with the images.
+        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
+        label: the column to learn, or a decision tree whose votes to learn.
+        unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
+            ``"all"`` the whole encoder. What is frozen keeps its batch statistics.
+        photometric: see ``train``.
+        epochs: passes over the training galaxies, at most.
+        batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
+        accumulate_grad_batches: see ``train``.
+        learning_rate: highest learning rate, that of the head.
+        patience: epochs without a lower validation loss after which to stop.
+        precision: see ``train``.
+        devices: see ``train``.
+        num_nodes: see ``train``.
+        seed: decides order, views, dropout, and the head's first weights for new questions of a tree.
+        out_dir: folder of the run.
+        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
+
+    Returns:
+        Result: model of the best epoch, history, and weight file.
+
+    Raises:
+        ValueError: arguments or labels are bad, ``out_dir`` holds another run, or the loss is not a number.
+        OSError: ``out_dir`` cannot be written to.
+    """
+    if unfreeze not in ("head", "top", "all"):
+        raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
+    task = find_task(store, catalog, label)
+    votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)
+    settings = dict(
+        what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
+        batch_size=batch_size or BATCH_SIZE["votes" if votes else "labels"],
+        accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
+        precision=precision, seed=seed, model=model_fingerprint(model.spec, twin.models.to_arrays(model)),
+    )  # fmt: skip
+
+    def make() -> tuple[GalaxyNetwork, dict[str, float]]:
+        new = transfer.new_model(twin, spec, task, model)
+        lr_scales = transfer.freeze_layers(twin, new, unfreeze)
+        if votes or transfer.start_head(twin, new, store, task, devices):
+            return new, {}
+        transfer.freeze_batchnorm(twin, new)
+        return new, lr_scales
+
+    return _fit(twin, make, task, store, settings, devices, num_nodes, out_dir, resume)
+
+
+def _fit(
+    twin: Twin,
+    make: Callable[[], tuple[GalaxyNetwork, dict[str, float]]],
+    task: Task,
+    store: ImageStore,
+    settings: dict,
+    devices: str | int,
+    num_nodes: int,
+    out_dir: str | Path,
+    resume: bool,
+) -> Result:
+    """Run, or go on with, or only read a training; ``make`` gives the model and the shares of its learning rate."""
+    gpus, num_nodes = count_gpus(devices, twin.engine.gpus()), arguments.whole("num_nodes", num_nodes)
+    settings = _checked(settings, len(task.rows["train"]))
+    precision = choose_precision(settings["precision"], twin.engine.compute_capability() if gpus else None)
+    trainer = twin.engine.Trainer(devices if isinstance(devices, str) else gpus, num_nodes, precision)
+    folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
+    best, state = folder.path / "best.safetensors", folder.path / twin.engine.STATE
+    if not folder.resuming:
+        state.unlink(missing_ok=True)
+    if not folder.finished:
+        store.check()
+        tune_malloc()
+        history = History(folder, settings["patience"])
+        if not history.stopping.should_stop:
+            with trainer.building(settings["seed"]):
+                model, lr_scales = make()
+            train, val = _batches(task, store, settings, share_seen(model.spec, store))
+            try:
+                trainer.fit(model, Run(settings, history, train, val, state), lr_scales)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"stopped; whole epochs are kept in {folder.path}. Call again with the same arguments to go on."
+                ) from None
+            finally:
+                history.close()
+        if trainer.is_first:
+            folder.finish()
+            state.unlink(missing_ok=True)
+    return Result(weights.load(best, twin.engine.NAME), folder.history, best)
+
+
+def _batches(task: Task, store: ImageStore, settings: dict, share: float) -> tuple[GalaxyBatches, GalaxyBatches]:
+    """What to learn from, and what to judge by."""
+    size, parts = settings["batch_size"], settings["accumulate_grad_batches"]
+    train = GalaxyBatches(
+        store.pixels, task.rows["train"], size, task.targets["train"], settings["seed"], parts, share,
+        settings["photometric"],
+    )  # fmt: skip
+    return train, GalaxyBatches(store.pixels, task.rows["val"], size, task.targets["val"], share=share)
+
+
+def _checked(settings: dict, galaxies: int) -> dict:
+    """Settings with their numbers as Python's own; one that makes no sense is refused by name."""
+    several = ("epochs", "batch_size", "accumulate_grad_batches", "patience")
     counts = {name: arguments.whole(name, settings[name]) for name in several}
     counts["seed"] = arguments.whole("seed", settings["seed"], 0)
     settings = {**settings, **counts, "learning_rate": arguments.real("learning_rate", settings["learning_rate"])}
-    if isinstance(settings["photometric"], np.bool_):
-        settings["photometric"] = bool(settings["photometric"])
-    if not isinstance(settings["photometric"], bool):
+    if not isinstance(settings["photometric"], (bool, np.bool_)):
         raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
@@ -63,243 +293,4 @@ def check_settings(
             f"batch_size={size} makes batches of a single galaxy out of {galaxies}, from which batch normalisation can "
             "learn nothing: it takes at least 2 training galaxies, and a batch_size that leaves none alone"
         )
-    return settings, devices, num_nodes
-
-
-def check_devices(devices: str | int, gpus: int) -> str | int:
-    """Refuse devices that are not there, in training and afterwards, before anything starts.
-
-    Args:
-        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
-        gpus: how many there are.
-
-    Returns:
-        str or int: the same, as Python's own.
-
-    Raises:
-        ValueError: it is something else, or there are not so many.
-    """
-    if isinstance(devices, str) and devices in ("auto", "cpu"):
-        return devices
-    number = None if isinstance(devices, str) else arguments.whole("devices, if not 'auto' or 'cpu',", devices)
-    if number is None:
-        raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
-    if number > gpus:
-        raise ValueError(f"devices={number}, but the GPUs that can be used here are {gpus}; 'auto' takes what there is")
-    return number
-
-
-def check_start(spec: dict | None, **asked) -> dict:
-    """What a network is made of that may go on from a trained one.
-
-    Args:
-        spec: of the trained model; ``None`` where there is none.
-        **asked: ``architecture`` and ``channels``; ``None`` where they are left open.
-
-    Returns:
-        dict: both: the trained model's, or what was asked for, or :data:`DEFAULTS`.
-
-    Raises:
-        ValueError: the trained model has another one than was asked for; the message names it.
-    """
-    for name, value in asked.items():
-        if spec is not None and value not in (None, spec[name]):
-            raise ValueError(
-                f"{name} is {value!r}, but the given model has {spec[name]!r}, and its weights fit nothing else. "
-                f"Leave {name} out, or train without model."
-            )
-    return {name: (spec or DEFAULTS)[name] if value is None else value for name, value in asked.items()}
-
-
-def voting_spec(spec: dict, tree: DecisionTree) -> dict:
-    """What a network is made of that goes on from a trained one and predicts votes: its encoder, and a linear head.
-
-    Args:
-        spec: of the trained model.
-        tree: the decision tree that was voted on.
-
-    Returns:
-        dict: a model's ``spec``. The dropout is the trained model's where it had such a head, or none.
-    """
-    usual = (spec["head"] or {}).get("hidden")  # a head with hidden layers has the strong dropout of few labels
-    return {
-        **spec,
-        "tree": tree.to_dict(),
-        "head": {"kind": "concentrations", "hidden": []},
-        "dropout": DEFAULTS["dropout"] if usual else spec["dropout"],
-    }
-
-
-def label_spec(spec: dict, head: dict) -> dict:
-    """What a network is made of that goes on from a trained one and learns a label: its encoder, and a linear head.
-
-    Args:
-        spec: of the trained model.
-        head: what :func:`zoobook.learning.tasks.find_task` says of the answer.
-
-    Returns:
-        dict: a model's ``spec``.
-    """
-    return {**spec, "tree": None, "head": {**head, "hidden": []}, "dropout": DEFAULTS["dropout"]}
-
-
-def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
-    """The weights with which a network begins that goes on from a trained one.
-
-    Args:
-        spec: of the trained model.
-        arrays: its weights by name.
-        new_spec: of the network to be trained.
-        new_arrays: its first weights by name; what they say stays where the trained model says nothing.
-
-    Returns:
-        dict: the weights by name: the trained encoder with its batch statistics and, where both models have a linear
-            head for votes, the trained answers to each question that both their trees have with the same answers.
-    """
-    begun = new_arrays | {name: array for name, array in arrays.items() if name.startswith("encoder.")}
-    linear = {"kind": "concentrations", "hidden": []}
-    if all(one["head"] is not None and one["head"].items() >= linear.items() for one in (spec, new_spec)):
-        new, old = DecisionTree.from_dict(new_spec["tree"]).shared_with(DecisionTree.from_dict(spec["tree"]))
-        for name in ("head.output.weight", "head.output.bias"):
-            begun[name] = new_arrays[name].copy()
-            begun[name][new] = arrays[name][old]
-    return begun
-
-
-def learning_rate_factors(steps: int) -> np.ndarray:
-    """The learning rate of each step as a share of the highest: a short linear warm-up, then half a cosine.
-
-    Args:
-        steps: how many steps the training has.
-
-    Returns:
-        ndarray: float32 [steps + 1], from above 0 to 1 and down to 0.01.
-    """
-    step = np.arange(steps + 1)
-    warm_up = max(1, steps // 20)
-    cosine = 0.5 + 0.5 * np.cos(np.pi * np.clip((step - warm_up) / max(1, steps - warm_up), 0, 1))
-    return (np.minimum(1, (step + 1) / warm_up) * np.maximum(cosine, 0.01)).astype(np.float32)
-
-
-class Progress:
-    """Follows a training: shows it, keeps its history and its best weights, and says when it is enough.
-
-    Args:
-        folder: where the run is kept.
-        patience: epochs without a lower validation loss after which to stop.
-    """
-
-    def __init__(self, folder: RunFolder, patience: int):
-        self.folder, self.patience = folder, patience
-        history = folder.history
-        self.losses = dict(zip(history["epoch"], history["val_loss"], strict=True)) if folder.resuming else {}
-        self.bar, self.epoch, self.epochs = None, 0, 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the validation loss has not fallen for long enough."""
-        return bool(self.losses) and max(self.losses) - min(self.losses, key=self.losses.get) >= self.patience
-
-    def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
-        """Start, or go on.
-
-        Args:
-            epoch: the first to be done now, from 0.
-            epochs: how many there are in all.
-            steps: of one epoch.
-            visible: ``False`` for all but one of several processes.
-        """
-        self.losses = {done: loss for done, loss in self.losses.items() if done < epoch}
-        self.epoch, self.epochs = epoch, epochs
-        visible = visible and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        self.bar = tqdm(
-            total=epochs * steps, initial=epoch * steps, unit="step", disable=not visible, leave=False, mininterval=0.5
-        )
-        self._started = time.perf_counter()
-
-    def step(self, number: int, loss: Callable[[], float]) -> None:
-        """Note that a step is done.
-
-        Args:
-            number: of the step in its epoch.
-            loss: gives its loss; called now and then only, because looking makes a GPU wait.
-        """
-        self.bar.update()
-        if number % 10 == 0:
-            value = float(loss())
-            self._refuse_not_a_number(value)
-            self.bar.set_description(f"epoch {self.epoch + 1}/{self.epochs}, loss {value:.3f}")
-
-    def end_epoch(
-        self, train_loss: float, val_loss: float, learning_rate: float, save: Callable[[Path], None] | None
-    ) -> None:
-        """Write an epoch's row, and its weights where they are the best so far.
-
-        Args:
-            train_loss: mean over the training galaxies.
-            val_loss: mean over the validation galaxies.
-            learning_rate: of the head.
-            save: writes the weights to a path; ``None`` for all but one of several processes, which then write nothing.
-        """
-        self._refuse_not_a_number(train_loss)
-        self._keep(self.epoch, train_loss, val_loss, learning_rate, save)
-        self.epoch += 1
-
-    def note_start(self, val_loss: float, save: Callable[[Path], None] | None) -> None:
-        """Let the state before the first step be the first that may be the best: epoch -1 of the history.
-
-        Args:
-            val_loss: mean over the validation galaxies.
-            save: see :meth:`end_epoch`.
-        """
-        self._keep(-1, math.nan, val_loss, 0.0, save)
-
-    def close(self) -> None:
-        """Take the progress bar away."""
-        if self.bar is not None:
-            self.bar.close()
-
-    def interrupted(self) -> KeyboardInterrupt:
-        """What to raise when somebody stops the run."""
-        return KeyboardInterrupt(
-            f"stopped; whole epochs are kept in {self.folder.path}. Call again with the same arguments to go on."
-        )
-
-    def _keep(self, epoch: int, train_loss: float, val_loss: float, learning_rate: float, save) -> None:
-        self._refuse_not_a_number(val_loss)
-        improved = not self.losses or val_loss < min(self.losses.values())
-        self.losses[epoch] = val_loss
-        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
-        if save is not None:
-            self.folder.log(
-                epoch=epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
-                seconds=round(seconds, 2),
-            )  # fmt: skip
-            if improved:
-                save(self.folder.path / "best.safetensors")
-            train = "at the start" if epoch < 0 else f"train {train_loss:.4f}"
-            self.bar.write(
-                f"epoch {epoch + 1:3d}/{self.epochs}  {train}  val {val_loss:.4f}"
-                f"{'  best' if improved else '      '}  {seconds:.1f} s",
-                file=sys.stdout,
-            )
-
-    def _refuse_not_a_number(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss became {loss} in epoch {self.epoch + 1}. A lower learning_rate usually helps, "
-                "or precision='float32'; the epochs before are kept."
-            )
-
-
-def keep_memory() -> None:
-    """Let the C library keep freed memory instead of handing it back to the system.
-
-    Tensors of a training step are large, so glibc would map fresh pages for each and fault them in again, step after
-    step: with this, a step on a CPU is 1.4 to 1.6 times as fast. Elsewhere than glibc it does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, mmap_threshold, at_most = -1, -3, 32 << 20  # older glibc refuses a higher mmap threshold
-        mallopt(trim_threshold, (1 << 31) - 1)
-        _ = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, at_most)
+    return {**settings, "photometric": bool(settings["photometric"])}

@@ -1,222 +1,87 @@
-"""Encoder, dropout, head: the network that looks at a galaxy and answers."""
-from __future__ import annotations
+"""From stored images to answers, in PyTorch: what the network sees, the network, and its weights as arrays."""
 
 import difflib
+from contextlib import AbstractContextManager
+from functools import cache
 
 import numpy as np
 import timm
 import torch
+from timm.models import group_parameters
 from torch import nn
+from torch.nn import functional as F
 
-from zoobook.images.views import FIELD_OF_VIEW, check_radii
-from zoobook.learning.architectures import BOTH, ResNet, check_options, check_tensors, whole_spec
-from zoobook.trees import DecisionTree
-from zoobook.votes import HIGHEST, LOWEST
+from zoobook.images.views import CENTRE, SKY, noise_pool, shrinking, sky_rank, sky_step
+from zoobook.images.views import apply_view as apply_view_on_cores
+from zoobook.learning.architectures import BOTH, ResNet
+from zoobook.learning.models import GalaxyNetwork, temporarily
+from zoobook.pytorch.losses import LOSSES
 
-
-def build_model(
-    tree: DecisionTree | None = None,
-    architecture: str = "efficientnet_b0",
-    channels: int = 1,
-    dropout: float = 0.2,
-    image_size: int = 224,
-    field_of_view: float = FIELD_OF_VIEW,
-) -> GalaxyModel:
-    """Build a network, with random weights, that predicts the votes on a decision tree.
-
-    As in Walmsley et al. 2022 (MNRAS 509, 3966): an encoder, dropout, and one Dirichlet concentration per answer,
-    1 + 100 sigmoid(x).
-
-    Args:
-        tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
-        architecture: any name that timm knows, such as ``"efficientnet_b0"`` or ``"resnet50"``, or one of
-            :data:`zoobook.learning.architectures.BOTH`.
-        channels: 1 for grey images (the mean of the colours), 3 for colour.
-        dropout: share of the features that are left out at random while training.
-        image_size: side of the images that the model sees, in pixels.
-        field_of_view: the same in units of the galaxy's half-light radius R50. Zoobot sees 14.7 of the 17 of a stamp of
-            GZ DECaLS.
-
-    Returns:
-        GalaxyModel: the network; it takes float images [N, channels, image_size, image_size] from 0 to 1.
-
-    Raises:
-        ValueError: an unknown architecture, or channels, dropout, image_size or field_of_view out of range.
-    """
-    return GalaxyModel(
-        {
-            "architecture": architecture,
-            "channels": channels,
-            "image_size": image_size,
-            "field_of_view": check_radii("field_of_view", field_of_view),
-            "dropout": dropout,
-            "tree": tree.to_dict() if tree else None,
-            "head": {"kind": "concentrations", "hidden": []} if tree else None,
-        }
-    )
+DTYPE = "float32"  # of weights and features, whatever the user's default is
 
 
-class GalaxyModel(nn.Module):
-    """An encoder of timm, dropout, and a head.
+def known_defaults() -> AbstractContextManager:
+    return temporarily((torch.get_default_dtype, torch.set_default_dtype, getattr(torch, DTYPE)))
 
-    Args:
-        spec: what the model is made of, as plain data: ``architecture``, ``channels``, ``image_size``,
-            ``field_of_view``, ``dropout``, ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or
-            ``None``) and ``head`` (``None``, or ``kind``: ``"concentrations"``, ``"binary"``, ``"classes"``,
-            ``"number"`` or ``"fraction"`` (a number from 0 to 1), and ``hidden``: widths of the dense layers before the
-            output; classes and numbers bring what :mod:`zoobook.learning.tasks` notes of them).
 
-    Attributes:
-        spec: the same, kept with the weights so that a model can be built again.
-        encoder: image → features.
-        head: features → answer; ``None`` for an encoder alone.
-        tree: the decision tree; ``None`` if the model answers something else.
-        num_features: number of features of an image.
-    """
+class GalaxyModel(GalaxyNetwork, nn.Module):
+    """An encoder of timm, dropout, and a head; images are [N, channels, image_size, image_size]."""
+
+    ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda logits: torch.softmax(logits, -1), "linear": lambda x: x}
+
+    LOSSES = LOSSES
 
     def __init__(self, spec: dict):
         super().__init__()
-        self.spec = spec = check_options(whole_spec(spec))
-        self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
+        spec = self._take_spec(spec)
         self.encoder = _encoder(spec)
         self.num_features = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
         self.dropout = nn.Dropout(spec["dropout"])
         self.head = None
-        if spec["head"]:
-            outputs = len(self.tree.label_columns) if self.tree else len(spec["head"].get("classes", "1"))
-            self.head = Head(spec["head"], self.num_features, outputs, spec["dropout"])
+        if self.kind is not None:
+            self.head = Head(spec["head"]["hidden"], self.num_features, self.kind.outputs, spec["dropout"])
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled output of the encoder.
+        return _single(self.encoder(images))
 
-        Args:
-            images: float [N, channels, image_size, image_size], from 0 to 1.
-
-        Returns:
-            Tensor: float32 [N, num_features].
-        """
-        return _precise(self.encoder(images))
-
-    def raw(self, images: torch.Tensor) -> torch.Tensor:
-        """What comes out of the head before :meth:`Head.answer`, for the loss."""
-        return self.head(self.dropout(self.features(images)))
-
-    def answer(self, features: torch.Tensor) -> torch.Tensor:
-        """What the head says to features [N, num_features], see :meth:`Head.answer`."""
-        return self.head.answer(self.head(self.dropout(features)))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Answer images: concentrations [N, A], probabilities [N, C], a number [N, 1]; or features without a head."""
-        features = self.features(images)
-        return features if self.head is None else self.answer(features)
+    forward = GalaxyNetwork.answer
 
 
 class Head(nn.Module):
-    """Dense layers on features, always in float32: concentrations reach 101, too fine a scale for 16 bits.
+    """Dense layers, with widths ``hidden`` before the outputs."""
 
-    Args:
-        spec: the entry ``head`` of a model's ``spec``.
-        features: number of features.
-        outputs: number of outputs.
-        dropout: share left out after each hidden layer.
-    """
-
-    def __init__(self, spec: dict, features: int, outputs: int, dropout: float):
+    def __init__(self, hidden: list[int], features: int, outputs: int, dropout: float):
         super().__init__()
-        self.spec = spec
-        layers: list[nn.Module] = []
-        if spec["hidden"]:  # features of a given encoder may have any scale
-            layers.append(nn.BatchNorm1d(features, affine=False))
-        for width in spec["hidden"]:
+        layers: list[nn.Module] = [nn.BatchNorm1d(features, affine=False)] if hidden else []  # features of any scale
+        for width in hidden:
             layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout)]
             features = width
         self.hidden = nn.Sequential(*layers)
-        self.output = nn.Linear(features, 1 if spec["kind"] == "binary" else outputs)
+        self.output = nn.Linear(features, outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Raw outputs: logits, or a standardised number."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.output(self.hidden(_precise(features)))
-
-    def answer(self, raw: torch.Tensor) -> torch.Tensor:
-        """From raw outputs to concentrations from 1 to 101, probabilities, or the number itself."""
-        kind = self.spec["kind"]
-        if kind == "concentrations":
-            return LOWEST + (HIGHEST - LOWEST) * torch.sigmoid(raw)
-        if kind in ("binary", "fraction"):
-            return torch.sigmoid(raw)
-        if kind == "classes":
-            return torch.softmax(raw, -1)
-        return self.spec["mean"] + self.spec["deviation"] * raw
-
-    def start_from(self, constant: np.ndarray) -> None:
-        """Make the untrained head answer much the same concentrations for every galaxy: what is known without looking.
-
-        Args:
-            constant: [A] concentrations, such as those of :func:`zoobook.votes.fit_constant`.
-        """
-        share = np.clip((constant - LOWEST) / (HIGHEST - LOWEST), 1e-3, 1 - 1e-3)
-        with torch.no_grad():
-            self.output.bias.copy_(torch.from_numpy(np.log(share / (1 - share))))
-            self.output.weight.mul_(0.1)
+            return self.output(self.hidden(_single(features)))
 
 
 def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    """A model's weights as plain arrays, named and laid out as in timm.
-
-    Args:
-        model: the model.
-
-    Returns:
-        dict: ``encoder.*`` and ``head.*``, without PyTorch's count of batches, which nothing uses.
-    """
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     return {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in state.items()}
 
 
+def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
+    model.check_arrays(to_arrays(model), arrays)
+    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
+
+
 def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
-    """Build a model and give it weights.
-
-    Args:
-        spec: what the model is made of, see :class:`GalaxyModel`.
-        arrays: its weights, as :func:`to_arrays` gives them.
-
-    Returns:
-        GalaxyModel: the model, in evaluation mode.
-
-    Raises:
-        ValueError: tensors are missing, superfluous or of the wrong shape.
-    """
-    with torch.random.fork_rng(devices=[]):  # its first, random weights are not wanted
+    with torch.random.fork_rng(devices=[]), known_defaults():  # its first, random weights are not wanted
         model = GalaxyModel(spec)
     set_arrays(model, arrays)
     return model.eval()
 
 
-def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
-    """Give a model weights.
-
-    Args:
-        model: the model.
-        arrays: its weights, as :func:`to_arrays` gives them.
-
-    Raises:
-        ValueError: tensors are missing, superfluous or of the wrong shape.
-    """
-    expected = {name: list(array.shape) for name, array in to_arrays(model).items()}
-    check_tensors(model.spec["architecture"], expected, arrays)
-    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
-
-
 def check_architecture(name: str) -> None:
-    """Refuse what cannot be built.
-
-    Args:
-        name: of an architecture.
-
-    Raises:
-        ValueError: timm does not know it; the message names what comes close.
-    """
     if name not in BOTH and not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(
@@ -225,16 +90,7 @@ def check_architecture(name: str) -> None:
         )
 
 
-def _check_size(model: GalaxyModel, image_size: int) -> None:
-    """Refuse images of a size that a trained model cannot go on with.
-
-    Args:
-        model: the trained model.
-        image_size: side of what it shall see, in pixels.
-
-    Raises:
-        ValueError: its weights are for another size, as those of a transformer with a code for each patch are.
-    """
+def check_image_size(model: GalaxyModel, image_size: int) -> None:
     own = model.spec["image_size"]
     if image_size == own:
         return
@@ -247,7 +103,95 @@ def _check_size(model: GalaxyModel, image_size: int) -> None:
         )
 
 
-def _precise(values: torch.Tensor) -> torch.Tensor:
+def stages(model: GalaxyModel) -> list[list[str]]:
+    groups = group_parameters(model.encoder, model.encoder.group_matcher(coarse=True))
+    return [[f"encoder.{name}" for name in groups[key]] for key in sorted(groups)]
+
+
+def freeze(model: GalaxyModel, names: set[str]) -> None:
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+
+
+def initialize_batchnorm_stats(model: GalaxyModel, images: torch.Tensor) -> bool:
+    fresh = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.running_mean.any()]
+    if not fresh:
+        return False
+    momenta, training = [m.momentum for m in fresh], model.training
+    model.eval()
+    for module in fresh:
+        module.train().momentum = 1.0
+    with torch.no_grad():
+        model(images)
+    for module, momentum in zip(fresh, momenta, strict=True):
+        module.momentum = momentum
+    model.train(training)
+    return True
+
+
+def apply_view(
+    images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int, share: float = CENTRE
+) -> torch.Tensor:
+    if images.device.type == "cpu":
+        seen = apply_view_on_cores(images.numpy(), views.numpy(), channels, image_size, share)
+        return torch.from_numpy(seen).permute(0, 3, 1, 2)
+    return _resample(images, views, channels, image_size, share)
+
+
+def _resample(images: torch.Tensor, views: torch.Tensor, channels: int, image_size: int, share: float) -> torch.Tensor:
+    """The same, all images at once, as a GPU likes it."""
+    stored = images.shape[1]
+    factor, side, margin = shrinking(stored, image_size, share)
+    kept = side * factor
+    sky = torch.cat([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], 1).sort(1).values
+    sky = sky[:, sky_rank(sky.shape[1]), :, None, None].float()
+    seen = images[:, margin : margin + kept, margin : margin + kept].permute(0, 3, 1, 2).float()
+    if channels == 1:
+        seen, sky = seen.mean(1, keepdim=True), sky.mean(1, keepdim=True)
+    if factor > 1:
+        seen = F.avg_pool2d(seen, factor)
+    maps = views[:, :2] * (stored / kept)
+    maps[:, :, 2] += (stored - 2 * margin - kept) / kept  # the blocks may not lie in the middle
+    grid = F.affine_grid(maps, (len(images), channels, image_size, image_size), align_corners=False)
+    seen = F.grid_sample(seen - sky, grid, mode="bilinear", padding_mode="zeros", align_corners=False).add_(sky)
+    seen = seen.div_(255)
+    if views.shape[1] > 2:
+        seen = _through_other_telescopes(seen, views[:, 2:])
+    return seen.contiguous(memory_format=torch.channels_last)
+
+
+def _through_other_telescopes(seen: torch.Tensor, how: torch.Tensor) -> torch.Tensor:
+    """Views [N, C, S, S] with other seeing, sky, stretch, brightness and noise, see :func:`.views.views`."""
+    n, channels, size = seen.shape[:3]
+    sigma, taken, gamma, brightness, deviation, start = how[:, :2].reshape(n, 6, 1, 1, 1).unbind(1)
+    # A blur whose edges mirror the view, as the product with a matrix for each axis
+    place = torch.arange(size, device=seen.device)
+    here, there = place[:, None], place
+    steps = torch.stack([here - there, here + there + 1, 2 * size - 1 - here - there])
+    kernel = torch.exp(-0.5 * (steps / (sigma * size / 64).clamp(min=0.05)) ** 2)
+    kernel = kernel.sum(1, keepdim=True)
+    kernel = kernel / kernel.sum(-1, keepdim=True)
+    with torch.autocast(seen.device.type, enabled=False):
+        seen = kernel @ seen @ kernel.mT
+    some = seen.flatten(2)[:, :, :: sky_step(size)].reshape(n, -1).sort(1).values
+    sky = some[:, sky_rank(some.shape[1], SKY)].reshape(n, 1, 1, 1)
+    seen = (seen - taken * sky).clamp(min=0) ** gamma * brightness
+    if channels == 3:
+        seen = seen * how[:, 2, :, None, None]
+    values = channels * size * size
+    pool = _noise_pool(values, seen.device)
+    begin = (start.reshape(n) * (len(pool) - values)).long()
+    noise = pool.unfold(0, values, 1)[begin].reshape(n, size, size, channels).permute(0, 3, 1, 2)
+    return (seen + deviation * noise).clamp(0, 1)
+
+
+@cache
+def _noise_pool(size: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(noise_pool(size)).to(device)
+
+
+def _single(values: torch.Tensor) -> torch.Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.simulation.scene import render
+from zoobook.simulation.scene import SMALLEST, render
 from zoobook.simulation.truth import draw_truth
 from zoobook.simulation.volunteers import vote
 
@@ -43,44 +44,73 @@ def make_survey(
         votes and concentrations of :func:`vote`, and the truth of :func:`draw_truth`.
 
     Raises:
-        ValueError: ``n_galaxies``, ``image_size`` or ``seed`` makes no sense.
+        ValueError: a number makes no sense.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    n_galaxies, image_size = arguments.whole("n_galaxies", n_galaxies), arguments.whole("image_size", image_size, 16)
+    n_galaxies = arguments.whole("n_galaxies", n_galaxies)
+    image_size = arguments.whole("image_size", image_size, SMALLEST)
     seed = arguments.whole("seed", seed, 0)
+    workers = workers if workers is None else arguments.whole("workers", workers)
     folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
-    starts = range(0, n_galaxies, CHUNK)
-    wanted = [(folder, start, min(CHUNK, n_galaxies - start), image_size, seed) for start in starts]
+    chunks = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            missing = [task for task in wanted if _read(task[0], task[1], task[2]) is None]
+            missing = [chunk for chunk in chunks if _read(folder, *chunk) is None]
             if missing:
                 for left_over in folder.glob("*/**/*.part"):  # of a killed run
                     left_over.unlink(missing_ok=True)
-                _make(missing, workers)
+                _make(missing, folder, image_size, seed, workers)
     except OSError as error:
         raise type(error)(
             error.errno, f"cannot write the simulated survey to {folder}: {error.strerror or error}. Finished galaxies "
             "are kept. Is the folder writable, and is there room on the disk?"
         ) from None
-    catalogue = pd.concat([_read(task[0], task[1], task[2]) for task in wanted], ignore_index=True)
-    catalogue.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalogue["true_index"]])
-    return catalogue
+    catalog = pd.concat([_read(folder, *chunk) for chunk in chunks], ignore_index=True)
+    catalog.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalog["true_index"]])
+    return catalog
 
 
-def _make(tasks: list[tuple], workers: int | None) -> None:
+def galaxy_id(index: int, seed: int) -> str:
+    """The ``id_str`` of a simulated galaxy.
+
+    >>> galaxy_id(42, seed=1)
+    'sim1-0000042'
+    """
+    return f"sim{seed}-{index:07d}"
+
+
+def save_picture(galaxy: Mapping, path: Path, image_size: int, seed: int) -> None:
+    """Write the picture of a galaxy as a PNG, unless the file is there.
+
+    Args:
+        galaxy: a row of truth.
+        path: the file, which is never seen half-written.
+        image_size: pixels along a side.
+        seed: seed of the survey.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        picture = Image.fromarray(render(galaxy, image_size, seed))
+        picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
+    os.replace(part, path)
+
+
+def _make(chunks: list[tuple[int, int]], folder: Path, image_size: int, seed: int, workers: int | None) -> None:
     """Make chunks, showing progress in galaxies."""
     import joblib
     from threadpoolctl import threadpool_limits
 
-    total = sum(task[2] for task in tasks)
+    total = sum(count for _, count in chunks)
     workers = workers or (1 if total <= SERIAL else joblib.cpu_count())
     # loky, unlike the standard library's pools, works from notebooks, unguarded scripts and `python -c`.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
     # The matrices are small: several threads on one of them only wait for each other.
     with threadpool_limits(1), tqdm(total=total, desc="simulating galaxies", unit="galaxy") as bar:
-        for done in pool(joblib.delayed(_make_chunk)(*task) for task in tasks):
+        for done in pool(joblib.delayed(_make_chunk)(folder, *chunk, image_size, seed) for chunk in chunks):
             bar.update(done)
 
 
@@ -88,17 +118,9 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     """Make the images that are missing from a chunk, then its table, whose presence says that it is complete."""
     truth = draw_truth(count, seed, start)
     for galaxy in truth.to_dict("records"):
-        path = _image_path(folder, galaxy["true_index"], seed)
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        with open(part, "wb") as file:
-            picture = Image.fromarray(render(galaxy, image_size, seed))
-            picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
-        os.replace(part, path)
+        save_picture(galaxy, _image_path(folder, galaxy["true_index"], seed), image_size, seed)
     names = pd.DataFrame({
-        "id_str": [_id(index, seed) for index in truth["true_index"]],
+        "id_str": [galaxy_id(index, seed) for index in truth["true_index"]],
         "iauname": iau_names(truth["true_ra"].to_numpy(), truth["true_dec"].to_numpy()),
         "ra": truth["true_ra"],
         "dec": truth["true_dec"],
@@ -121,12 +143,8 @@ def _read(folder: Path, start: int, count: int) -> pd.DataFrame | None:
     return table.head(count) if len(table) >= count else None
 
 
-def _id(index: int, seed: int) -> str:
-    return f"sim{seed}-{index:07d}"
-
-
 def _image_path(folder: Path, index: int, seed: int) -> Path:
-    return folder / "images" / f"{index // FOLDER:05d}" / f"{_id(index, seed)}.png"
+    return folder / "images" / f"{index // FOLDER:05d}" / f"{galaxy_id(index, seed)}.png"
 
 
 def _table_path(folder: Path, start: int) -> Path:
@@ -140,8 +158,8 @@ def iau_names(ra: np.ndarray, dec: np.ndarray) -> list[str]:
         ra: right ascension [deg].
         dec: declination [deg].
 
-    Returns:
-        list of str: such as ``"J000411.19+020924.0"``.
+    >>> iau_names([1.0467], [2.1567])
+    ['J000411.20+020924.1']
     """
     names = []
     for right, declination in zip(ra, dec, strict=True):

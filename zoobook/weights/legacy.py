@@ -160,7 +160,7 @@ def _head(settings: dict, outputs: int) -> dict:
         return {"kind": "classes", "hidden": [], "label": label, "classes": list(range(outputs))}
     if settings.get("unit_interval"):
         return {"kind": "fraction", "hidden": [], "label": label}
-    return {"kind": "number", "hidden": [], "label": label, "mean": 0.0, "deviation": 1.0}
+    return {"kind": "regression", "hidden": [], "label": label, "mean": 0.0, "deviation": 1.0}
 
 
 def _tree(settings: dict) -> trees.DecisionTree:

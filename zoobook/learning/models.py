@@ -1,0 +1,139 @@
+"""The network that looks at a galaxy and answers: what it is in both frameworks."""
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from zoobook import arguments
+from zoobook.images.views import FIELD_OF_VIEW, check_radii
+from zoobook.learning.architectures import check_options, check_tensors, whole_spec
+from zoobook.learning.engine import Twin
+from zoobook.learning.tasks import Votes, kind_of
+from zoobook.trees import DecisionTree
+
+
+def build_model(
+    twin: Twin,
+    tree: DecisionTree | None = None,
+    architecture: str = "efficientnet_b0",
+    channels: int = 1,
+    dropout: float = 0.2,
+    image_size: int = 224,
+    field_of_view: float = FIELD_OF_VIEW,
+) -> GalaxyNetwork:
+    """Build a network, with random weights, that predicts the votes on a decision tree.
+
+    As in Walmsley et al. 2022 (MNRAS 509, 3966): an encoder, dropout, and one Dirichlet concentration per answer,
+    1 + 100 sigmoid(x).
+
+    Args:
+        tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
+        architecture: a name of :data:`zoobook.learning.architectures.BOTH`, such as ``"efficientnet_b0"`` or
+            ``"resnet50"``; in PyTorch, any that timm knows.
+        channels: 1 for grey images (the mean of the colours), 3 for colour.
+        dropout: share of the features that are left out at random while training.
+        image_size: side of the images that the model sees, in pixels.
+        field_of_view: the same in units of the galaxy's half-light radius R50. Zoobot sees 14.7 of the 17 of a stamp of
+            GZ DECaLS.
+
+    Returns:
+        GalaxyModel: the network. It takes float images from 0 to 1: in PyTorch [N, channels, image_size, image_size],
+            in TensorFlow [N, image_size, image_size, channels].
+
+    Raises:
+        ValueError: an unknown architecture, or channels, dropout, image_size or field_of_view out of range.
+    """
+    return twin.models.GalaxyModel(
+        {
+            "architecture": architecture,
+            "channels": channels,
+            "image_size": image_size,
+            "field_of_view": check_radii("field_of_view", field_of_view),
+            "dropout": dropout,
+            "tree": tree.to_dict() if tree else None,
+            "head": {"kind": Votes.name, "hidden": []} if tree else None,
+        }
+    )
+
+
+class GalaxyNetwork:
+    """An encoder, dropout, and a head: the part of each framework's ``GalaxyModel`` that needs no framework.
+
+    Args:
+        spec: what the model is made of, as plain data: ``architecture``, ``channels``, ``image_size``,
+            ``field_of_view``, ``dropout``, ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or
+            ``None``) and ``head`` (``None``, or what a :class:`zoobook.learning.tasks.Kind` notes of itself, and
+            ``hidden``: widths of the dense layers before the output).
+
+    Attributes:
+        encoder: image → feature map, pooled.
+        head: features → logits, always in float32: concentrations reach 101, too fine a scale for 16 bits; ``None``
+            for an encoder alone.
+        kind: the :class:`~zoobook.learning.tasks.Kind` of answer; ``None`` for an encoder alone.
+        tree: the decision tree; ``None`` if the model answers something else.
+        num_features: number of features of an image.
+    """
+
+    ACTIVATIONS: dict[str, Callable]  # by the names that kinds of answer have
+    LOSSES: dict[str, Callable]
+    head: Any
+    dropout: Any
+
+    def _take_spec(self, spec: dict) -> dict:
+        spec = check_options(whole_spec(spec))
+        self._spec = json.dumps(spec, default=arguments.plain)  # text, since Keras puts wrappers around dictionaries
+        self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
+        self.kind = kind_of(spec["head"], self.tree) if spec["head"] else None
+        return spec
+
+    @property
+    def spec(self) -> dict:
+        """What the model is made of; it is kept with the weights, so that the model can be built again."""
+        return json.loads(self._spec)
+
+    def check_arrays(self, own: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> None:
+        """Raise a ``ValueError`` that names weights which are missing, not the model's, or of another shape."""
+        check_tensors(self.spec["architecture"], {name: list(array.shape) for name, array in own.items()}, given)
+
+    def features(self, images: Any) -> Any:
+        """Pooled output of the encoder [N, num_features], float32."""
+        raise NotImplementedError
+
+    def logits(self, features: Any) -> Any:
+        """What the head gives for features: for classes, logits; for a number, a standardised one."""
+        return self.head(self.dropout(features))
+
+    def activate(self, logits: Any) -> Any:
+        """The answer: concentrations from 1 to 101 [N, A], probabilities [N, C], or the number itself [N, 1]."""
+        offset, factor = self.kind.scale
+        return offset + factor * self.ACTIVATIONS[self.kind.activation](logits)
+
+    def galaxy_losses(self, images: Any, targets: Any) -> Any:
+        """The loss of each galaxy [N]: in nats, or for a number its squared error in units of the training variance."""
+        return self.LOSSES[self.kind.loss](self, self.logits(self.features(images)), targets)
+
+    def answer(self, images: Any) -> Any:
+        """The answer to images, or the features of an encoder alone: what calling the model does."""
+        features = self.features(images)
+        return features if self.head is None else self.activate(self.logits(features))
+
+
+@contextlib.contextmanager
+def temporarily(*settings: tuple[Callable, Callable, Any]) -> Iterator[None]:
+    """Settings of a framework as they must be; afterwards they are as the user had them.
+
+    Args:
+        *settings: for each what reads it, what sets it, and its value meanwhile.
+    """
+    before = [read() for read, _, _ in settings]
+    try:
+        for _, write, value in settings:
+            write(value)
+        yield
+    finally:
+        for (_, write, _), value in zip(settings, before, strict=True):
+            write(value)

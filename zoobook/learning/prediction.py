@@ -1,0 +1,234 @@
+"""Applying a model to any number of images: answers, and representations, the same in both frameworks.
+
+A table is made shard by shard, over all devices at once, and written so that a rerun completes it.
+"""
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from zoobook import arguments
+from zoobook.catalogs.shards import ShardedTable
+from zoobook.files import fingerprint
+from zoobook.images import ImageStore
+from zoobook.images.views import UNSTATED, share_seen
+from zoobook.learning.batches import GalaxyBatches
+from zoobook.learning.devices import count_gpus, tune_malloc
+from zoobook.learning.engine import Twin
+from zoobook.learning.models import GalaxyNetwork
+
+SHARD_ROWS = 4096
+
+
+def predict(
+    twin: Twin,
+    model: GalaxyNetwork,
+    store: ImageStore,
+    *,
+    out: str | Path | None = None,
+    passes: int = 1,
+    devices: str | int = "auto",
+    batch_size: int = 256,
+    seed: int = 0,
+) -> pd.DataFrame | Path:
+    """Let a model answer for every image.
+
+    Args:
+        model: a trained model with a head; it is left as it is.
+        store: the :class:`~zoobook.images.ImageStore` with the images, of any size. Its framing and the model's
+            field of view decide which part of them is seen.
+        out: folder for the table, as parquet files that a rerun completes after an interruption; ``None``: the table
+            is returned.
+        passes: 1: one answer, without dropout. More: that many answers with dropout on, which tell how sure the model
+            is (Gal & Ghahramani 2016; Walmsley et al. 2020, MNRAS 491, 1554).
+        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
+        batch_size: images at a time on each device; where its memory does not suffice, half as many, and so on.
+        seed: decides which features dropout leaves out.
+
+    Returns:
+        DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
+            columns of the model's kind of answer, see :mod:`zoobook.learning.tasks`.
+
+    Raises:
+        ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
+        OSError: ``out`` cannot be written to.
+    """
+    if model.head is None:
+        raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
+    passes, seed = arguments.whole("passes", passes), arguments.whole("seed", seed, 0)
+
+    def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
+        # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
+        drawn = int(np.random.SeedSequence([seed, shard]).generate_state(1)[0] >> 1)
+        return model.kind.table(ids, twin.engine.head_answers(model, features, passes, drawn))
+
+    config = {"what": "predict", "passes": passes, "seed": seed}
+    return _apply(twin, model, store, table, out, devices, batch_size, config)
+
+
+def represent(
+    twin: Twin,
+    model: GalaxyNetwork,
+    store: ImageStore,
+    *,
+    out: str | Path | None = None,
+    devices: str | int = "auto",
+    batch_size: int = 256,
+) -> pd.DataFrame | Path:
+    """The features that a model's encoder finds in every image: galaxies alike in form are near one another in them.
+
+    As in Walmsley et al. 2022 (MNRAS 513, 1581).
+
+    Args:
+        model: a trained model, with or without a head; it is left as it is.
+        store: as for ``predict``.
+        out: as for ``predict``.
+        devices: as for ``predict``.
+        batch_size: as for ``predict``.
+
+    Returns:
+        DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
+            ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
+
+    Raises:
+        ValueError: an argument is bad, or ``out`` holds another table.
+        OSError: ``out`` cannot be written to.
+    """
+    return _apply(twin, model, store, feature_table, out, devices, batch_size, {"what": "represent"})
+
+
+def feature_table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
+    """The rows of a table of representations: ``id_str``, ``feat_0``, ``feat_1`` …"""
+    frame = pd.DataFrame(features, columns=[f"feat_{i}" for i in range(features.shape[1])])
+    frame.insert(0, "id_str", ids)
+    return frame
+
+
+def features_of(
+    twin: Twin, model: GalaxyNetwork, store: ImageStore, rows: np.ndarray, devices: str | int
+) -> np.ndarray:
+    """What a model's encoder finds in some rows of images, float32 [N, F], on the first of the devices."""
+    device = twin.engine.device_names(0 if devices == "cpu" else twin.engine.gpus())[:1]
+    (replica,) = twin.engine.replicate(model, device)
+    return np.concatenate(list(batch_features(twin, replica, store, rows, 256, share_seen(model.spec, store))))
+
+
+def batch_features(
+    twin: Twin, replica, store: ImageStore, rows: np.ndarray, batch_size: int, share: float
+) -> Iterator[np.ndarray]:
+    """Features of some rows, batch by batch; out of memory, with batches half as large."""
+    done = 0
+    while done < len(rows):
+        try:
+            batches = GalaxyBatches(store.pixels, rows[done:], batch_size, share=share)
+            for found in twin.engine.features(replica, batches):
+                done += len(found)
+                yield found
+        except MemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+
+
+def by_shards(
+    store: ImageStore,
+    replicas: list,
+    features: Callable[[object, np.ndarray], Iterator[np.ndarray]],
+    table: Callable[[np.ndarray, np.ndarray, int], pd.DataFrame],
+    out: str | Path | None,
+    config: dict,
+    shard_rows: int,
+) -> pd.DataFrame | Path:
+    """Make a table of all images from their features, over all devices at once.
+
+    Args:
+        store: the images.
+        replicas: the model, once for each device.
+        features: gives, batch by batch, the features of the rows of images that it is asked for, with one replica.
+        table: makes of ids, features and the number of a shard its rows of the table.
+        out: folder for the table, which a rerun completes; ``None``: the table is returned.
+        config: what decides the content, beside the images, as JSON can hold it.
+        shard_rows: rows of a shard.
+
+    Returns:
+        DataFrame or Path: the table, or its folder.
+    """
+    tune_malloc()
+    store.check()
+    ids = np.asarray(store.ids, dtype=object)
+    frames: list[pd.DataFrame] = []
+    if out is None:
+        starts = range(0, len(ids), shard_rows)
+        todo = [(shard, start, min(start + shard_rows, len(ids))) for shard, start in enumerate(starts)]
+    else:
+        some = np.array(store.pixels[:: max(1, len(ids) // 16)])
+        config = config | {"images": fingerprint(ids.tolist(), some)}
+        shards = ShardedTable(out, len(ids), config, shard_rows, UNSTATED)
+        todo = shards.missing()
+    images = sum(stop - start for _, start, stop in todo)
+    visible = sys.stderr.isatty() or "ipykernel" in sys.modules
+    with (
+        tqdm(total=images, unit=" images", unit_scale=True, disable=not visible) as bar,
+        contextlib.closing(_in_parallel(replicas, features, todo, bar)) as shards_done,
+    ):
+        for (shard, start, stop), found in shards_done:
+            frame = table(ids[start:stop], found, shard)
+            frames.append(frame) if out is None else shards.write(shard, frame)
+    return pd.concat(frames, ignore_index=True) if out is None else shards.finish()
+
+
+def _in_parallel(replicas: list, features, todo: list[tuple[int, int, int]], bar: tqdm) -> Generator[tuple, None, None]:
+    """Each shard and its features, in order: as many at work as there are replicas, and one more ready."""
+    free: SimpleQueue = SimpleQueue()
+    for replica in replicas:
+        free.put(replica)
+
+    def work(start: int, stop: int) -> np.ndarray:
+        replica, found = free.get(), []
+        try:
+            for some in features(replica, np.arange(start, stop)):
+                found.append(some)
+                bar.update(len(some))
+            return np.concatenate(found)
+        finally:
+            free.put(replica)
+
+    waiting: deque = deque()
+    workers = ThreadPoolExecutor(len(replicas))
+    try:
+        for shard in todo:
+            waiting.append((shard, workers.submit(work, *shard[1:])))
+            if len(waiting) > len(replicas):
+                shard, future = waiting.popleft()
+                yield shard, future.result()
+        while waiting:
+            shard, future = waiting.popleft()
+            yield shard, future.result()
+    finally:
+        workers.shutdown(wait=True, cancel_futures=True)
+
+
+def _apply(
+    twin: Twin, model: GalaxyNetwork, store: ImageStore, table, out, devices: str | int, batch_size: int, config: dict
+) -> pd.DataFrame | Path:
+    """The table that ``table`` makes of the features of all images."""
+    batch_size = arguments.whole("batch_size", batch_size)
+    replicas = twin.engine.replicate(model, twin.engine.device_names(count_gpus(devices, twin.engine.gpus())))
+    share = share_seen(model.spec, store)
+    if out is not None:
+        config["model"] = fingerprint(*twin.models.to_arrays(model).values())
+        config |= {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
+
+    def features(replica, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return batch_features(twin, replica, store, rows, batch_size, share)
+
+    return by_shards(store, replicas, features, table, out, config, SHARD_ROWS)

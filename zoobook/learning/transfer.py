@@ -1,0 +1,141 @@
+"""How a network goes on from a trained one: what it takes over, what is frozen, which layers learn more slowly."""
+from __future__ import annotations
+
+import numpy as np
+
+from zoobook.images.views import share_seen
+from zoobook.learning.batches import GalaxyBatches
+from zoobook.learning.engine import Twin
+from zoobook.learning.models import GalaxyNetwork
+from zoobook.learning.prediction import features_of
+from zoobook.learning.tasks import Task, Votes, linear_answer
+from zoobook.trees import DecisionTree
+from zoobook.votes import HIGHEST, LOWEST, fit_constant
+
+DROPOUT = 0.2  # of new networks
+TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
+ENCODER_LR_SCALE = 0.1  # to a label: the last stage of the encoder learns this much more slowly than the head
+LAYER_DECAY = 0.7  # and each stage further from the head this much more slowly than the one above it
+
+
+def new_spec(spec: dict, task: Task) -> dict:
+    """What a network is made of that goes on from a trained one: its encoder, and a linear head.
+
+    Args:
+        spec: of the trained model.
+        task: what it shall learn.
+
+    Returns:
+        dict: a model's ``spec``. For votes, the dropout is the trained model's where it had such a head, or none.
+    """
+    votes = isinstance(task.kind, Votes)
+    usual = not votes or (spec["head"] or {}).get("hidden")  # hidden layers have the strong dropout of few labels
+    return {
+        **spec,
+        "tree": task.kind.tree.to_dict() if votes else None,
+        "head": {**task.kind.head, "hidden": []},
+        "dropout": DROPOUT if usual else spec["dropout"],
+    }
+
+
+def new_model(twin: Twin, spec: dict, task: Task, trained: GalaxyNetwork | None = None) -> GalaxyNetwork:
+    """A network to be trained; where there is a trained one, it begins where that has arrived.
+
+    Args:
+        twin: the framework.
+        spec: what the new network is made of.
+        task: what it shall learn.
+        trained: the trained model, with the same encoder; it is left as it is.
+    """
+    model = twin.models.GalaxyModel(spec)
+    arrays = twin.models.to_arrays(model)
+    if isinstance(task.kind, Votes):
+        arrays = init_output_bias(arrays, fit_constant(task.targets["train"], task.kind.tree))
+    if trained is not None:
+        arrays = take_over(trained.spec, twin.models.to_arrays(trained), spec, arrays)
+    twin.models.set_arrays(model, arrays)
+    return model
+
+
+def init_output_bias(arrays: dict[str, np.ndarray], constant: np.ndarray) -> dict[str, np.ndarray]:
+    """Make the untrained head answer much the same for every galaxy: what is known without looking.
+
+    Args:
+        arrays: the model's weights by name.
+        constant: [A] concentrations, such as those of :func:`zoobook.votes.fit_constant`.
+    """
+    share = np.clip((constant - LOWEST) / (HIGHEST - LOWEST), 1e-3, 1 - 1e-3)
+    weight = arrays["head.output.weight"]
+    bias = np.log(share / (1 - share)).astype(weight.dtype)
+    return arrays | {"head.output.weight": weight * weight.dtype.type(0.1), "head.output.bias": bias}
+
+
+def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
+    """The weights with which a network begins that goes on from a trained one.
+
+    Args:
+        spec: of the trained model.
+        arrays: its weights by name.
+        new_spec: of the network to be trained.
+        new_arrays: its first weights by name; what they say stays where the trained model says nothing.
+
+    Returns:
+        dict: the weights by name: the trained encoder with its batch statistics and, where both models have a linear
+            head for votes, the trained answers to each question that both their trees have with the same answers.
+    """
+    begun = new_arrays | {name: array for name, array in arrays.items() if name.startswith("encoder.")}
+    linear = {"kind": Votes.name, "hidden": []}
+    if all(one["head"] is not None and one["head"].items() >= linear.items() for one in (spec, new_spec)):
+        new, old = DecisionTree.from_dict(new_spec["tree"]).shared_with(DecisionTree.from_dict(spec["tree"]))
+        for name in ("head.output.weight", "head.output.bias"):
+            begun[name] = new_arrays[name].copy()
+            begun[name][new] = arrays[name][old]
+    return begun
+
+
+def freeze_layers(twin: Twin, model: GalaxyNetwork, unfreeze: str) -> dict[str, float]:
+    """Freeze the stages of an encoder that are not to learn.
+
+    Args:
+        twin: the framework.
+        model: the model.
+        unfreeze: ``"head"``, ``"top"`` or ``"all"``, see :func:`zoobook.learning.training.finetune`.
+
+    Returns:
+        dict: for the encoder's weights, by name, the share of the learning rate, which falls with the distance from the
+            head.
+    """
+    stages, arrays = twin.models.stages(model), twin.models.to_arrays(model)
+    sizes = [sum(arrays[name].size for name in stage) for stage in stages]
+    lr_scales, frozen, held = {}, set(), 0
+    for depth, (stage, size) in enumerate(zip(reversed(stages), reversed(sizes), strict=True)):
+        if not (unfreeze == "all" or (unfreeze == "top" and held < TOP_SHARE * sum(sizes))):
+            frozen |= set(stage)
+        held += size
+        lr_scales |= {name: ENCODER_LR_SCALE * LAYER_DECAY**depth for name in stage}
+    twin.models.freeze(model, frozen)
+    return lr_scales
+
+
+def freeze_batchnorm(twin: Twin, model: GalaxyNetwork) -> None:
+    """Let the encoder's batch normalisation stay as it is, weights and statistics."""
+    names = [name for name in twin.models.to_arrays(model) if name.startswith("encoder.")]
+    norms = tuple(name.removesuffix("running_mean") for name in names if name.endswith(".running_mean"))
+    twin.models.freeze(model, {name for name in names if name.startswith(norms)})
+
+
+def start_head(twin: Twin, model: GalaxyNetwork, store, task: Task, devices: str | int) -> bool:
+    """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies.
+
+    Returns:
+        bool: whether the encoder was untrained, so that it has nothing to lose.
+    """
+    spec, rows, share = model.spec, task.rows["train"], share_seen(model.spec, store)
+    images, views = next(iter(twin.engine.GalaxyLoader(GalaxyBatches(store.pixels, rows, 128, share=share))))
+    seen = twin.models.apply_view(images, views, spec["channels"], spec["image_size"], share)
+    untrained = twin.models.initialize_batchnorm_stats(model, seen)
+    features = features_of(twin, model, store, rows, devices)
+    weights, bias = linear_answer(features, task.targets["train"], task.kind)
+    head = {"head.output.weight": weights, "head.output.bias": bias}
+    twin.models.set_arrays(model, twin.models.to_arrays(model) | head)
+    return untrained
