@@ -88,7 +88,7 @@ def write(path: str | os.PathLike, images: ImageStore | pd.DataFrame, table: pd.
     """Write the page to a file.
 
     Args:
-        path: the file, by custom ``….html``.
+        path: the file, such as ``rings.html``.
         images, table, **options: see :func:`page`.
 
     Returns:

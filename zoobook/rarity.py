@@ -41,7 +41,7 @@ def sample(
         rarity: its share of all galaxies of the survey; or how many were found among how many looked at at random,
             ``(found, looked_at)``, whose uncertainty then counts too.
         threshold: take galaxies with this score or a higher one.
-        purity: instead of a threshold, how pure the sample shall be, between 0 and 1.
+        purity: instead of a threshold, how pure the sample is to be, between 0 and 1.
         survey: galaxies in the survey; ``number`` is then how many of them are taken, else their share.
         level: probability within the intervals.
         seed: makes the draws repeatable.

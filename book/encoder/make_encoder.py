@@ -31,7 +31,7 @@ def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
     catalog = simulation.make_survey(folder, **options)
     size = options["image_size"]
     path = folder / f"survey-{options['seed']}-{options['n_galaxies']}-{size}.arrow"
-    store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image shall not stop it
+    store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image does not stop it
     catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
     return simulation.add_lessons(catalog), store
 

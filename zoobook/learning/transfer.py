@@ -23,7 +23,7 @@ def new_spec(spec: dict, task: Task) -> dict:
 
     Args:
         spec: of the trained model.
-        task: what it shall learn.
+        task: what it is to learn.
 
     Returns:
         dict: a model's ``spec``. For votes, the dropout is the trained model's where it had such a head, or none.
@@ -44,7 +44,7 @@ def new_model(twin: Twin, spec: dict, task: Task, trained: GalaxyNetwork | None 
     Args:
         twin: the framework.
         spec: what the new network is made of.
-        task: what it shall learn.
+        task: what it is to learn.
         trained: the trained model, with the same encoder; it is left as it is.
     """
     model = twin.models.GalaxyModel(spec)
