@@ -1,6 +1,7 @@
 """A real browser for tests: headless Chromium, JupyterLab to open in it, and axe-core to judge what it shows."""
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -43,8 +44,10 @@ def jupyterlab(folder: Path):
                "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url="]  # fmt: skip
     address, log = f"http://127.0.0.1:{port}", folder / "jupyterlab.log"
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config")}  # nobody's own settings
     with log.open("w") as out:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], stdout=out, stderr=out, cwd=folder)
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], stdout=out, stderr=out, cwd=folder,
+                                  env=environment)  # fmt: skip
     try:
         end = monotonic() + 90
         while True:

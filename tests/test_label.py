@@ -63,7 +63,7 @@ def test_finetune_takes_the_table(store, path):
         labels.answer(int(catalog.set_index("id_str")["large"][labels._page()[0]]))
     labelled = label.table(path, catalog=catalog)
     assert len(labelled) == 40 and (labelled["mine"] == labelled["large"]).all()
-    assert find_task(store, labelled, "mine").head == {"kind": "binary", "label": "mine"}
+    assert find_task(store, labelled, "mine").kind.head == {"kind": "binary", "label": "mine"}
     labelled.to_csv(path.with_suffix(".csv"), index=False)
     again = pd.read_csv(path.with_suffix(".csv"), dtype={"id_str": str})
     assert find_task(store, again, "mine").data == find_task(store, labelled, "mine").data
