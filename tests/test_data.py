@@ -249,3 +249,9 @@ def test_images_are_stored_as_large_as_the_view_needs():
     assert stored_size(64, FIELD_OF_VIEW, DECALS_FRAMING) == 64
     assert stored_size(64, 8.5, 17) == 111  # so that 64 x 0.865 of its pixels are in the view
     assert stored_size(64, 14.7, 6) == 23 and stored_size(64, 100, 1) == 16
+
+
+def test_the_old_name_works_on_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="look is now apply_view"):
+        from zoobook.images.views import look
+    assert look is apply_view

@@ -208,7 +208,9 @@ def test_deeper_stages_learn_more_slowly_in_both_frameworks_alike(halves, archit
             assert learning[-1] == set(names) if unfreeze == "all" else learning[-1] < set(names)
         assert learning[0] == learning[-1] and lr_scales[0] == lr_scales[-1]
     parts = ("conv_head", "conv_stem") if architecture == "test_efficientnet" else ("layer4", "conv1")
-    top, stem = (lr_scales[0][next(name for name in lr_scales[0] if part in name)] for part in parts)
+    top, stem = (
+        next(scale for name, scale in lr_scales[0].items() if name.startswith(f"encoder.{part}")) for part in parts
+    )
     assert 1 > top > stem > 0
 
 

@@ -7,6 +7,7 @@ the padding, the constants of batch normalisation, and where a ResNet makes its 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from zoobook import arguments
 from zoobook.images.views import FIELD_OF_VIEW, check_radii
@@ -112,7 +113,7 @@ def describe(architecture: str) -> dict:
     return about
 
 
-def pass_through(add, design: EfficientNet | ResNet, image):
+def pass_through(add: Any, design: EfficientNet | ResNet, image: Any) -> Any:
     """Follow an image through an encoder, up to its last feature map.
 
     Args:

@@ -12,9 +12,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+
+from zoobook.trees import DecisionTree
+
+if TYPE_CHECKING:
+    from zoobook.learning.batches import GalaxyBatches
+    from zoobook.learning.training import Run
+
+# Each framework's own
+Tensor: TypeAlias = Any
+Model: TypeAlias = Any
+Replica: TypeAlias = Any
 
 FUNCTIONS = {
     "dirichlet_multinomial_nll": "losses",
@@ -46,7 +57,7 @@ class Losses(Protocol):
 
     LOSSES: dict[str, Callable]
 
-    def nll(self, concentrations, votes, tree):
+    def nll(self, concentrations: Tensor, votes: Tensor, tree: DecisionTree) -> Tensor:
         """The loss of :func:`zoobook.learning.losses.dirichlet_multinomial_nll`, of tensors that fit the tree."""
 
 
@@ -65,25 +76,25 @@ class Models(Protocol):
     def check_architecture(self, name: str) -> None:
         """Raise a ``ValueError`` for an architecture that cannot be built, with names that come close."""
 
-    def check_image_size(self, model, image_size: int) -> None:
+    def check_image_size(self, model: Model, image_size: int) -> None:
         """Raise a ``ValueError`` if the weights of a trained model do not fit images of another size."""
 
-    def to_arrays(self, model) -> dict[str, np.ndarray]:
+    def to_arrays(self, model: Model) -> dict[str, np.ndarray]:
         """A model's weights, named and laid out as in timm: ``encoder.*`` and ``head.*``."""
 
-    def set_arrays(self, model, arrays: dict[str, np.ndarray]) -> None:
+    def set_arrays(self, model: Model, arrays: dict[str, np.ndarray]) -> None:
         """Give a model weights; a ``ValueError`` if some are missing, not the model's, or of the wrong shape."""
 
-    def from_arrays(self, spec: dict, arrays: dict[str, np.ndarray]):
+    def from_arrays(self, spec: dict, arrays: dict[str, np.ndarray]) -> Model:
         """A model with given weights, in evaluation mode."""
 
-    def stages(self, model) -> list[list[str]]:
+    def stages(self, model: Model) -> list[list[str]]:
         """Names of the encoder's weights that can learn, stage by stage from the image up, as timm groups them."""
 
-    def freeze(self, model, names: set[str]) -> None:
+    def freeze(self, model: Model, names: set[str]) -> None:
         """Let these weights not learn; of a layer with nothing to learn, the batch statistics stay too."""
 
-    def initialize_batchnorm_stats(self, model, images) -> bool:
+    def initialize_batchnorm_stats(self, model: Model, images: Tensor) -> bool:
         """Let untrained batch normalisation begin with the statistics of some images, instead of mean 0 and variance 1.
 
         Galaxies are dark and deep networks multiply small variances, so from 1 the running averages would take hundreds
@@ -91,7 +102,7 @@ class Models(Protocol):
         trained is left as it is. Returns whether there was any that had not.
         """
 
-    def apply_view(self, images, views, channels: int, image_size: int, share: float):
+    def apply_view(self, images: Tensor, views: Tensor, channels: int, image_size: int, share: float) -> Tensor:
         """What the model sees of stored bytes, see :func:`zoobook.images.views.apply_view`; on the device of images."""
 
 
@@ -119,13 +130,13 @@ class Engine(Protocol):
     def compute_capability(self) -> int | None:
         """The generation of NVIDIA's GPU, such as 8; ``None`` where there is none."""
 
-    def replicate(self, model, devices: list[str]) -> list:
+    def replicate(self, model: Model, devices: list[str]) -> list[Replica]:
         """The model to be evaluated on each device; the given one is left as it is."""
 
-    def features(self, replica, batches) -> Iterator[np.ndarray]:
+    def features(self, replica: Replica, batches: GalaxyBatches) -> Iterator[np.ndarray]:
         """The encoder's features, float32 [B, F], of each batch; a ``MemoryError`` where the device has too little."""
 
-    def head_answers(self, model, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
+    def head_answers(self, model: Model, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
         """The head's answers to features, [N, outputs, passes], on the CPU; with dropout on for more than one pass."""
 
 
@@ -148,7 +159,7 @@ class Trainer(Protocol):
     def building(self, seed: int) -> AbstractContextManager:
         """Where the model is made: for these devices and this precision, its first weights from a seed."""
 
-    def fit(self, model, run, lr_scales: dict[str, float]) -> None:
+    def fit(self, model: Model, run: Run, lr_scales: dict[str, float]) -> None:
         """Train, or go on training, and tell ``run.history`` of each step and epoch.
 
         Args:

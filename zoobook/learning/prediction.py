@@ -23,7 +23,7 @@ from zoobook.images import ImageStore
 from zoobook.images.views import UNSTATED, share_seen
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import count_gpus, tune_malloc
-from zoobook.learning.engine import Twin
+from zoobook.learning.engine import Replica, Twin
 from zoobook.learning.models import GalaxyNetwork
 
 SHARD_ROWS = 4096
@@ -123,7 +123,7 @@ def features_of(
 
 
 def batch_features(
-    twin: Twin, replica, store: ImageStore, rows: np.ndarray, batch_size: int, share: float
+    twin: Twin, replica: Replica, store: ImageStore, rows: np.ndarray, batch_size: int, share: float
 ) -> Iterator[np.ndarray]:
     """Features of some rows, batch by batch; out of memory, with batches half as large."""
     done = 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from zoobook.images import ImageStore
 from zoobook.images.views import share_seen
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.engine import Twin
@@ -124,7 +125,7 @@ def freeze_batchnorm(twin: Twin, model: GalaxyNetwork) -> None:
     twin.models.freeze(model, {name for name in names if name.startswith(norms)})
 
 
-def start_head(twin: Twin, model: GalaxyNetwork, store, task: Task, devices: str | int) -> bool:
+def start_head(twin: Twin, model: GalaxyNetwork, store: ImageStore, task: Task, devices: str | int) -> bool:
     """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies.
 
     Returns:

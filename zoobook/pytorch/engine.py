@@ -155,18 +155,18 @@ class GalaxyModule(lightning.LightningModule):
         self.model, self.groups, self.run = model.to(memory_format=torch.channels_last), groups, run
         self.view = model.spec["channels"], model.spec["image_size"], run.train.share
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> dict:
         factors = learning_rate_factors(self.trainer.estimated_stepping_batches)
         fused = True if self.device.type == "cpu" else None  # one kernel for all tensors: 6 % of a step saved
         optimizer = torch.optim.AdamW(self.groups, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(factors[step]))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
         images, views, *_ = self.trainer.strategy.batch_to_device(next(iter(GalaxyLoader(self.run.train))), self.device)
         models.initialize_batchnorm_stats(self.model, apply_view(images, views, *self.view))
 
-    def on_train_epoch_start(self):
+    def on_train_epoch_start(self) -> None:
         # Whatever is random follows from the seed and the epoch, so a resumed run repeats an uninterrupted one.
         draw = np.random.SeedSequence([self.run.settings["seed"], self.current_epoch, 2, self.global_rank])
         torch.manual_seed(int(draw.generate_state(1)[0]))
@@ -183,11 +183,11 @@ class GalaxyModule(lightning.LightningModule):
         self.log(name, loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
-    def training_step(self, batch, _):
+    def training_step(self, batch: tuple, _: int) -> torch.Tensor:
         # Lightning averages over parts and processes, whatever their sizes
         return self._loss(batch, "train_loss") * (len(batch[0]) * self.trainer.world_size / batch[3])
 
-    def validation_step(self, batch, _):
+    def validation_step(self, batch: tuple, _: int) -> None:
         self._loss(batch, "val_loss")
 
 
@@ -198,20 +198,22 @@ class CheckpointCallback(lightning.Callback):
         self.history: History = run.history
         self.state, self.start = run.state, None
 
-    def on_sanity_check_end(self, trainer, module):
+    def on_sanity_check_end(self, trainer: lightning.Trainer, module: GalaxyModule) -> None:
         self.start = float(trainer.callback_metrics["val_loss"])
 
-    def on_train_start(self, trainer, module):
+    def on_train_start(self, trainer: lightning.Trainer, module: GalaxyModule) -> None:
         self.history.begin(
             trainer.current_epoch, trainer.max_epochs, trainer.num_training_batches, trainer.is_global_zero
         )
         if self.start is not None:
             self.history.note_start(self.start, self._saver(trainer, module, -1))
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_number):
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: GalaxyModule, outputs: dict, batch: tuple, batch_number: int
+    ) -> None:
         self.history.step(batch_number, lambda: outputs["loss"])
 
-    def on_train_epoch_end(self, trainer, module):
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: GalaxyModule) -> None:
         train_loss, val_loss = (float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss"))
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
         self.history.end_epoch(train_loss, val_loss, rate, self._saver(trainer, module, trainer.current_epoch))

@@ -212,7 +212,7 @@ class GalaxyLosses(keras.layers.Layer):
         self.model = model
         self.view = model.spec["channels"], model.spec["image_size"], share
 
-    def call(self, images, views, targets):  # noqa: D102
+    def call(self, images: tf.Tensor, views: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:  # noqa: D102
         return tf.cast(self.model.galaxy_losses(apply_view(images, views, *self.view), targets), tf.float32)
 
 
