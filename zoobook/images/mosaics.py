@@ -191,7 +191,14 @@ class Mosaic:
             wcs.wcs.crpix -= left, top
         return part, wcs
 
-    def window(self, left: int, top: int, size: int, section: np.ndarray | None = None, corner=(0, 0)) -> np.ndarray:
+    def window(
+        self,
+        left: int,
+        top: int,
+        size: int,
+        section: np.ndarray | None = None,
+        corner: tuple[int, int] = (0, 0),
+    ) -> np.ndarray:
         """A square of pixels, NaN where it reaches beyond the mosaic, or beyond the section that it is cut from.
 
         Args:
