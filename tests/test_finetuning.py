@@ -16,7 +16,7 @@ from toys import FOLDER, TREE, survey, trained
 from zoobook import trees
 from zoobook.files import fingerprint
 from zoobook.learning import runs, tasks, transfer
-from zoobook.learning.schedule import History
+from zoobook.learning.early_stopping import History
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "learning_rate"]
 QUICK = dict(epochs=4, batch_size=12, learning_rate=3e-3, devices="cpu")

@@ -17,7 +17,8 @@ from toys import TREE, quick, survey, trained
 
 from zoobook import trees, votes, weights
 from zoobook.learning import tasks, training, transfer
-from zoobook.learning.schedule import EarlyStopping, learning_rate_factors
+from zoobook.learning.early_stopping import EarlyStopping
+from zoobook.learning.schedule import learning_rate_factors
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "learning_rate"]
 

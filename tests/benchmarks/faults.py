@@ -141,14 +141,16 @@ def remount(folder: Path, options: str) -> None:
 class Campaign:
     """Runs the faults and keeps a row for each."""
 
-    def __init__(self, inputs: Path, scratch: Path, kills: int, seed: int = 0):
-        self.inputs, self.scratch, self.kills, self.draw, self.rows = inputs, scratch, kills, random.Random(seed), []
+    def __init__(self, inputs: Path, scratch: Path, kills: int, out: Path, seed: int = 0):
+        self.inputs, self.scratch, self.kills, self.out = inputs, scratch, kills, out
+        self.draw, self.rows = random.Random(seed), []
 
     def note(self, work: str, fault: str, times: int, lost: int, wrong: int, message: str = "") -> None:
         """Keep a row, and show it."""
-        message = message.replace(str(self.scratch), "…").replace(str(self.inputs), "…")
+        message = message.replace(str(self.scratch), "…").replace(str(self.inputs), "…").strip()
         self.rows.append({"work": work, "fault": fault, "times": times, "lost": lost, "wrong": wrong, "said": message})
         print(self.rows[-1], flush=True)
+        self.out.write_text(json.dumps({"date": str(date.today()), "rows": self.rows}, indent=1))
 
     def again(self, work: str, folder: Path, right: str, *before: str) -> tuple[int, int]:
         """Do it to the end: pieces done again that were done, and whether the outcome differs."""
@@ -320,7 +322,7 @@ def main() -> None:
     for work in ("store", "train"):  # what later work needs
         if said := end(start(work, inputs, inputs)):
             raise SystemExit(said)
-    campaign = Campaign(inputs, scratch, chosen.kills)
+    campaign = Campaign(inputs, scratch, chosen.kills, chosen.out)
     for work in WORK:
         if work in chosen.only:
             campaign.run(work)
@@ -330,7 +332,6 @@ def main() -> None:
         campaign.damage("weight file", inputs / "run" / "best.safetensors", read_weights)
         campaign.damage("image store", inputs / "store.arrow", read_store)
         campaign.damage("shard", inputs / "table" / "00000.parquet", read_shard)
-    chosen.out.write_text(json.dumps({"date": str(date.today()), "rows": campaign.rows}, indent=1))
     shutil.rmtree(scratch)
     shutil.rmtree(inputs)
 

@@ -15,10 +15,10 @@ from zoobook.learning import transfer
 from zoobook.learning.architectures import check_options
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import PRECISIONS, choose_precision, count_gpus, tune_malloc
+from zoobook.learning.early_stopping import History
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
 from zoobook.learning.runs import Result, RunFolder, model_fingerprint
-from zoobook.learning.schedule import History
 from zoobook.learning.tasks import Task, Votes, find_task
 from zoobook.trees import DecisionTree
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from zoobook import weights
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.schedule import History, learning_rate_factors
+from zoobook.learning.early_stopping import History
+from zoobook.learning.schedule import learning_rate_factors
 from zoobook.learning.training import WEIGHT_DECAY, Run
 from zoobook.pytorch import models
 from zoobook.pytorch.models import GalaxyModel, apply_view
@@ -192,7 +193,7 @@ class GalaxyModule(lightning.LightningModule):
 
 
 class CheckpointCallback(lightning.Callback):
-    """Tells the run's :class:`~zoobook.learning.schedule.History` what happens, and keeps the state to resume from."""
+    """Tells the run's :class:`~zoobook.learning.early_stopping.History` what happens, and keeps the state to resume from."""
 
     def __init__(self, run: Run):
         self.history: History = run.history

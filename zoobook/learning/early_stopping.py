@@ -1,0 +1,125 @@
+"""When a training stops, and its history: what is shown of it, its best weights, its losses."""
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from zoobook.learning.runs import RunFolder
+
+
+class EarlyStopping:
+    """Says which epoch is the best so far, and when to stop.
+
+    Args:
+        patience: epochs without a lower validation loss after which to stop.
+    """
+
+    def __init__(self, patience: int):
+        self.patience, self.losses = patience, {}
+
+    def add(self, epoch: int, val_loss: float) -> bool:
+        """Note an epoch's validation loss; whether it is the lowest so far."""
+        best = not self.losses or val_loss < min(self.losses.values())
+        self.losses[epoch] = val_loss
+        return best
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the validation loss has not fallen for long enough."""
+        return bool(self.losses) and max(self.losses) - min(self.losses, key=self.losses.get) >= self.patience
+
+
+class History:
+    """Follows a training: shows it, writes its history, and keeps its best weights.
+
+    Args:
+        folder: where the run is kept.
+        patience: see :class:`EarlyStopping`.
+    """
+
+    def __init__(self, folder: RunFolder, patience: int):
+        self.folder, self.stopping = folder, EarlyStopping(patience)
+        if folder.resuming:
+            before = folder.history
+            self.stopping.losses = dict(zip(before["epoch"], before["val_loss"], strict=True))
+        self.bar: tqdm | None = None
+        self.epoch, self.epochs = 0, 0
+
+    def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
+        """Start, or go on.
+
+        Args:
+            epoch: the first to be done now, from 0.
+            epochs: how many there are in all.
+            steps: of one epoch.
+            visible: ``False`` for all but one of several processes.
+        """
+        self.stopping.losses = {done: loss for done, loss in self.stopping.losses.items() if done < epoch}
+        self.epoch, self.epochs = epoch, epochs
+        visible = visible and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.bar = tqdm(
+            total=epochs * steps, initial=epoch * steps, unit="step", disable=not visible, leave=False, mininterval=0.5
+        )
+        self._started = time.perf_counter()
+
+    def step(self, number: int, loss: Callable[[], float]) -> None:
+        """Note that a step of the epoch is done; ``loss`` is called now and then only, as it makes a GPU wait."""
+        self.bar.update()
+        if number % 10 == 0:
+            value = float(loss())
+            self._check_finite(value)
+            self.bar.set_description(f"epoch {self.epoch + 1}/{self.epochs}, loss {value:.3f}")
+
+    def end_epoch(
+        self, train_loss: float, val_loss: float, learning_rate: float, save: Callable[[Path], None] | None
+    ) -> None:
+        """Write an epoch's row, and its weights where they are the best so far.
+
+        Args:
+            train_loss: mean over the training galaxies.
+            val_loss: mean over the validation galaxies.
+            learning_rate: of the head.
+            save: writes the weights to a path; ``None`` for all but one of several processes, which then write nothing.
+        """
+        self._check_finite(train_loss)
+        self._add(self.epoch, train_loss, val_loss, learning_rate, save)
+        self.epoch += 1
+
+    def note_start(self, val_loss: float, save: Callable[[Path], None] | None) -> None:
+        """Let the state before the first step be the first that may be the best: epoch -1 of the history."""
+        self._add(-1, math.nan, val_loss, 0.0, save)
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _add(self, epoch: int, train_loss: float, val_loss: float, learning_rate: float, save) -> None:
+        self._check_finite(val_loss)
+        best = self.stopping.add(epoch, val_loss)
+        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
+        if save is not None:
+            self.folder.log(
+                epoch=epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
+                seconds=round(seconds, 2),
+            )  # fmt: skip
+            if best:
+                save(self.folder.path / "best.safetensors")
+            train = "at the start" if epoch < 0 else f"train {train_loss:.4f}"
+            self.bar.write(
+                f"epoch {epoch + 1:3d}/{self.epochs}  {train}  val {val_loss:.4f}"
+                f"{'  best' if best else '      '}  {seconds:.1f} s",
+                file=sys.stdout,
+            )
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss became {loss} in epoch {self.epoch + 1}. A lower learning_rate usually helps, "
+                "or precision='float32'; the epochs before are kept."
+            )
