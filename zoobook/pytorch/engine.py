@@ -193,7 +193,7 @@ class GalaxyModule(lightning.LightningModule):
 
 
 class CheckpointCallback(lightning.Callback):
-    """Tells the run's :class:`~zoobook.learning.early_stopping.History` what happens, and keeps the state to resume from."""
+    """Tells the History of the run what happens, and keeps the state to resume from."""
 
     def __init__(self, run: Run):
         self.history: History = run.history
