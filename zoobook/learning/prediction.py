@@ -1,7 +1,7 @@
 """Applying a model to any number of images: answers, and representations, the same in both frameworks.
 
-A table is made shard by shard, over all devices at once, and written so that a rerun completes it. Which columns it has,
-the kind of answer says: :mod:`zoobook.learning.tasks`.
+A table is made shard by shard, over all devices at once, and written so that a rerun completes it. Its columns are
+those of the kind of answer, see :mod:`zoobook.learning.tasks`.
 """
 from __future__ import annotations
 
