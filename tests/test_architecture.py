@@ -2,6 +2,7 @@
 import ast
 import doctest
 import importlib
+import pkgutil
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -123,3 +124,19 @@ def test_examples_in_docstrings_are_right(module, tmp_path, monkeypatch):
         importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     )
     assert ran.failed == 0, f"{ran.failed} of {ran.attempted} examples: see the output"
+
+
+def test_the_reference_names_what_there_is():
+    """Sphinx would say so too, but only when the site is rendered."""
+    module, missing = "", []
+    for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", (ROOT.parent / "book/api.md").read_text("utf8"), re.M):
+        if kind in ("automodule", "currentmodule"):
+            module = name
+        elif kind.startswith("auto") and kind != "autosummary":
+            try:
+                pkgutil.resolve_name(name if name.startswith("zoobook.") else f"{module}.{name}")
+            except ImportError:  # of a framework that is not installed
+                assert module.split(".")[1] in FRAMEWORK_PACKAGES
+            except AttributeError:
+                missing.append(f"{module}: {name}")
+    assert not missing

@@ -89,7 +89,9 @@ def write(path: str | os.PathLike, images: ImageStore | pd.DataFrame, table: pd.
 
     Args:
         path: the file, such as ``rings.html``.
-        images, table, **options: see :func:`page`.
+        images: see :func:`page`.
+        table: see :func:`page`.
+        **options: see :func:`page`.
 
     Returns:
         Path: the file.
