@@ -12,8 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.simulation.scene import render
-from zoobook.simulation.truth import draw_truth
+from zoobook.simulation.scene import LARGEST, SMALLEST, render
+from zoobook.simulation.truth import MOST_GALAXIES, checked_seed, draw_truth
 from zoobook.simulation.volunteers import vote
 
 VERSION = 2  # to be raised when the same seed no longer gives the same galaxies, so that old files are not reused
@@ -23,7 +23,7 @@ SERIAL = 1000  # up to so many galaxies, one process is done before others have 
 
 
 def make_survey(
-    root: str | Path, n_galaxies: int, image_size: int = 128, seed: int = 0, workers: int | None = None
+    root: str | os.PathLike, n_galaxies: int, image_size: int = 128, seed: int = 0, workers: int | None = None
 ) -> pd.DataFrame:
     """Make the simulated survey, or what is missing of it.
 
@@ -34,7 +34,7 @@ def make_survey(
     Args:
         root: folder to write to.
         n_galaxies: how many galaxies.
-        image_size: pixels along a side.
+        image_size: pixels along a side, at least 16.
         seed: seed of the survey.
         workers: processes; all processor cores by default.
 
@@ -43,44 +43,44 @@ def make_survey(
         votes and concentrations of :func:`vote`, and the truth of :func:`draw_truth`.
 
     Raises:
-        ValueError: ``n_galaxies``, ``image_size`` or ``seed`` makes no sense.
+        ValueError: an argument makes no sense.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    n_galaxies, image_size = arguments.whole("n_galaxies", n_galaxies), arguments.whole("image_size", image_size, 16)
-    seed = arguments.whole("seed", seed, 0)
+    n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
+    image_size = arguments.whole("image_size", image_size, SMALLEST, LARGEST)
+    workers = None if workers is None else arguments.whole("workers", workers)
     folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
-    starts = range(0, n_galaxies, CHUNK)
-    wanted = [(folder, start, min(CHUNK, n_galaxies - start), image_size, seed) for start in starts]
+    wanted = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            missing = [task for task in wanted if _read(task[0], task[1], task[2]) is None]
+            missing = [chunk for chunk in wanted if _read(folder, *chunk) is None]
             if missing:
                 for left_over in folder.glob("*/**/*.part"):  # of a killed run
                     left_over.unlink(missing_ok=True)
-                _make(missing, workers)
+                _make(folder, missing, image_size, seed, workers)
     except OSError as error:
         raise type(error)(
             error.errno, f"cannot write the simulated survey to {folder}: {error.strerror or error}. Finished galaxies "
             "are kept. Is the folder writable, and is there room on the disk?"
         ) from None
-    catalogue = pd.concat([_read(task[0], task[1], task[2]) for task in wanted], ignore_index=True)
+    catalogue = pd.concat([_read(folder, *chunk) for chunk in wanted], ignore_index=True)
     catalogue.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalogue["true_index"]])
     return catalogue
 
 
-def _make(tasks: list[tuple], workers: int | None) -> None:
+def _make(folder: Path, chunks: list[tuple[int, int]], image_size: int, seed: int, workers: int | None) -> None:
     """Make chunks, showing progress in galaxies."""
     import joblib
     from threadpoolctl import threadpool_limits
 
-    total = sum(task[2] for task in tasks)
+    total = sum(count for _, count in chunks)
     workers = workers or (1 if total <= SERIAL else joblib.cpu_count())
     # loky, unlike the standard library's pools, works from notebooks, unguarded scripts and `python -c`.
     pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
     # The matrices are small: several threads on one of them only wait for each other.
     with threadpool_limits(1), tqdm(total=total, desc="simulating galaxies", unit="galaxy") as bar:
-        for done in pool(joblib.delayed(_make_chunk)(*task) for task in tasks):
+        for done in pool(joblib.delayed(_make_chunk)(folder, *chunk, image_size, seed) for chunk in chunks):
             bar.update(done)
 
 
@@ -134,14 +134,10 @@ def _table_path(folder: Path, start: int) -> Path:
 
 
 def iau_names(ra: np.ndarray, dec: np.ndarray) -> list[str]:
-    """Names in the style of the IAU, J{hhmmss.ss}{+ddmmss.s}, cut off and not rounded, as the IAU asks.
+    """Names of positions [deg], such as ``J000411.18+020924.1``: cut off, as the IAU asks (astropy rounds).
 
-    Args:
-        ra: right ascension [deg].
-        dec: declination [deg].
-
-    Returns:
-        list of str: such as ``"J000411.19+020924.0"``.
+    >>> iau_names([1.0466], [2.1567])
+    ['J000411.18+020924.1']
     """
     names = []
     for right, declination in zip(ra, dec, strict=True):

@@ -31,31 +31,38 @@ def checked_seed(seed: int) -> int:
 
 
 class Truth(dict):
-    """A galaxy, or a table of them, by the names of :func:`draw_truth` without ``true_``.
-
-    Args:
-        truth: a row (Series or dictionary), which gives numbers, or a DataFrame, which gives arrays.
-
-    Raises:
-        ValueError: a number is not finite, or, when it is asked for, a column is missing.
-    """
+    """What :func:`draw_truth` gives, by names without ``true_``: the numbers of one galaxy, or arrays of many."""
 
     def __init__(self, truth: Mapping | pd.Series | pd.DataFrame):
         for name, value in truth.items():
+            if not str(name).startswith("true_"):
+                continue
             values = np.asarray(value)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{name} must hold finite numbers only")
-            self[str(name).removeprefix("true_")] = values if isinstance(truth, pd.DataFrame) else value
+            self[name.removeprefix("true_")] = values if isinstance(truth, pd.DataFrame) else value
 
     def __missing__(self, name: str):
         raise ValueError(f"true_{name} is missing: give what simulation.draw_truth gives, with all its columns")
 
 
+def truth_row(galaxy: Mapping | pd.Series) -> Truth:
+    """One galaxy, checked."""
+    if not isinstance(galaxy, (Mapping, pd.Series)):
+        raise ValueError(f"galaxy must be a row of simulation.draw_truth, not {type(galaxy).__name__}")
+    t = Truth(galaxy)
+    arguments.whole("true_index", t["index"], 0)
+    for name in ("frame_arcsec", "r50_arcsec", "disk_scale_arcsec", "seeing_arcsec"):
+        arguments.real(f"true_{name}", t[name])
+    arguments.real("true_noise", t["noise"], lambda number: number >= 0, "zero or a positive number")
+    return t
+
+
 def truth_table(truth: pd.DataFrame) -> Truth:
-    """The ``true_`` columns of a table as arrays, or a ValueError."""
+    """A table of galaxies, checked."""
     if not isinstance(truth, pd.DataFrame):
         raise ValueError(f"truth must be a table of simulation.draw_truth, not {type(truth).__name__}")
-    return Truth(truth[[name for name in truth.columns if str(name).startswith("true_")]])
+    return Truth(truth)
 
 
 def draw_truth(n_galaxies: int, seed: int = 0, start: int = 0) -> pd.DataFrame:
