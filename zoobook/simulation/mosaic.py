@@ -43,10 +43,10 @@ def make_mosaic(
 ) -> SimulatedSky:  # fmt: skip
     """Make a mosaic of the sky with galaxies of the simulated survey.
 
-    They lie at random, none nearer to another than a third of their frames, so that the sky is 20 times as full of
-    them as the real one; between them are as many faint galaxies, stars and saturated stars as in the survey's
-    stamps, and on some of them the survey's artifacts (those that a camera makes). The PSF and the noise are the same
-    everywhere, so the truth and the votes are those of the survey's galaxies seen through this telescope.
+    They lie at random, none nearer to another than a third of their frames: 20 times as densely as in the real sky.
+    Between them are faint galaxies, stars and saturated stars, as in the survey's stamps, and on some of them the
+    artifacts that a camera makes. PSF and noise are the same everywhere; truth and votes are those of the survey's
+    galaxies seen through this telescope.
 
     Args:
         path: folder to write to: ``sky_g.fits``, ``sky_r.fits``, ``sky_z.fits``.
@@ -65,7 +65,6 @@ def make_mosaic(
         OSError: the folder cannot be written to, or the disk has no room.
 
     >>> import tempfile
-    >>> from zoobook.simulation import make_mosaic
     >>> sky = make_mosaic(tempfile.mkdtemp(), n_galaxies=2, pixel_arcsec=0.8, workers=1)
     >>> [file.name for file in sky.files]
     ['sky_g.fits', 'sky_r.fits', 'sky_z.fits']
@@ -81,7 +80,7 @@ def make_mosaic(
     files = [folder / f"sky_{band}.fits" for band in BANDS]
     needed, free = 4 * len(BANDS) * side**2, shutil.disk_usage(folder).free
     if needed > free + sum(file.stat().st_size for file in files if file.exists()):
-        raise OSError(f"the mosaic needs {needed / 1e9:.1f} GB; only {free / 1e9:.1f} GB are left on the disk of {folder}")
+        raise OSError(f"the mosaic needs {needed / 1e9:.1f} GB; the disk of {folder} has {free / 1e9:.1f} GB left")
     canvas = [_create(file, band, side, step) for file, band in zip(files, BANDS, strict=True)]
     _paint_galaxies(canvas, truth, x, y, step, seed, workers)
     others = [*_companions(truth, x, y, step), *_paint_sky(canvas, step, noise, seed)]
