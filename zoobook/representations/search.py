@@ -77,6 +77,8 @@ def _exact(
     centre, best = points.mean(0), _Best(len(points), k)
     shifted = points - centre
     lengths = (shifted**2).sum(1)
+    # Sums of F products in float32 err by F eps (Higham 2002, section 3.1): that of a product, twice, and that of
+    # a length give 2 F eps (lengths + norms). Twice that to be safe; 8 is for the subtractions and sums around them.
     rounding = 4 * (len(table.columns) + 8) * np.finfo(np.float32).eps
     with threadpool_limits(1):  # products of small blocks: threads would wait for one another longer than they work
         for first, block in _blocks(table):

@@ -1,51 +1,48 @@
 """Bright stars, and what spoils a picture: trails, bleeding, bad columns, missing strips."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from scipy import ndimage
 
 from zoobook.images.decals import NATIVE_ARCSEC, ZERO_POINT
 from zoobook.simulation.profiles import Grid
+from zoobook.simulation.truth import Truth
 
 STARS = 0.16  # bright foreground stars per square arcmin
 SATURATION = (9.0, 14.0, 22.0)  # of the camera in g, r, z [nanomaggies per native pixel]: stars get coloured rims
 
 
-def add_bright_stars(bands: np.ndarray, galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> None:
-    """Add saturated foreground stars in place, with the wide wings and spikes that the PSF alone lacks.
-
-    Args:
-        bands: [3, H, W] in nanomaggies per native pixel.
-        galaxy: a row of truth.
-        grid: the pixels.
-        rng: random numbers of the scene.
-    """
-    frame = galaxy["true_frame_arcsec"]
+def add_bright_stars(bands: np.ndarray, t: Truth, grid: Grid, rng: np.random.Generator) -> None:
+    """Add saturated foreground stars to [3, H, W], with the wide wings and spikes that the PSF alone lacks."""
+    frame = t["frame_arcsec"]
     count = min(int(rng.poisson(STARS * (frame / 60.0) ** 2)), 6)
-    stars = [(*rng.uniform(-0.5, 0.5, 2), 16.8 - rng.exponential(1.1)) for _ in range(count)]
-    if galaxy["true_artifact"] == "star":
+    stars = [(*rng.uniform(-0.5, 0.5, 2), bright_star_magnitude(rng)) for _ in range(count)]
+    if t["artifact"] == "star":
         turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2)
-        stars.append((away * np.cos(turn), away * np.sin(turn), 12.5 - 4.0 * galaxy["true_artifact_severity"]))
+        stars.append((away * np.cos(turn), away * np.sin(turn), star_magnitude(t)))
     for x, y, magnitude in stars:
         place = (x * frame, y * frame)
-        add_bright_star(bands, place, magnitude, galaxy["true_seeing_arcsec"], grid, rng, np.sin(x * 50 + np.arange(3)))
+        add_bright_star(bands, place, magnitude, t["seeing_arcsec"], grid, rng, np.sin(x * 50 + np.arange(3)))
+
+
+def bright_star_magnitude(rng: np.random.Generator) -> float:
+    """The r magnitude of a saturated star that is there by chance."""
+    return 16.8 - rng.exponential(1.1)
+
+
+def star_magnitude(t: Truth) -> float:
+    """The r magnitude of a star that spoils the picture of a galaxy."""
+    return 12.5 - 4.0 * t["artifact_severity"]
 
 
 def add_bright_star(
-    bands: np.ndarray,
-    place: tuple[float, float],
-    magnitude: float,
-    seeing: float,
-    grid: Grid,
-    rng: np.random.Generator,
+    bands: np.ndarray, place: tuple, magnitude: float, seeing: float, grid: Grid, rng: np.random.Generator,
     level: np.ndarray,
-) -> None:
-    """Add one saturated star in place.
+) -> None:  # fmt: skip
+    """Add one saturated star.
 
     Args:
-        bands: [3, H, W] in nanomaggies per native pixel.
+        bands: [3, H, W] in nanomaggies per native pixel, changed in place.
         place: x, y from the middle [arcsec].
         magnitude: in r.
         seeing: full width of the PSF at half maximum in r [arcsec].
@@ -80,22 +77,13 @@ def _star(dx: np.ndarray, dy: np.ndarray, fwhm: float, spikes: tuple, step: floa
     return star
 
 
-def add_artifact(bands: np.ndarray, galaxy: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Spoil a picture in the way that the truth says.
-
-    Args:
-        bands: [3, H, W] in nanomaggies per native pixel, with noise.
-        galaxy: a row of truth.
-        rng: random numbers of the exposure.
-
-    Returns:
-        ndarray: the spoilt picture, of the same shape.
-    """
-    spoil = _KINDS.get(galaxy["true_artifact"])
+def add_artifact(bands: np.ndarray, t: Truth, rng: np.random.Generator) -> np.ndarray:
+    """A picture with noise, [3, H, W] in nanomaggies per native pixel, spoilt in the way that the truth says."""
+    spoil = _KINDS.get(t["artifact"])
     if spoil is None:
         return bands
     u = (np.arange(bands.shape[1], dtype=np.float32) + 0.5) / bands.shape[1] - 0.5
-    return spoil(bands, u[None, :], u[:, None], galaxy["true_artifact_severity"], rng)
+    return spoil(bands, u[None, :], u[:, None], t["artifact_severity"], rng)
 
 
 def _finest(bands: np.ndarray) -> float:

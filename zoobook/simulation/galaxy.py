@@ -1,13 +1,12 @@
 """The light of a galaxy before the atmosphere blurs it: bulge, disk, bar, arms, ring, dust, companion, tails."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from scipy.special import i0e
 
 from zoobook.images.decals import ZERO_POINT
 from zoobook.simulation.profiles import Grid, edge_on_disk, sersic, texture
+from zoobook.simulation.truth import Truth
 
 FINE_ENOUGH = 0.8  # arcsec; disks are computed with pixels no larger, then averaged
 TWO_PI = 2.0 * np.pi
@@ -21,19 +20,13 @@ def fluxes(magnitude: float, g_r: float, r_z: float) -> np.ndarray:
     return (10.0 ** (-0.4 * (np.array((magnitude + g_r, magnitude, magnitude - r_z)) - ZERO_POINT))).astype(np.float32)
 
 
-def galaxy_light(galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, list]:
+def galaxy_light(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, list]:
     """Light of the galaxy, its companion and the galaxy that overlaps it.
-
-    Args:
-        galaxy: a row of truth.
-        grid: the pixels.
-        rng: random numbers of the scene.
 
     Returns:
         tuple: [3, side, side] float32, g, r, z in nanomaggies per arcsec2; and point sources (the nucleus and
         star-forming knots), a list of x, y [arcsec] and fluxes [nanomaggies, 3].
     """
-    t = {key.removeprefix("true_"): value for key, value in galaxy.items()}
     light = _elliptical if t["type"] == "elliptical" else _disk_galaxy
     bands, points, old, young = light(t, grid, rng)
     if t["nucleus_fraction"] > 0:
@@ -44,7 +37,7 @@ def galaxy_light(galaxy: Mapping, grid: Grid, rng: np.random.Generator) -> tuple
     return bands, points
 
 
-def _elliptical(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
+def _elliptical(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple:
     """Bands, point sources, and the fluxes of old and young stars of an elliptical galaxy."""
     tone = fluxes(t["mag_r"], t["g_r"], t["r_z"])
     light = sersic(grid, 1.0, t["r50_arcsec"], t["bulge_sersic"], t["bulge_q"], t["pa_deg"],
@@ -54,7 +47,7 @@ def _elliptical(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
     return light * tone[:, None, None], [], tone, tone
 
 
-def _disk_galaxy(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
+def _disk_galaxy(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple:
     """The same of a galaxy with a disk, whose old stars are redder than the galaxy as a whole, and its arms bluer."""
     magnitude, g_r, r_z = t["mag_r"], t["g_r"], t["r_z"]
     old = fluxes(magnitude, min(max(g_r + 0.13, 0.62), 0.94), r_z + 0.1)
@@ -74,7 +67,7 @@ def _disk_galaxy(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
     return bands, [(x, y, blue * np.float32(share)) for x, y, share in knots], old, young
 
 
-def _neighbour(t: dict, name: str, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def _neighbour(t: Truth, name: str, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Light of the companion, or of the galaxy that overlaps by chance, over that of the galaxy."""
     ratio, distance, where = t[f"{name}_ratio"], t[f"{name}_arcsec"], np.deg2rad(t[f"{name}_pa_deg"])
     size, index = t["r50_arcsec"] * ratio**0.45 * rng.uniform(0.5, 0.9), rng.uniform(0.9, 3.5)
@@ -90,7 +83,7 @@ def _shrink(image, times: int):
     return image.reshape(side, times, side, times).mean(axis=(1, 3))
 
 
-def _disk(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
+def _disk(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple:
     """All but the bulge of a disk galaxy of unit flux: old, young and blue light, dust or None, knots."""
     scale, light = t["disk_scale_arcsec"], 1.0 - t["bulge_fraction"] - t["bar_fraction"] - t["knot_fraction"]
     major, minor = _disk_axes(t, grid, rng)
@@ -124,7 +117,7 @@ def _disk(t: dict, grid: Grid, rng: np.random.Generator) -> tuple:
     return bar, disk, blue, dust, _knots(t, first_arm, arms_start, rng)
 
 
-def _disk_axes(t: dict, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _disk_axes(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along the disk's major and minor axes, slowly warped: disturbed galaxies are bent."""
     bend = np.float32(t["asymmetry"] * t["r50_arcsec"])
     phases, waves = rng.uniform(0, TWO_PI, 2).astype(np.float32), rng.uniform(0.6, 1.3, 2) / t["r50_arcsec"]
@@ -137,7 +130,7 @@ def _disk_axes(t: dict, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarra
 class _Plane:
     """Polar coordinates in the plane of a disk: radius [arcsec], angle, and the ln of radius over scale length."""
 
-    def __init__(self, t: dict, major, minor, rng: np.random.Generator):
+    def __init__(self, t: Truth, major, minor, rng: np.random.Generator):
         scale = t["disk_scale_arcsec"]
         radius, self.angle = np.hypot(major, minor) + np.float32(1e-3), np.arctan2(minor, major)
         # Stars on one side lie farther out than on the other, in the outskirts more.
@@ -156,7 +149,7 @@ class _Plane:
         return texture(*self._sheared, rng)
 
 
-def _fall(t: dict, plane: _Plane) -> np.ndarray:
+def _fall(t: Truth, plane: _Plane) -> np.ndarray:
     """E-foldings by which an exponential disk has faded, more or fewer beyond its break."""
     scale = t["disk_scale_arcsec"]
     fall = plane.radius / np.float32(scale)
@@ -166,7 +159,7 @@ def _fall(t: dict, plane: _Plane) -> np.ndarray:
     return fall
 
 
-def _edge_on(t: dict, major, minor, light: float, rng: np.random.Generator) -> tuple:
+def _edge_on(t: Truth, major, minor, light: float, rng: np.random.Generator) -> tuple:
     """The parts that :func:`_disk` returns, of a disk seen from the side."""
     scale, tilt = t["disk_scale_arcsec"], np.cos(np.deg2rad(t["inclination_deg"]))
     height = scale * np.hypot(t["disk_thickness"], 0.8 * tilt)
@@ -184,7 +177,7 @@ def _edge_on(t: dict, major, minor, light: float, rng: np.random.Generator) -> t
     return np.float32(0), disk - np.float32(0.7) * blue, blue, dust, []
 
 
-def _patches(t: dict, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
+def _patches(t: Truth, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
     """Make the disk patchy, and the brighter patches blue."""
     sigma = t["flocculence"]
     factor = np.exp(np.float32(sigma) * field - np.float32(sigma**2 / 2))
@@ -192,7 +185,7 @@ def _patches(t: dict, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
     return disk * np.minimum(factor, 1) + np.float32(0.5) * extra, blue + np.float32(0.5) * extra
 
 
-def _arms(t: dict, disk, blue, plane: _Plane, first, starts, rng: np.random.Generator) -> tuple:
+def _arms(t: Truth, disk, blue, plane: _Plane, first, starts, rng: np.random.Generator) -> tuple:
     """Wind nearly logarithmic arms into the disk; with the light comes the dust along their inner edges."""
     m, kappa, contrast = t["arm_count"], t["arm_sharpness"], np.float32(t["arm_contrast"])
     radius, angle = plane.radius, plane.angle
@@ -215,7 +208,7 @@ def _arms(t: dict, disk, blue, plane: _Plane, first, starts, rng: np.random.Gene
     return smooth, blue + young, lane * patchy
 
 
-def _ring(t: dict, disk, blue, plane: _Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _ring(t: Truth, disk, blue, plane: _Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Add a ring to the disk, and the dark gap inside it; a pseudo-ring opens like tightly wound arms."""
     centre, width = np.float32(t["ring_radius_arcsec"]), np.float32(t["ring_width_arcsec"])
     along = np.deg2rad(t["bar_angle_deg"]) if t["bar_fraction"] > 0 else rng.uniform(0, TWO_PI)
@@ -233,13 +226,13 @@ def _ring(t: dict, disk, blue, plane: _Plane, rng: np.random.Generator) -> tuple
     return disk * (1 - np.float32(t["ring_gap"]) * gap) + (1 - share) * bump, blue + share * bump
 
 
-def _lens(t: dict, plane: _Plane) -> np.ndarray:
+def _lens(t: Truth, plane: _Plane) -> np.ndarray:
     """The plateau of a lens, over the disk."""
     edge = (plane.radius / np.float32(t["lens_radius_arcsec"]) - 1) / np.float32(0.07)
     return 1 + np.float32(t["lens_contrast"]) / (1 + np.exp(np.clip(edge, -30, 30)))
 
 
-def _dust(t: dict, lanes, plane: _Plane, near_side, cos_i: float, rng: np.random.Generator) -> np.ndarray:
+def _dust(t: Truth, lanes, plane: _Plane, near_side, cos_i: float, rng: np.random.Generator) -> np.ndarray:
     """Optical depth: lanes along the arms, filaments between them, a screen before the side that is nearer to us."""
     screen = np.float32(0.35 * (1 - cos_i) / max(cos_i, 0.3)) * (1 + np.tanh(near_side))
     depth = lanes + 0.35 * np.maximum(plane.field(rng), 0) + screen
@@ -247,14 +240,14 @@ def _dust(t: dict, lanes, plane: _Plane, near_side, cos_i: float, rng: np.random
     return depth * np.float32(t["disk_dust"])
 
 
-def _beside_bar(t: dict, plane: _Plane) -> np.ndarray:
+def _beside_bar(t: Truth, plane: _Plane) -> np.ndarray:
     """What is left of the disk on both sides of a bar, which has swept it up."""
     across = np.sin(plane.angle - np.float32(np.deg2rad(t["bar_angle_deg"]))) ** 2
     inside = np.exp(-((plane.radius / np.float32(0.95 * t["bar_length_arcsec"])) ** 6))
     return 1 - np.float32(t["bar_gap"]) * across * inside
 
 
-def _bar(t: dict, grid: Grid, major, minor) -> np.ndarray:
+def _bar(t: Truth, grid: Grid, major, minor) -> np.ndarray:
     """A bar: boxy, flat along most of its length, in some galaxies with a blob at either end."""
     turn, length, box = np.deg2rad(t["bar_angle_deg"]), t["bar_length_arcsec"], np.float32(t["bar_boxiness"])
     cos, sin = np.cos(turn), np.sin(turn)
@@ -267,7 +260,7 @@ def _bar(t: dict, grid: Grid, major, minor) -> np.ndarray:
     return shape * np.float32(t["bar_fraction"] / max(float(shape.sum()) * grid.step**2, 1e-6))
 
 
-def _tails(t: dict, major, minor, rng: np.random.Generator) -> np.ndarray:
+def _tails(t: Truth, major, minor, rng: np.random.Generator) -> np.ndarray:
     """Two open tidal arms beyond the disk, over the disk's central brightness."""
     scale, radius = t["disk_scale_arcsec"], np.hypot(major, minor) + np.float32(1e-3)
     open_angle, kappa = np.deg2rad(rng.uniform(28, 60)), np.float32(rng.uniform(6, 16))
@@ -279,7 +272,7 @@ def _tails(t: dict, major, minor, rng: np.random.Generator) -> np.ndarray:
     return np.float32(0.1 * t["tail_strength"]) * arm * inside * np.exp(-radius / np.float32(rng.uniform(2, 3) * scale))
 
 
-def _shells(t: dict, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def _shells(t: Truth, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Sharp-edged arcs around an elliptical galaxy that swallowed another one, over its local light."""
     turn = np.deg2rad(t["pa_deg"]) + rng.normal(0, 0.3)
     radius = np.hypot(grid.x, grid.y) / np.float32(t["r50_arcsec"]) + np.float32(1e-3)
@@ -292,7 +285,7 @@ def _shells(t: dict, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     return np.float32(0.45 * t["tail_strength"]) * np.mod(phase, 1) ** 3 * wedge * outside
 
 
-def _knots(t: dict, first: float, starts: float, rng: np.random.Generator) -> list:
+def _knots(t: Truth, first: float, starts: float, rng: np.random.Generator) -> list:
     """Star-forming knots, strewn along the arms or in heaps: (x, y [arcsec], share of the light)."""
     count, scale = int(t["knots"]), t["disk_scale_arcsec"]
     if not count:

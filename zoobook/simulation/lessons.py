@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import trees
+from zoobook.simulation.truth import truth_table
 from zoobook.simulation.volunteers import RARE_FEATURES, RARE_QUESTION, visibility
 
 EXPERTS = 20  # a known quantity from 0 to 1 is taught as if so many people had voted, that share of them for it
@@ -51,9 +52,13 @@ def add_lessons(catalog: pd.DataFrame) -> pd.DataFrame:
         DataFrame: a copy with two whole-number columns more for each of these questions. Rare features: who ticked it
         and who did not. Quantities: the share as the nearest number of 20; nobody is asked about the disk of an
         elliptical, nor about anything of a galaxy that an artifact hides.
+
+    Raises:
+        ValueError: a column is missing.
     """
-    seen, t = visibility(catalog), {name: catalog[f"true_{name}"].to_numpy() for name in (
-        "type", "stage", "inclination_deg", "bar_over_disk", "r50_arcsec", "frame_arcsec", "artifact_severity")}
+    seen, t = visibility(catalog), truth_table(catalog)
+    if missing := {f"{RARE_QUESTION}_{name}" for name in ("total-votes", *RARE_FEATURES)} - {*catalog.columns}:
+        raise ValueError(f"the table lacks {', '.join(sorted(missing))}: give a catalogue of simulation.make_survey")
     disk, clear = t["type"] != "elliptical", t["artifact_severity"] < 0.5
     face = disk & (t["type"] != "edge-on")
     shares = {

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from zoobook.files import ensure_writable_dir
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
 from zoobook.simulation import artifacts, scene
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform
-from zoobook.simulation.truth import ARTIFACTS, draw_truth
+from zoobook.simulation.truth import ARTIFACTS, MOST_GALAXIES, Truth, checked_seed, draw_truth
 from zoobook.simulation.volunteers import vote
 
 BANDS = "grz"
@@ -37,25 +38,21 @@ class SimulatedSky(NamedTuple):
 
 
 def make_mosaic(
-    path: str | os.PathLike,
-    n_galaxies: int,
-    pixel_arcsec: float = NATIVE_ARCSEC,
-    noise: float = 1.0,
-    seed: int = 0,
+    path: str | os.PathLike, n_galaxies: int, pixel_arcsec: float = NATIVE_ARCSEC, noise: float = 1.0, seed: int = 0,
     workers: int | None = None,
-) -> SimulatedSky:
+) -> SimulatedSky:  # fmt: skip
     """Make a mosaic of the sky with galaxies of the simulated survey.
 
-    They lie at random, none nearer to another than a third of their frames, so that the sky is 20 times as full of
-    them as the real one; between them are as many faint galaxies, stars and saturated stars as in the survey's
-    stamps, and on some of them the survey's artifacts (those that a camera makes). The PSF and the noise are the same
-    everywhere, so the truth and the votes are those of the survey's galaxies seen through this telescope.
+    They lie at random, none nearer to another than a third of their frames: 20 times as densely as in the real sky.
+    Between them are faint galaxies, stars and saturated stars, as in the survey's stamps, and on some of them the
+    artifacts that a camera makes. PSF and noise are the same everywhere; truth and votes are those of the survey's
+    galaxies seen through this telescope.
 
     Args:
         path: folder to write to: ``sky_g.fits``, ``sky_r.fits``, ``sky_z.fits``.
         n_galaxies: how many galaxies of the survey.
-        pixel_arcsec: side of a pixel.
-        noise: of the sky, over the survey's typical one.
+        pixel_arcsec: side of a pixel, from 0.05 to 4 [arcsec].
+        noise: of the sky, from 0 to 1000, over the survey's typical one.
         seed: seed of the survey, and of the sky.
         workers: processes; all processor cores by default.
 
@@ -65,43 +62,50 @@ def make_mosaic(
 
     Raises:
         ValueError: an argument makes no sense.
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or the disk has no room.
 
     >>> import tempfile
-    >>> from zoobook.simulation import make_mosaic
     >>> sky = make_mosaic(tempfile.mkdtemp(), n_galaxies=2, pixel_arcsec=0.8, workers=1)
     >>> [file.name for file in sky.files]
     ['sky_g.fits', 'sky_r.fits', 'sky_z.fits']
     """
-    n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies), arguments.whole("seed", seed, 0)
-    step = arguments.real("pixel_arcsec", pixel_arcsec)
-    noise = arguments.real("noise", noise, lambda number: number >= 0, "zero or a positive number")
+    n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
+    step = arguments.real("pixel_arcsec", pixel_arcsec, lambda number: 0.05 <= number <= 4, "from 0.05 to 4 arcsec")
+    noise = arguments.real("noise", noise, lambda number: 0 <= number <= 1000, "a number from 0 to 1000")
+    workers = None if workers is None else arguments.whole("workers", workers)
     folder = ensure_writable_dir(path)
     truth = _seen_here(draw_truth(n_galaxies, seed), max(noise, 0.05))
-    rng = np.random.default_rng([seed, 7])
     side = int(np.ceil(np.sqrt(ROOM * np.sum(truth["true_frame_arcsec"] ** 2)) / step / BLOCK) * BLOCK)
-    frames = truth["true_frame_arcsec"].to_numpy() / step
-    x, y = _places(frames, side, rng)
+    x, y = _places(truth["true_frame_arcsec"].to_numpy() / step, side, np.random.default_rng([seed, 7]))
     files = [folder / f"sky_{band}.fits" for band in BANDS]
+    needed, free = 4 * len(BANDS) * side**2, shutil.disk_usage(folder).free
+    if needed > free + sum(file.stat().st_size for file in files if file.exists()):
+        raise OSError(f"the mosaic needs {needed / 1e9:.1f} GB; the disk of {folder} has {free / 1e9:.1f} GB left")
     canvas = [_create(file, band, side, step) for file, band in zip(files, BANDS, strict=True)]
     _paint_galaxies(canvas, truth, x, y, step, seed, workers)
     others = [*_companions(truth, x, y, step), *_paint_sky(canvas, step, noise, seed)]
     for place, galaxy in zip(np.stack([x, y], axis=1), truth.to_dict("records"), strict=True):
-        others += _spoil(canvas, place, galaxy, step, seed)
+        others += _spoil(canvas, place, Truth(galaxy), step, seed)
     for plane in canvas:
         plane.flush()
 
     ids = [f"sky{seed}-{index:07d}" for index in truth["true_index"]]
     x, y = x + truth["true_offset_x_arcsec"].to_numpy() / step, y + truth["true_offset_y_arcsec"].to_numpy() / step
     survey = [("survey", *row) for row in zip(ids, x, y, truth["true_mag_r"], strict=True)]
-    objects = pd.DataFrame([*survey, *others], columns=["kind", "id_str", "x", "y", "mag_r"])
-    objects["y"] = side - 1 - objects["y"]
-    objects.insert(4, "ra", 0.0)
-    objects.insert(5, "dec", 0.0)
-    objects[["ra", "dec"]] = np.stack(_wcs(side, step).all_pix2world(objects["x"], objects["y"], 0), axis=1)
-    galaxies = pd.concat([objects.head(n_galaxies).drop(columns=["kind", "mag_r"]), vote(truth, seed),
-                          truth.drop(columns=["true_ra", "true_dec"])], axis=1)  # fmt: skip
+    objects = _table_of_objects([*survey, *others], side, step)
+    found = objects.head(n_galaxies).drop(columns=["kind", "mag_r"])
+    galaxies = pd.concat([found, vote(truth, seed), truth.drop(columns=["true_ra", "true_dec"])], axis=1)
     return SimulatedSky(files, galaxies, objects)
+
+
+def _table_of_objects(rows: list[tuple], side: int, step: float) -> pd.DataFrame:
+    """Rows of kind, id_str, x, y (from the uppermost row) and mag_r, with ra and dec, and y from the lowest row."""
+    objects = pd.DataFrame(rows, columns=["kind", "id_str", "x", "y", "mag_r"])
+    objects["y"] = side - 1 - objects["y"]
+    ra, dec = _wcs(side, step).all_pix2world(objects["x"], objects["y"], 0)
+    objects.insert(4, "ra", ra)
+    objects.insert(5, "dec", dec)
+    return objects
 
 
 def _seen_here(truth: pd.DataFrame, noise: float) -> pd.DataFrame:
@@ -158,7 +162,9 @@ def _add(canvas: list, light: np.ndarray, left: int, top: int) -> None:
         plane[rows, columns] += band[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 
-def _paint_galaxies(canvas, truth, x, y, step, seed, workers) -> None:
+def _paint_galaxies(
+    canvas: list, truth: pd.DataFrame, x: np.ndarray, y: np.ndarray, step: float, seed: int, workers: int | None
+) -> None:
     import joblib
     from threadpoolctl import threadpool_limits
 
@@ -197,8 +203,8 @@ def _paint_sky(canvas: list, step: float, noise: float, seed: int) -> list[tuple
         rng = np.random.default_rng([seed, 8, number])
         x0, y0 = left * BLOCK + (BLOCK - 1) / 2, top * BLOCK + (BLOCK - 1) / 2
         bands = np.zeros((3, grid.side, grid.side), np.float32)
-        faint = scene._add_background_galaxies(bands, BLOCK * step / 2, grid, rng)
-        stars = scene._foreground_stars(BLOCK * step / 2, rng)
+        faint = scene.add_background_galaxies(bands, BLOCK * step / 2, grid, rng)
+        stars = scene.foreground_stars(BLOCK * step / 2, rng)
         bands = fft.irfft2(fft.rfft2(bands) * transform, s=bands.shape[1:]) + point_sources(stars, grid, seeing)
         _add(canvas, bands * np.float32(step**2), left * BLOCK - grid.margin, top * BLOCK - grid.margin)
         objects += [("background", "", x0 + x / step, y0 + y / step, mag) for x, y, mag in zip(*faint, strict=True)]
@@ -206,7 +212,7 @@ def _paint_sky(canvas: list, step: float, noise: float, seed: int) -> list[tuple
                     for x, y, light in stars]  # fmt: skip
         for _ in range(rng.poisson(artifacts.STARS * (BLOCK * step / 60) ** 2)):
             place = rng.integers(0, BLOCK, 2) + (left * BLOCK, top * BLOCK)
-            objects.append(_paint_star(canvas, place, 16.8 - rng.exponential(1.1), step, rng))
+            objects.append(_paint_star(canvas, place, artifacts.bright_star_magnitude(rng), step, rng))
         level = rng.standard_normal((3, BLOCK, BLOCK), dtype=np.float32)
         level *= (SKY_NOISE * np.float32(noise * step / NATIVE_ARCSEC))[:, None, None]
         level += (SKY * np.float32((step / NATIVE_ARCSEC) ** 2))[:, None, None]
@@ -224,14 +230,13 @@ def _paint_star(canvas: list, place: np.ndarray, magnitude: float, step: float, 
     return "bright star", "", *place.astype(float), magnitude
 
 
-def _spoil(canvas: list, place: np.ndarray, galaxy: dict, step: float, seed: int) -> list[tuple]:
+def _spoil(canvas: list, place: np.ndarray, t: Truth, step: float, seed: int) -> list[tuple]:
     """Add the artifact of a galaxy, within its frame; returns the star, if it is one."""
-    rng, severity = np.random.default_rng([seed, 9, galaxy["true_index"]]), galaxy["true_artifact_severity"]
-    size = int(galaxy["true_frame_arcsec"] / step)
-    if galaxy["true_artifact"] == "star":
+    rng, size = np.random.default_rng([seed, 9, t["index"]]), int(t["frame_arcsec"] / step)
+    if t["artifact"] == "star":
         turn, away = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.03, 0.2)
         near = place + np.round(away * np.array((np.cos(turn), np.sin(turn))))
-        return [_paint_star(canvas, near.astype(int), 12.5 - 4.0 * severity, step, rng)]
-    bands = artifacts.add_artifact(np.zeros((3, size, size), np.float32), galaxy, rng)
+        return [_paint_star(canvas, near.astype(int), artifacts.star_magnitude(t), step, rng)]
+    bands = artifacts.add_artifact(np.zeros((3, size, size), np.float32), t, rng)
     _add(canvas, bands * np.float32((step / NATIVE_ARCSEC) ** 2), *(place.astype(int) - size // 2))
     return []

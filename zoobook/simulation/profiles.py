@@ -41,12 +41,6 @@ class Grid:
         return image[..., self.margin : self.margin + self.size, self.margin : self.margin + self.size]
 
 
-@lru_cache(maxsize=8)
-def _offsets(count: int, times: int) -> np.ndarray:
-    """Offsets in pixels of ``times`` sub-samples in each of ``count`` pixels, from the middle of those pixels."""
-    return ((np.arange(count * times, dtype=np.float32) + 0.5) / times - count / 2).astype(np.float32)
-
-
 def sersic(grid: Grid, flux, r50, index, q=1.0, pa_deg=0.0, x0=0.0, y0=0.0, boxiness=2.0) -> np.ndarray:
     """Sérsic profile (Sérsic 1963), integrated over pixels where it is steep.
 
@@ -57,8 +51,7 @@ def sersic(grid: Grid, flux, r50, index, q=1.0, pa_deg=0.0, x0=0.0, y0=0.0, boxi
         index: Sérsic index n, 0.5 to 6.
         q: axis ratio.
         pa_deg: position angle of the major axis, from the x axis towards y [deg].
-        x0: centre [arcsec].
-        y0: centre [arcsec].
+        x0, y0: centre [arcsec].
         boxiness: exponent of the isophotes; 2 = ellipses, more = boxy.
 
     Returns:
@@ -84,27 +77,23 @@ def sersic(grid: Grid, flux, r50, index, q=1.0, pa_deg=0.0, x0=0.0, y0=0.0, boxi
     # A cusp is far from constant over a pixel: sub-sample the middle, and the very middle more.
     for half, times in ((8, 4), (1, 15)):
         if half <= column < grid.side - half and half <= row < grid.side - half:
-            offsets = _offsets(2 * half + 1, times) * np.float32(grid.step)
+            count = 2 * half + 1
+            samples = ((np.arange(count * times, dtype=np.float32) + 0.5) / times - count / 2).astype(np.float32)
+            offsets = samples * np.float32(grid.step)
             x, y = grid.x[0, column] - np.float32(x0), grid.y[row, 0] - np.float32(y0)
             fine = brightness(x + offsets[None, :], y + offsets[:, None])
-            count = 2 * half + 1
             window = np.s_[row - half : row + half + 1, column - half : column + half + 1]
             image[window] = fine.reshape(count, times, count, times).mean(axis=(1, 3))
     return image
 
 
 def edge_on_disk(major, minor, flux, scale, height) -> np.ndarray:
-    """Transparent exponential disk seen edge-on (van der Kruit & Searle 1981).
+    """Transparent exponential disk seen edge-on (van der Kruit & Searle 1981), in flux per square arcsec.
 
     Args:
-        major: distance along the disk [arcsec].
-        minor: distance above the disk [arcsec].
+        major, minor: distance along the disk and above it [arcsec].
         flux: total flux.
-        scale: exponential scale length [arcsec].
-        height: sech2 scale height [arcsec].
-
-    Returns:
-        ndarray: flux per square arcsec.
+        scale, height: exponential scale length, and sech2 scale height [arcsec].
     """
     along = np.maximum(np.abs(major) / scale, 1e-3)
     above = np.cosh(np.minimum(np.abs(minor) / height, 30.0)) ** -2
@@ -123,15 +112,11 @@ def _tile() -> np.ndarray:
 
 
 def texture(x, y, rng: np.random.Generator) -> np.ndarray:
-    """A random field of zero mean and unit variance, such as the patches of a disk.
+    """A random field of zero mean and unit variance, such as the patches of a disk, float32.
 
     Args:
-        x: first coordinate; structures are 8 to 128 long.
-        y: second coordinate.
+        x, y: coordinates, in which structures are 8 to 128 long.
         rng: random numbers, which say what piece of the field is taken.
-
-    Returns:
-        ndarray: float32, of the shape of x and y.
     """
     tile, (x0, y0) = _tile(), rng.uniform(0, 512, 2).astype(np.float32)
     x, y = x + x0, y + y0
@@ -149,7 +134,7 @@ def psf_transform(side: int, step: float, fwhm, middle: tuple[float, float] = (0
 
     Args:
         side: pixels along a side.
-        step: pixel scale [arcsec].
+        step: side of a pixel [arcsec].
         fwhm: full width at half maximum in each band [arcsec], [3].
         middle: x, y of the PSF's middle [arcsec], by which it moves what it blurs.
 
@@ -167,15 +152,12 @@ def psf_transform(side: int, step: float, fwhm, middle: tuple[float, float] = (0
 
 
 def point_sources(points: list, grid: Grid, fwhm) -> np.ndarray:
-    """Blurred point sources, exact at any sub-pixel position.
+    """Blurred point sources, exact at any sub-pixel position: float32 [3, side, side], flux per square arcsec.
 
     Args:
         points: x, y [arcsec] and fluxes [3] of each.
         grid: the pixels.
         fwhm: full width of the PSF at half maximum in each band [arcsec], [3].
-
-    Returns:
-        ndarray: float32 [3, side, side], flux per square arcsec.
     """
     if not points:
         return np.zeros((3, grid.side, grid.side), np.float32)
@@ -189,15 +171,12 @@ def point_sources(points: list, grid: Grid, fwhm) -> np.ndarray:
 
 
 def pixel_share(first, count: int, sigma) -> np.ndarray:
-    """Share of one-dimensional Gaussians that falls into each of a row of pixels.
+    """Share of one-dimensional Gaussians that falls into each of a row of pixels, float32 [S, K, count].
 
     Args:
         first: distance of the middle of the first pixel from each Gaussian's middle [pixels], [K].
         count: how many pixels.
         sigma: widths of the Gaussians [pixels], [S].
-
-    Returns:
-        ndarray: float32 [S, K, count].
     """
     first, sigma = np.asarray(first, np.float32), np.asarray(sigma, np.float32)
     # Six widths hold all the light there is in single precision: elsewhere the answer is zero.
@@ -213,11 +192,11 @@ def pixel_share(first, count: int, sigma) -> np.ndarray:
 
 def _sigmas(fwhm, step: float) -> np.ndarray:
     """Widths of core and wing in each band, in pixels, [6]."""
-    core = np.array([core_sigma(width) for width in fwhm]) / step
+    core = core_sigma(np.array(fwhm)) / step
     return np.stack([core, WING_WIDTH * core], axis=1).ravel()
 
 
-def core_sigma(fwhm: float) -> float:
+def core_sigma(fwhm):
     """Width of the Gaussian core of the PSF [arcsec] for a full width at half maximum [arcsec]."""
     # The wing widens the half maximum a little; the ratio is that of the sum of the two Gaussians.
     return fwhm / _FWHM_PER_SIGMA

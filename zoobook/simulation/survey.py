@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.simulation.scene import SMALLEST, render
-from zoobook.simulation.truth import draw_truth
+from zoobook.simulation.scene import LARGEST, SMALLEST, render
+from zoobook.simulation.truth import MOST_GALAXIES, checked_seed, draw_truth
 from zoobook.simulation.volunteers import vote
 
 VERSION = 2  # to be raised when the same seed no longer gives the same galaxies, so that old files are not reused
@@ -24,7 +23,7 @@ SERIAL = 1000  # up to so many galaxies, one process is done before others have 
 
 
 def make_survey(
-    root: str | Path, n_galaxies: int, image_size: int = 128, seed: int = 0, workers: int | None = None
+    root: str | os.PathLike, n_galaxies: int, image_size: int = 128, seed: int = 0, workers: int | None = None
 ) -> pd.DataFrame:
     """Make the simulated survey, or what is missing of it.
 
@@ -35,7 +34,7 @@ def make_survey(
     Args:
         root: folder to write to.
         n_galaxies: how many galaxies.
-        image_size: pixels along a side.
+        image_size: pixels along a side, at least 16.
         seed: seed of the survey.
         workers: processes; all processor cores by default.
 
@@ -44,62 +43,33 @@ def make_survey(
         votes and concentrations of :func:`vote`, and the truth of :func:`draw_truth`.
 
     Raises:
-        ValueError: a number makes no sense.
+        ValueError: an argument makes no sense.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    n_galaxies = arguments.whole("n_galaxies", n_galaxies)
-    image_size = arguments.whole("image_size", image_size, SMALLEST)
-    seed = arguments.whole("seed", seed, 0)
-    workers = workers if workers is None else arguments.whole("workers", workers)
+    n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
+    image_size = arguments.whole("image_size", image_size, SMALLEST, LARGEST)
+    workers = None if workers is None else arguments.whole("workers", workers)
     folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
-    chunks = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
+    wanted = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            missing = [chunk for chunk in chunks if _read(folder, *chunk) is None]
+            missing = [chunk for chunk in wanted if _read(folder, *chunk) is None]
             if missing:
                 for left_over in folder.glob("*/**/*.part"):  # of a killed run
                     left_over.unlink(missing_ok=True)
-                _make(missing, folder, image_size, seed, workers)
+                _make(folder, missing, image_size, seed, workers)
     except OSError as error:
         raise type(error)(
             error.errno, f"cannot write the simulated survey to {folder}: {error.strerror or error}. Finished galaxies "
             "are kept. Is the folder writable, and is there room on the disk?"
         ) from None
-    catalog = pd.concat([_read(folder, *chunk) for chunk in chunks], ignore_index=True)
-    catalog.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalog["true_index"]])
-    return catalog
+    catalogue = pd.concat([_read(folder, *chunk) for chunk in wanted], ignore_index=True)
+    catalogue.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalogue["true_index"]])
+    return catalogue
 
 
-def galaxy_id(index: int, seed: int) -> str:
-    """The ``id_str`` of a simulated galaxy.
-
-    >>> galaxy_id(42, seed=1)
-    'sim1-0000042'
-    """
-    return f"sim{seed}-{index:07d}"
-
-
-def save_picture(galaxy: Mapping, path: Path, image_size: int, seed: int) -> None:
-    """Write the picture of a galaxy as a PNG, unless the file is there.
-
-    Args:
-        galaxy: a row of truth.
-        path: the file, which is never seen half-written.
-        image_size: pixels along a side.
-        seed: seed of the survey.
-    """
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
-        picture = Image.fromarray(render(galaxy, image_size, seed))
-        picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
-    os.replace(part, path)
-
-
-def _make(chunks: list[tuple[int, int]], folder: Path, image_size: int, seed: int, workers: int | None) -> None:
+def _make(folder: Path, chunks: list[tuple[int, int]], image_size: int, seed: int, workers: int | None) -> None:
     """Make chunks, showing progress in galaxies."""
     import joblib
     from threadpoolctl import threadpool_limits
@@ -118,9 +88,17 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     """Make the images that are missing from a chunk, then its table, whose presence says that it is complete."""
     truth = draw_truth(count, seed, start)
     for galaxy in truth.to_dict("records"):
-        save_picture(galaxy, _image_path(folder, galaxy["true_index"], seed), image_size, seed)
+        path = _image_path(folder, galaxy["true_index"], seed)
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with open(part, "wb") as file:
+            picture = Image.fromarray(render(galaxy, image_size, seed))
+            picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
+        os.replace(part, path)
     names = pd.DataFrame({
-        "id_str": [galaxy_id(index, seed) for index in truth["true_index"]],
+        "id_str": [_id(index, seed) for index in truth["true_index"]],
         "iauname": iau_names(truth["true_ra"].to_numpy(), truth["true_dec"].to_numpy()),
         "ra": truth["true_ra"],
         "dec": truth["true_dec"],
@@ -143,8 +121,12 @@ def _read(folder: Path, start: int, count: int) -> pd.DataFrame | None:
     return table.head(count) if len(table) >= count else None
 
 
+def _id(index: int, seed: int) -> str:
+    return f"sim{seed}-{index:07d}"
+
+
 def _image_path(folder: Path, index: int, seed: int) -> Path:
-    return folder / "images" / f"{index // FOLDER:05d}" / f"{galaxy_id(index, seed)}.png"
+    return folder / "images" / f"{index // FOLDER:05d}" / f"{_id(index, seed)}.png"
 
 
 def _table_path(folder: Path, start: int) -> Path:
@@ -152,14 +134,10 @@ def _table_path(folder: Path, start: int) -> Path:
 
 
 def iau_names(ra: np.ndarray, dec: np.ndarray) -> list[str]:
-    """Names in the style of the IAU, J{hhmmss.ss}{+ddmmss.s}, cut off and not rounded, as the IAU asks.
+    """Names of positions [deg], such as ``J000411.18+020924.1``: cut off, as the IAU asks (astropy rounds).
 
-    Args:
-        ra: right ascension [deg].
-        dec: declination [deg].
-
-    >>> iau_names([1.0467], [2.1567])
-    ['J000411.20+020924.1']
+    >>> iau_names([1.0466], [2.1567])
+    ['J000411.18+020924.1']
     """
     names = []
     for right, declination in zip(ra, dec, strict=True):
