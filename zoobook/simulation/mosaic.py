@@ -72,7 +72,7 @@ def make_mosaic(
     n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
     step = arguments.real("pixel_arcsec", pixel_arcsec, lambda number: 0.05 <= number <= 4, "from 0.05 to 4 arcsec")
     noise = arguments.real("noise", noise, lambda number: 0 <= number <= 1000, "a number from 0 to 1000")
-    workers = None if workers is None else arguments.whole("workers", workers)
+    workers = None if workers is None else arguments.whole("workers", workers, 1, 1000)
     folder = ensure_writable_dir(path)
     truth = _seen_here(draw_truth(n_galaxies, seed), max(noise, 0.05))
     side = int(np.ceil(np.sqrt(ROOM * np.sum(truth["true_frame_arcsec"] ** 2)) / step / BLOCK) * BLOCK)

@@ -48,7 +48,7 @@ def make_survey(
     """
     n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
     image_size = arguments.whole("image_size", image_size, SMALLEST, LARGEST)
-    workers = None if workers is None else arguments.whole("workers", workers)
+    workers = None if workers is None else arguments.whole("workers", workers, 1, 1000)
     folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
     wanted = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
     try:
