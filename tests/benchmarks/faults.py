@@ -30,6 +30,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 GALAXIES, SIDE, EPOCHS = 480, 48, 4
+ROOM = 1 << 30  # bytes of a disk that is large enough: a training keeps its last state beside its best weights
 WORK = ("survey", "store", "train", "predict", "download")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -73,9 +74,13 @@ def digest(work: str, folder: Path) -> str:
     """Of what the work has made, apart from times."""
     import pandas as pd
 
+    from zoobook.files import fingerprint
+    from zoobook.weights.neutral_file import read
+
     if work == "train":
         history = pd.read_csv(folder / "run" / "history.csv").drop(columns="seconds").to_csv(index=False)
-        return hashlib.sha256((folder / "run" / "best.safetensors").read_bytes() + history.encode()).hexdigest()
+        _, tensors = read(folder / "run")  # the order in which the file describes itself is not fixed
+        return fingerprint(history, sorted(tensors), *(tensors[name] for name in sorted(tensors)))
     if work == "predict":
         return hashlib.sha256(pd.read_parquet(folder / "table").to_csv(index=False).encode()).hexdigest()
     kept = [f for f in sorted(folder.rglob("*")) if f.is_file() and not f.name.startswith(".") and f.suffix != ".lock"]
@@ -195,9 +200,9 @@ class Campaign:
 
         with small_disk(size // 2) as folder:
             said = end(start(work, folder, self.inputs))
-            remount(folder, f"size={4 * size + (64 << 20)}")
+            remount(folder, f"size={ROOM}")
             self.stopped(work, "disk full", folder, right, said)
-        with small_disk(4 * size + (64 << 20)) as folder:
+        with small_disk(ROOM) as folder:
             remount(folder, "ro")
             said = end(start(work, folder, self.inputs))
             remount(folder, "rw")
