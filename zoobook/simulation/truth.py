@@ -40,7 +40,9 @@ class Truth(dict):
             values = np.asarray(value)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{name} must hold finite numbers only")
-            self[name.removeprefix("true_")] = values if isinstance(truth, pd.DataFrame) else value
+            if not isinstance(truth, pd.DataFrame):  # Python's own numbers leave float32 arrays float32
+                values = value.item() if isinstance(value, np.generic) else value
+            self[name.removeprefix("true_")] = values
 
     def __missing__(self, name: str):
         raise ValueError(f"true_{name} is missing: give what simulation.draw_truth gives, with all its columns")
