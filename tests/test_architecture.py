@@ -21,7 +21,7 @@ FLOORS = {"learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters"
 UNTYPED = {f"zoobook.{name}" for name in (
     "arguments", "catalogs.tables", "evaluation", "images.views", "learning.inference", "learning.tasks",
     "plots", "pytorch.data", "pytorch.finetuning", "pytorch.losses", "pytorch.prediction", "pytorch.training",
-    "simulation.profiles", "tensorflow.data", "tensorflow.finetuning", "tensorflow.losses", "tensorflow.prediction",
+    "tensorflow.data", "tensorflow.finetuning", "tensorflow.losses", "tensorflow.prediction",
     "tensorflow.training", "votes", "weights", "weights.legacy", "weights.pytorch_file",
 )}  # fmt: skip
 

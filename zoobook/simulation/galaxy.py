@@ -30,7 +30,7 @@ def galaxy_light(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple[np.nda
     light = _elliptical if t["type"] == "elliptical" else _disk_galaxy
     bands, points, old, young = light(t, grid, rng)
     if t["nucleus_fraction"] > 0:
-        points.append((0.0, 0.0, old * np.float32(t["nucleus_fraction"])))
+        points.append((0.0, 0.0, old * t["nucleus_fraction"]))
     for name, tone in (("companion", (old + young) / 2), ("overlap", old)):
         if t[f"{name}_ratio"] > 0:
             bands += tone[:, None, None] * _neighbour(t, name, grid, rng)
@@ -91,7 +91,7 @@ def _disk(t: Truth, grid: Grid, rng: np.random.Generator) -> tuple:
         return _edge_on(t, major, minor, light, rng)
     cos_i = np.cos(np.deg2rad(t["inclination_deg"]))
     q = np.float32(np.hypot(cos_i, 0.6 * t["disk_thickness"] * np.sqrt(1 - cos_i**2)))
-    near_side, minor = minor / np.float32(0.5 * scale), minor / q
+    near_side, minor = minor / (0.5 * scale), minor / q
     plane = _Plane(t, major, minor, rng)
     peak = np.float32(light / (TWO_PI * scale**2)) / q
     disk = peak * np.exp(-_fall(t, plane))
@@ -132,16 +132,16 @@ class _Plane:
 
     def __init__(self, t: Truth, major, minor, rng: np.random.Generator):
         scale = t["disk_scale_arcsec"]
-        radius, self.angle = np.hypot(major, minor) + np.float32(1e-3), np.arctan2(minor, major)
+        radius, self.angle = np.hypot(major, minor) + 1e-3, np.arctan2(minor, major)
         # Stars on one side lie farther out than on the other, in the outskirts more.
-        lopsided = np.float32(1.5 * t["asymmetry"]) * np.cos(self.angle - np.float32(rng.uniform(0, TWO_PI)))
-        self.radius = radius * (1 - lopsided * np.minimum(radius / np.float32(2 * scale), 1))
-        self.log_radius = np.log(self.radius / np.float32(scale))
+        lopsided = 1.5 * t["asymmetry"] * np.cos(self.angle - rng.uniform(0, TWO_PI))
+        self.radius = radius * (1 - lopsided * np.minimum(radius / (2 * scale), 1))
+        self.log_radius = np.log(self.radius / scale)
         # Differential rotation winds patches up.
         pitch = max(t["arm_pitch_deg"], 14.0)
         shear = {"spiral": 0.7 / np.tan(np.deg2rad(pitch)), "irregular": 0.3}.get(t["type"], 1.0)
         turned = self.angle - np.float32(shear * t["winding"]) * self.log_radius
-        reach = self.radius * np.float32(TILE / scale)
+        reach = self.radius * (TILE / scale)
         self._sheared = reach * np.cos(turned), reach * np.sin(turned)
 
     def field(self, rng: np.random.Generator) -> np.ndarray:
@@ -152,10 +152,10 @@ class _Plane:
 def _fall(t: Truth, plane: _Plane) -> np.ndarray:
     """E-foldings by which an exponential disk has faded, more or fewer beyond its break."""
     scale = t["disk_scale_arcsec"]
-    fall = plane.radius / np.float32(scale)
+    fall = plane.radius / scale
     if t["disk_break_arcsec"]:
-        beyond = np.maximum(plane.radius - np.float32(t["disk_break_arcsec"]), 0)
-        fall = fall + np.float32(t["disk_bend"] / scale) * beyond
+        beyond = np.maximum(plane.radius - t["disk_break_arcsec"], 0)
+        fall = fall + t["disk_bend"] / scale * beyond
     return fall
 
 
@@ -163,26 +163,26 @@ def _edge_on(t: Truth, major, minor, light: float, rng: np.random.Generator) -> 
     """The parts that :func:`_disk` returns, of a disk seen from the side."""
     scale, tilt = t["disk_scale_arcsec"], np.cos(np.deg2rad(t["inclination_deg"]))
     height = scale * np.hypot(t["disk_thickness"], 0.8 * tilt)
-    per_scale = np.float32(TILE / scale)
+    per_scale = TILE / scale
     clumps = texture(major * per_scale, 2 * minor * per_scale, rng)
     disk = edge_on_disk(major, minor, light, scale, height).astype(np.float32)
     if t["disk_break_arcsec"]:
-        disk *= np.exp(-np.float32(t["disk_bend"] / scale) * np.maximum(abs(major) - t["disk_break_arcsec"], 0))
+        disk *= np.exp(-t["disk_bend"] / scale * np.maximum(abs(major) - t["disk_break_arcsec"], 0))
     dust = None
     if t["dust"] > 0:
         lane = (minor - np.float32(0.6 * tilt * scale)) / np.float32(0.38 * height + 0.03 * scale)
-        dust = np.float32(t["dust"]) * np.exp(-0.5 * lane**2 - (major / np.float32(2.6 * scale)) ** 2)
-        dust *= np.exp(np.float32(0.35) * clumps)
-    blue = disk * np.maximum(np.float32(t["flocculence"]) * clumps, 0)
-    return np.float32(0), disk - np.float32(0.7) * blue, blue, dust, []
+        dust = t["dust"] * np.exp(-0.5 * lane**2 - (major / (2.6 * scale)) ** 2)
+        dust *= np.exp(0.35 * clumps)
+    blue = disk * np.maximum(t["flocculence"] * clumps, 0)
+    return np.float32(0), disk - 0.7 * blue, blue, dust, []
 
 
 def _patches(t: Truth, disk, blue, field) -> tuple[np.ndarray, np.ndarray]:
     """Make the disk patchy, and the brighter patches blue."""
     sigma = t["flocculence"]
-    factor = np.exp(np.float32(sigma) * field - np.float32(sigma**2 / 2))
+    factor = np.exp(sigma * field - sigma**2 / 2)
     extra = disk * np.maximum(factor - 1, 0)
-    return disk * np.minimum(factor, 1) + np.float32(0.5) * extra, blue + np.float32(0.5) * extra
+    return disk * np.minimum(factor, 1) + 0.5 * extra, blue + 0.5 * extra
 
 
 def _arms(t: Truth, disk, blue, plane: _Plane, first, starts, rng: np.random.Generator) -> tuple:
@@ -191,20 +191,20 @@ def _arms(t: Truth, disk, blue, plane: _Plane, first, starts, rng: np.random.Gen
     radius, angle = plane.radius, plane.angle
     k = np.float32(t["winding"] / np.tan(np.deg2rad(t["arm_pitch_deg"])))
     turned = plane.log_radius - np.float32(np.log(starts / t["disk_scale_arcsec"]))
-    curved = turned * (1 + np.float32(rng.uniform(-0.15, 0.15)) * turned)
+    curved = turned * (1 + rng.uniform(-0.15, 0.15) * turned)
     ragged = np.float32(t["arm_irregularity"])
-    psi = np.float32(m) * (angle - k * curved - np.float32(first)) + ragged * plane.field(rng)
+    psi = m * (angle - k * curved - np.float32(first)) + ragged * plane.field(rng)
     # One arm is often longer or brighter than the other, and every arm is patchy.
-    unequal = 1 + np.float32(0.5) * ragged * np.cos(angle - k * curved - np.float32(rng.uniform(0, TWO_PI)))
+    unequal = 1 + np.float32(0.5) * ragged * np.cos(angle - k * curved - rng.uniform(0, TWO_PI))
     patchy = np.exp(np.float32(0.7) * ragged * plane.field(rng) - np.float32(0.25) * ragged**2) * unequal
-    envelope = 1 / (1 + np.exp((np.float32(starts) - radius) / np.float32(0.12 * starts)))
-    envelope *= np.exp(-((radius / np.float32(t["arm_reach"] * t["disk_scale_arcsec"])) ** 4))
-    crest = np.exp(np.float32(kappa) * (np.cos(psi) - 1)) * patchy
+    envelope = 1 / (1 + np.exp((starts - radius) / (0.12 * starts)))
+    envelope *= np.exp(-((radius / (t["arm_reach"] * t["disk_scale_arcsec"])) ** 4))
+    crest = np.exp(kappa * (np.cos(psi) - 1)) * patchy
     # Arms rise above the disk and the light between them sinks, so that the mean over azimuth stays.
     scale = 1 + contrast * np.float32(i0e(kappa))
     young = disk * envelope * (np.float32(0.4) * contrast / scale) * crest
     smooth = disk * (1 + envelope * ((1 + contrast * crest) / scale - 1)) - young
-    lane = np.exp(np.float32(3.0 * kappa) * (np.cos(psi + np.float32(0.9 * t["winding"])) - 1)) * envelope
+    lane = np.exp(3.0 * kappa * (np.cos(psi + 0.9 * t["winding"]) - 1)) * envelope
     return smooth, blue + young, lane * patchy
 
 
@@ -214,37 +214,37 @@ def _ring(t: Truth, disk, blue, plane: _Plane, rng: np.random.Generator) -> tupl
     along = np.deg2rad(t["bar_angle_deg"]) if t["bar_fraction"] > 0 else rng.uniform(0, TWO_PI)
     turned = plane.angle - np.float32(along)
     # Inner rings are drawn out along the bar; the two halves of a pseudo-ring do not meet.
-    stretch = np.float32(t["ring_ellipticity"] * (1 if t["ring_kind"] == "inner" else -1)) * np.cos(2 * turned)
-    opening = np.mod(turned * np.float32(t["winding"] / np.pi), 1) - np.float32(0.5)
-    radius = plane.radius / (1 + stretch + np.float32(t["ring_opening"]) * opening)
+    stretch = (t["ring_ellipticity"] if t["ring_kind"] == "inner" else -t["ring_ellipticity"]) * np.cos(2 * turned)
+    opening = np.mod(turned * np.float32(t["winding"] / np.pi), 1) - 0.5
+    radius = plane.radius / (1 + stretch + t["ring_opening"] * opening)
     patchy = np.float32(t["ring_patchiness"])
     uneven = np.exp(patchy * plane.field(rng) - patchy**2 / 2) * (
-        1 + np.float32(0.6) * patchy * np.cos(plane.angle - np.float32(rng.uniform(0, TWO_PI))))
-    bump = np.float32(t["ring_contrast"]) * disk * np.exp(-0.5 * ((radius - centre) / width) ** 2) * uneven
-    gap = np.exp(-0.5 * ((radius / centre - np.float32(0.68)) / np.float32(0.16)) ** 2)
+        1 + np.float32(0.6) * patchy * np.cos(plane.angle - rng.uniform(0, TWO_PI)))
+    bump = t["ring_contrast"] * disk * np.exp(-0.5 * ((radius - centre) / width) ** 2) * uneven
+    gap = np.exp(-0.5 * ((radius / centre - 0.68) / 0.16) ** 2)
     share = np.float32(0.15 if t["type"] == "lenticular" else 0.5)
-    return disk * (1 - np.float32(t["ring_gap"]) * gap) + (1 - share) * bump, blue + share * bump
+    return disk * (1 - t["ring_gap"] * gap) + (1 - share) * bump, blue + share * bump
 
 
 def _lens(t: Truth, plane: _Plane) -> np.ndarray:
     """The plateau of a lens, over the disk."""
-    edge = (plane.radius / np.float32(t["lens_radius_arcsec"]) - 1) / np.float32(0.07)
-    return 1 + np.float32(t["lens_contrast"]) / (1 + np.exp(np.clip(edge, -30, 30)))
+    edge = (plane.radius / t["lens_radius_arcsec"] - 1) / 0.07
+    return 1 + t["lens_contrast"] / (1 + np.exp(np.clip(edge, -30, 30)))
 
 
 def _dust(t: Truth, lanes, plane: _Plane, near_side, cos_i: float, rng: np.random.Generator) -> np.ndarray:
     """Optical depth: lanes along the arms, filaments between them, a screen before the side that is nearer to us."""
     screen = np.float32(0.35 * (1 - cos_i) / max(cos_i, 0.3)) * (1 + np.tanh(near_side))
     depth = lanes + 0.35 * np.maximum(plane.field(rng), 0) + screen
-    depth = depth * np.exp(-plane.radius / np.float32(1.8 * t["disk_scale_arcsec"]))
-    return depth * np.float32(t["disk_dust"])
+    depth = depth * np.exp(-plane.radius / (1.8 * t["disk_scale_arcsec"]))
+    return depth * t["disk_dust"]
 
 
 def _beside_bar(t: Truth, plane: _Plane) -> np.ndarray:
     """What is left of the disk on both sides of a bar, which has swept it up."""
     across = np.sin(plane.angle - np.float32(np.deg2rad(t["bar_angle_deg"]))) ** 2
-    inside = np.exp(-((plane.radius / np.float32(0.95 * t["bar_length_arcsec"])) ** 6))
-    return 1 - np.float32(t["bar_gap"]) * across * inside
+    inside = np.exp(-((plane.radius / (0.95 * t["bar_length_arcsec"])) ** 6))
+    return 1 - t["bar_gap"] * across * inside
 
 
 def _bar(t: Truth, grid: Grid, major, minor) -> np.ndarray:
@@ -252,37 +252,37 @@ def _bar(t: Truth, grid: Grid, major, minor) -> np.ndarray:
     turn, length, box = np.deg2rad(t["bar_angle_deg"]), t["bar_length_arcsec"], np.float32(t["bar_boxiness"])
     cos, sin = np.cos(turn), np.sin(turn)
     along = np.abs(major * np.float32(cos / length) + minor * np.float32(sin / length))
-    across = np.abs(minor * np.float32(cos / length) - major * np.float32(sin / length)) / np.float32(t["bar_q"])
-    reach = np.minimum(along**box + across**box, np.float32(1e4))
-    shape = np.exp(np.float32(-BAR_EDGE) * reach ** np.float32(t["bar_flatness"] / box))
+    across = np.abs(minor * np.float32(cos / length) - major * np.float32(sin / length)) / t["bar_q"]
+    reach = np.minimum(along**box + across**box, 1e4)
+    shape = np.exp(-BAR_EDGE * reach ** np.float32(t["bar_flatness"] / box))
     if t["bar_ansae"] > 0:
-        shape += np.float32(t["bar_ansae"]) * np.exp(-((along - np.float32(0.88)) / np.float32(0.16)) ** 2 - across**2)
-    return shape * np.float32(t["bar_fraction"] / max(float(shape.sum()) * grid.step**2, 1e-6))
+        shape += t["bar_ansae"] * np.exp(-((along - 0.88) / 0.16) ** 2 - across**2)
+    return shape * (t["bar_fraction"] / max(float(shape.sum()) * grid.step**2, 1e-6))
 
 
 def _tails(t: Truth, major, minor, rng: np.random.Generator) -> np.ndarray:
     """Two open tidal arms beyond the disk, over the disk's central brightness."""
-    scale, radius = t["disk_scale_arcsec"], np.hypot(major, minor) + np.float32(1e-3)
+    scale, radius = t["disk_scale_arcsec"], np.hypot(major, minor) + 1e-3
     open_angle, kappa = np.deg2rad(rng.uniform(28, 60)), np.float32(rng.uniform(6, 16))
-    psi = np.arctan2(minor, major) - np.float32(rng.uniform(0, TWO_PI))
-    psi -= np.log(radius / np.float32(scale)) * np.float32(t["winding"] / np.tan(open_angle))
+    psi = np.arctan2(minor, major) - rng.uniform(0, TWO_PI)
+    psi -= np.log(radius / scale) * np.float32(t["winding"] / np.tan(open_angle))
     wave = kappa * np.cos(psi)
-    arm = np.exp(wave - kappa) + np.float32(rng.uniform(0.0, 0.8)) * np.exp(-wave - kappa)
-    inside = 1 / (1 + np.exp((np.float32(1.6 * scale) - radius) / np.float32(0.25 * scale)))
-    return np.float32(0.1 * t["tail_strength"]) * arm * inside * np.exp(-radius / np.float32(rng.uniform(2, 3) * scale))
+    arm = np.exp(wave - kappa) + rng.uniform(0.0, 0.8) * np.exp(-wave - kappa)
+    inside = 1 / (1 + np.exp((1.6 * scale - radius) / (0.25 * scale)))
+    return 0.1 * t["tail_strength"] * arm * inside * np.exp(-radius / (rng.uniform(2, 3) * scale))
 
 
 def _shells(t: Truth, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Sharp-edged arcs around an elliptical galaxy that swallowed another one, over its local light."""
     turn = np.deg2rad(t["pa_deg"]) + rng.normal(0, 0.3)
-    radius = np.hypot(grid.x, grid.y) / np.float32(t["r50_arcsec"]) + np.float32(1e-3)
+    radius = np.hypot(grid.x, grid.y) / t["r50_arcsec"] + 1e-3
     angle = np.arctan2(grid.y, grid.x) - np.float32(turn)
     side = np.cos(angle)
     # Shells on one side lie between those on the other.
-    phase = np.log(radius) * np.float32(rng.uniform(1.6, 3.0)) + np.where(side > 0, 0.0, 0.5).astype(np.float32)
-    wedge = np.exp(np.float32(rng.uniform(3, 8)) * (np.abs(side) - 1))
-    outside = 1 / (1 + np.exp((np.float32(0.9) - radius) / np.float32(0.15)))
-    return np.float32(0.45 * t["tail_strength"]) * np.mod(phase, 1) ** 3 * wedge * outside
+    phase = np.log(radius) * rng.uniform(1.6, 3.0) + np.where(side > 0, 0.0, 0.5).astype(np.float32)
+    wedge = np.exp(rng.uniform(3, 8) * (np.abs(side) - 1))
+    outside = 1 / (1 + np.exp((0.9 - radius) / 0.15))
+    return 0.45 * t["tail_strength"] * np.mod(phase, 1) ** 3 * wedge * outside
 
 
 def _knots(t: Truth, first: float, starts: float, rng: np.random.Generator) -> list:

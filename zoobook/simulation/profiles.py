@@ -1,6 +1,7 @@
 """Brightness profiles of galaxies on a pixel grid, and the point spread function."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -28,7 +29,7 @@ class Grid:
         axis = (np.arange(self.side, dtype=np.float32) - np.float32((self.side - 1) / 2)) * np.float32(self.step)
         self.x, self.y = axis[None, :], axis[:, None]
 
-    def pixel(self, arcsec):
+    def pixel(self, arcsec: float | Sequence[float]) -> np.ndarray:
         """Pixel coordinate, margin included, of a position in arcsec."""
         return np.asarray(arcsec) / self.step + (self.side - 1) / 2
 
@@ -36,12 +37,15 @@ class Grid:
         """The same area with ``times`` as many pixels along a side."""
         return Grid(self.size * times, self.step * self.size, self.margin * times)
 
-    def crop(self, image):
+    def crop(self, image: np.ndarray) -> np.ndarray:
         """Cut the margin off an image."""
         return image[..., self.margin : self.margin + self.size, self.margin : self.margin + self.size]
 
 
-def sersic(grid: Grid, flux, r50, index, q=1.0, pa_deg=0.0, x0=0.0, y0=0.0, boxiness=2.0) -> np.ndarray:
+def sersic(
+    grid: Grid, flux: float, r50: float, index: float, q: float = 1.0, pa_deg: float = 0.0, x0: float = 0.0,
+    y0: float = 0.0, boxiness: float = 2.0,
+) -> np.ndarray:  # fmt: skip
     """Sérsic profile (Sérsic 1963), integrated over pixels where it is steep.
 
     Args:
@@ -87,7 +91,7 @@ def sersic(grid: Grid, flux, r50, index, q=1.0, pa_deg=0.0, x0=0.0, y0=0.0, boxi
     return image
 
 
-def edge_on_disk(major, minor, flux, scale, height) -> np.ndarray:
+def edge_on_disk(major: np.ndarray, minor: np.ndarray, flux: float, scale: float, height: float) -> np.ndarray:
     """Transparent exponential disk seen edge-on (van der Kruit & Searle 1981), in flux per square arcsec.
 
     Args:
@@ -111,7 +115,7 @@ def _tile() -> np.ndarray:
     return (tile / tile.std()).astype(np.float32)
 
 
-def texture(x, y, rng: np.random.Generator) -> np.ndarray:
+def texture(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random field of zero mean and unit variance, such as the patches of a disk, float32.
 
     Args:
@@ -129,7 +133,9 @@ def texture(x, y, rng: np.random.Generator) -> np.ndarray:
     return upper * (1 - y) + (flat[below + column] * (1 - x) + flat[below + right] * x) * y
 
 
-def psf_transform(side: int, step: float, fwhm, middle: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def psf_transform(
+    side: int, step: float, fwhm: Sequence[float], middle: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
     """Fourier transform of the PSF on the pixel grid, as `scipy.fft.rfft2` orders it.
 
     Args:
@@ -151,7 +157,7 @@ def psf_transform(side: int, step: float, fwhm, middle: tuple[float, float] = (0
     return rows.transpose(0, 2, 1) @ columns[..., : side // 2 + 1]
 
 
-def point_sources(points: list, grid: Grid, fwhm) -> np.ndarray:
+def point_sources(points: list, grid: Grid, fwhm: Sequence[float]) -> np.ndarray:
     """Blurred point sources, exact at any sub-pixel position: float32 [3, side, side], flux per square arcsec.
 
     Args:
@@ -170,7 +176,7 @@ def point_sources(points: list, grid: Grid, fwhm) -> np.ndarray:
     return rows.reshape(shape).transpose(0, 2, 1) @ pixel_share(x, grid.side, sigma).reshape(shape)
 
 
-def pixel_share(first, count: int, sigma) -> np.ndarray:
+def pixel_share(first: np.ndarray, count: int, sigma: np.ndarray) -> np.ndarray:
     """Share of one-dimensional Gaussians that falls into each of a row of pixels, float32 [S, K, count].
 
     Args:
@@ -190,13 +196,13 @@ def pixel_share(first, count: int, sigma) -> np.ndarray:
     return share
 
 
-def _sigmas(fwhm, step: float) -> np.ndarray:
+def _sigmas(fwhm: Sequence[float], step: float) -> np.ndarray:
     """Widths of core and wing in each band, in pixels, [6]."""
     core = core_sigma(np.array(fwhm)) / step
     return np.stack([core, WING_WIDTH * core], axis=1).ravel()
 
 
-def core_sigma(fwhm):
+def core_sigma(fwhm: float | np.ndarray) -> float | np.ndarray:
     """Width of the Gaussian core of the PSF [arcsec] for a full width at half maximum [arcsec]."""
     # The wing widens the half maximum a little; the ratio is that of the sum of the two Gaussians.
     return fwhm / _FWHM_PER_SIGMA

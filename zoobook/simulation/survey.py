@@ -139,13 +139,10 @@ def iau_names(ra: np.ndarray, dec: np.ndarray) -> list[str]:
     >>> iau_names([1.0466], [2.1567])
     ['J000411.18+020924.1']
     """
-    names = []
-    for right, declination in zip(ra, dec, strict=True):
-        hundredths, tenths = int(right * 24000.0), int(abs(declination) * 36000.0)
-        hours, minutes = hundredths // 360000, hundredths // 6000 % 60
-        degrees, arcmin = tenths // 36000, tenths // 600 % 60
-        names.append(
-            f"J{hours:02d}{minutes:02d}{hundredths % 6000 / 100:05.2f}"
-            f"{'+' if declination >= 0 else '-'}{degrees:02d}{arcmin:02d}{tenths % 600 / 10:04.1f}"
-        )
-    return names
+    from astropy.coordinates import Angle
+
+    right = Angle(np.floor(np.multiply(ra, 24000.0)) / 24000.0, "deg")
+    above = Angle(np.trunc(np.multiply(dec, 36000.0)) / 36000.0, "deg")
+    right = right.to_string("hourangle", sep="", precision=2, pad=True)
+    above = above.to_string("deg", sep="", precision=1, pad=True, alwayssign=True)
+    return [f"J{first}{second}" for first, second in zip(right, above, strict=True)]

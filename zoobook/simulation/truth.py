@@ -13,8 +13,13 @@ from zoobook import arguments
 TRUTH, CLUTTER, NOISE, VOTES = range(4)
 
 CUTOUT_PIXELS = 424  # the side of a GZ DECaLS cutout, which sets the frame in arcsec (Walmsley et al. 2022)
-TYPES = ("elliptical", "lenticular", "spiral", "edge-on", "irregular")
-MERGER_STAGES = ("none", "minor", "major", "merger")
+TYPES = {"elliptical": 0.32, "lenticular": 0.16, "spiral": 0.35, "edge-on": 0.09, "irregular": 0.08}  # how often
+MERGERS = {  # how often; bounds of the companion's light and distance [r50] and of the tails; median warp
+    "none": (0.87, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 0.025),
+    "minor": (0.06, (0.05, 0.25), (1.6, 3.2), (0.0, 1.2), 0.06),
+    "major": (0.03, (0.2, 0.6), (1.6, 3.4), (0.5, 2.5), 0.11),
+    "merger": (0.04, (0.35, 1.0), (0.7, 2.2), (0.5, 3.5), 0.13),
+}
 ARTIFACTS = ("none", "star", "trail", "bleed", "bad-columns", "blank", "zoom", "off-band")
 MOST_GALAXIES = 10**8  # what numbers of galaxies may be asked for; their table would fill 100 GB
 LARGEST_SEED = 2**32 - 1  # with more bits, a galaxy could get the random numbers of another seed's
@@ -40,7 +45,9 @@ class Truth(dict):
             values = np.asarray(value)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ValueError(f"{name} must hold finite numbers only")
-            self[name.removeprefix("true_")] = values if isinstance(truth, pd.DataFrame) else value
+            if not isinstance(truth, pd.DataFrame):  # Python's own numbers leave float32 arrays float32
+                values = value.item() if isinstance(value, np.generic) else value
+            self[name.removeprefix("true_")] = values
 
     def __missing__(self, name: str):
         raise ValueError(f"true_{name} is missing: give what simulation.draw_truth gives, with all its columns")
@@ -164,7 +171,7 @@ def _position(g: dict, dice: _Dice) -> None:
 
 
 def _type(g: dict, dice: _Dice) -> None:
-    g["type"] = TYPES[dice.rng.choice(5, p=(0.32, 0.16, 0.35, 0.09, 0.08))]
+    g["type"] = list(TYPES)[dice.rng.choice(5, p=list(TYPES.values()))]
     g["stage"] = {
         "elliptical": -5.0,
         "lenticular": dice.uniform(-3.0, 1.0),
@@ -285,10 +292,8 @@ def _lens(g: dict, dice: _Dice) -> None:
     """The lens that often surrounds a bar."""
     lens = dice.chance({"lenticular": 0.6, "spiral": 0.35 if _is_early(g) else 0.0}.get(g["type"], 0.0))
     g["lens_contrast"] = dice.log_normal(0.6, 0.5, 0.15, 2.0) if lens else 0.0
-    if g["bar_fraction"] > 0:
-        radius = g["bar_length_arcsec"] * dice.uniform(1.0, 1.15)
-    else:
-        radius = g["disk_scale_arcsec"] * dice.uniform(0.9, 2.2)
+    barred, length, scale = g["bar_fraction"] > 0, g["bar_length_arcsec"], g["disk_scale_arcsec"]
+    radius = length * dice.uniform(1.0, 1.15) if barred else scale * dice.uniform(0.9, 2.2)
     g["lens_radius_arcsec"] = radius if lens else 0.0
 
 
@@ -326,14 +331,9 @@ def _ring(g: dict, dice: _Dice) -> None:
 
 def _merger(g: dict, dice: _Dice) -> None:
     """Companions, tails and warps."""
-    stage = MERGER_STAGES[dice.rng.choice(4, p=(0.87, 0.06, 0.03, 0.04))]
-    none = (0.0, 0.0)
-    ratio = {"none": none, "minor": (0.05, 0.25), "major": (0.2, 0.6), "merger": (0.35, 1.0)}[stage]
-    distance = {"none": none, "minor": (1.6, 3.2), "major": (1.6, 3.4), "merger": (0.7, 2.2)}[stage]
-    tails = {"none": none, "minor": (0.0, 1.2), "major": (0.5, 2.5), "merger": (0.5, 3.5)}[stage]
-    bent = {"none": 0.025, "minor": 0.06, "major": 0.11, "merger": 0.13}[stage]
+    g["merger"] = list(MERGERS)[dice.rng.choice(4, p=[chance for chance, *_ in MERGERS.values()])]
+    _, ratio, distance, tails, bent = MERGERS[g["merger"]]
     bent *= {"irregular": 1.6, "edge-on": 0.5}.get(g["type"], 1.0)
-    g["merger"] = stage
     g["companion_ratio"] = dice.uniform(*ratio)
     g["companion_arcsec"] = dice.uniform(*distance) * g["r50_arcsec"]
     g["companion_pa_deg"] = dice.uniform(0.0, 360.0)
