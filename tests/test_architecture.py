@@ -17,13 +17,6 @@ FRAMEWORK_PACKAGES = {
     "pytorch": {"torch", "torchvision", "pytorch_lightning", "timm"}, "tensorflow": {"tensorflow", "keras"}
 }  # fmt: skip
 FLOORS = {"learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters": 3, "cli": 3}  # the rest: the ground
-# Modules whose public functions do not state all their types yet. To be emptied.
-UNTYPED = {f"zoobook.{name}" for name in (
-    "arguments", "catalogs.tables", "evaluation", "images.views", "learning.inference", "learning.tasks",
-    "plots", "pytorch.data", "pytorch.finetuning", "pytorch.losses", "pytorch.prediction", "pytorch.training",
-    "tensorflow.data", "tensorflow.finetuning", "tensorflow.losses", "tensorflow.prediction",
-    "tensorflow.training", "votes", "weights", "weights.legacy", "weights.pytorch_file",
-)}  # fmt: skip
 
 
 def name_of(path: Path) -> str:
@@ -108,7 +101,7 @@ def test_public_functions_state_their_types():
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             lacking = [arg.arg for arg in given if arg.annotation is None and arg.arg not in ("self", "cls")]
             lacking += ["return"] * (node.returns is None and node.name != "__init__")
-            if lacking and module not in UNTYPED:
+            if lacking:
                 untyped.append(f"{module}.{name}: {', '.join(lacking)}")
     assert not untyped, "state the types of:\n" + "\n".join(untyped)
 

@@ -1,4 +1,5 @@
 """Training, its repetition and its interruption, in both frameworks."""
+import errno
 import json
 import os
 import random
@@ -11,13 +12,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import installed
 from toys import TREE, quick, survey, trained
 
 from zoobook import trees, votes, weights
+from zoobook.catalogs.shards import ShardedTable
 from zoobook.learning import tasks, training, transfer
 from zoobook.learning.early_stopping import EarlyStopping
+from zoobook.learning.runs import RunFolder
 from zoobook.learning.schedule import learning_rate_factors
 
 COLUMNS = ["epoch", "train_loss", "val_loss", "learning_rate"]
@@ -140,6 +144,23 @@ def test_a_loss_that_is_not_a_number_stops_the_run(half, tmp_path):
     store, catalog = survey()
     with pytest.raises(ValueError, match="learning_rate"):
         half.train(store, catalog, TREE, out_dir=tmp_path, **quick(learning_rate=1e20))
+
+
+def test_a_full_disk_is_said_plainly_and_costs_no_finished_work(half, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store, catalog = survey()
+    with monkeypatch.context() as disk:
+        disk.setattr(RunFolder, "log", full)
+        with pytest.raises(OSError, match="cannot write to the folder .*run: No space.*run again"):
+            half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick(epochs=1))
+    model = half.train(store, catalog, TREE, out_dir=tmp_path / "run", **quick(epochs=1)).model
+    with monkeypatch.context() as disk:
+        disk.setattr(ShardedTable, "write", full)
+        with pytest.raises(OSError, match="cannot write to the folder .*table: No space.*run again"):
+            half.predict(model, store, out=tmp_path / "table")
+    assert len(pd.read_parquet(half.predict(model, store, out=tmp_path / "table"))) == len(store)
 
 
 def test_early_stopping_counts_from_the_best_epoch():

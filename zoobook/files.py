@@ -1,10 +1,13 @@
 """Files and folders that zoobook writes: whole or absent, and a plain word where they cannot be written."""
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,24 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
             f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
         ) from None
     return path
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Where long work writes to a folder: a disk that fills up is said plainly, with what to do.
+
+    Raises:
+        OSError: the disk is full, or may not be written to any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise OSError(
+            error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "
+            "free some space, and run again to go on."
+        ) from None  # fmt: skip
 
 
 def fingerprint(*parts: Any) -> str:

@@ -97,7 +97,8 @@ def finished(work: str, folder: Path) -> dict:
 
     if work == "train":
         history = folder / "run" / "history.csv"
-        return dict(pd.read_csv(history)[["epoch", "seconds"]].to_numpy().tolist()) if history.exists() else {}
+        # The state of the last epoch may not be on the disk yet; then that epoch is repeated, with the same result.
+        return dict(pd.read_csv(history)[["epoch", "seconds"]].to_numpy()[:-1].tolist()) if history.exists() else {}
     pattern = {"survey": "**/*.png", "predict": "table/*.parquet", "store": "store.arrow", "download": "file.bin"}[work]
     return {str(file): file.stat().st_mtime_ns for file in folder.glob(pattern)}
 

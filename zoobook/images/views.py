@@ -15,11 +15,15 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoobook import arguments
 from zoobook.images.decals import DECALS_FRAMING
+
+if TYPE_CHECKING:
+    from zoobook.images.store import ImageStore
 
 CENTRE = 0.865  # side of Zoobot's view of such a stamp at evaluation, as a share: about 75 % of its area
 FIELD_OF_VIEW = CENTRE * DECALS_FRAMING  # [R50] the same, for any image: that of models which do not say otherwise
@@ -42,12 +46,12 @@ GAIN = 0.1  # by so much at most each colour is brighter or darker than the othe
 NOISE = 0.045  # largest sigma, on a scale from 0 to 1; half of them are below a quarter of it
 
 
-def check_radii(name: str, value) -> float:
+def check_radii(name: str, value: Any) -> float:
     """A length in units of R50, as Python's own number; a ``ValueError`` names the argument that is none."""
     return arguments.real(name, value, meaning="a positive number, in units of the galaxy's R50")
 
 
-def share_seen(spec: dict, store) -> float:
+def share_seen(spec: dict, store: ImageStore) -> float:
     """Which share of the side of its images a model sees at evaluation; above 1, it sees more than there is.
 
     Args:

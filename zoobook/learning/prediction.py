@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from zoobook import arguments
 from zoobook.catalogs.shards import ShardedTable
-from zoobook.files import fingerprint
+from zoobook.files import explain_full_disk, fingerprint
 from zoobook.images import ImageStore
 from zoobook.images.views import UNSTATED, share_seen
 from zoobook.learning.batches import GalaxyBatches
@@ -183,7 +183,11 @@ def by_shards(
     ):
         for (shard, start, stop), found in shards_done:
             frame = table(ids[start:stop], found, shard)
-            frames.append(frame) if out is None else shards.write(shard, frame)
+            if out is None:
+                frames.append(frame)
+            else:
+                with explain_full_disk(shards.folder):
+                    shards.write(shard, frame)
     return pd.concat(frames, ignore_index=True) if out is None else shards.finish()
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from zoobook import catalogs, votes
 from zoobook.files import fingerprint
+from zoobook.images import ImageStore
 from zoobook.trees import DecisionTree
 
 STRENGTHS = 10.0 ** np.arange(-5, 1)  # how freely a regression on features may choose its weights
@@ -226,7 +227,7 @@ class Task:
     data: str
 
 
-def find_task(store, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:
+def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:
     """Work out from the data what is to be learned, and check all of it.
 
     A decision tree means votes. For a column it follows from the values, whatever their type: 0 and 1 (or true and

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments, weights
+from zoobook.files import explain_full_disk
 from zoobook.images import ImageStore
 from zoobook.images.views import FIELD_OF_VIEW, share_seen
 from zoobook.learning import transfer
@@ -174,7 +175,7 @@ def finetune(
 
     The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
     validation loss, the result is never worse than what it began with. Runs are kept, resumed and repeated as in
-    ``train``, and arguments that are not explained here are those of ``train``.
+    ``train``, and arguments that are not explain_full_disk here are those of ``train``.
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
@@ -254,7 +255,8 @@ def _fit(
                 model, lr_scales = make()
             train, val = _batches(task, store, settings, share_seen(model.spec, store))
             try:
-                trainer.fit(model, Run(settings, history, train, val, state), lr_scales)
+                with explain_full_disk(folder.path):
+                    trainer.fit(model, Run(settings, history, train, val, state), lr_scales)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
                     f"stopped; whole epochs are kept in {folder.path}. Call again with the same arguments to go on."

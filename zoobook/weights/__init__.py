@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zoobook.learning.models import GalaxyNetwork
 from zoobook.weights import legacy
 from zoobook.weights.names import find_shipped
 from zoobook.weights.neutral_file import inspect, read, write
@@ -24,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def save(model, path: str | Path, *, half: bool = False, **provenance: str) -> Path:
+def save(model: GalaxyNetwork, path: str | Path, *, half: bool = False, **provenance: str) -> Path:
     """Write a model's weights and description.
 
     Args:
@@ -46,7 +47,7 @@ def save(model, path: str | Path, *, half: bool = False, **provenance: str) -> P
     return write(path, model.spec, tensors, half=half, framework=framework, **provenance)
 
 
-def load(path: str | Path, framework: str):
+def load(path: str | Path, framework: str) -> GalaxyNetwork:
     """Build the model that a weight file describes.
 
     Args:
@@ -63,7 +64,7 @@ def load(path: str | Path, framework: str):
     return _build(path, framework, *read(path))
 
 
-def read_legacy(path: str | Path, framework: str, architecture: str | None = None):
+def read_legacy(path: str | Path, framework: str, architecture: str | None = None) -> GalaxyNetwork:
     """Build a model from weights that Zoobot published or wrote.
 
     Args:

@@ -10,6 +10,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Shell(dict):
         if isinstance(state, dict):
             self.__dict__.update(state)
 
-    def extend(self, items) -> None:
+    def extend(self, items: Iterable) -> None:
         """Of a list, which nothing here needs."""
 
     append = extend
