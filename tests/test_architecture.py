@@ -2,7 +2,6 @@
 import ast
 import doctest
 import importlib
-import pkgutil
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -126,10 +125,10 @@ def test_the_reference_names_what_there_is():
         if kind in ("automodule", "currentmodule"):
             module = name
         elif kind.startswith("auto") and kind != "autosummary":
-            try:
-                pkgutil.resolve_name(name if name.startswith("zoobook.") else f"{module}.{name}")
-            except ImportError:  # of a framework that is not installed
-                assert module.split(".")[1] in FRAMEWORK_PACKAGES
-            except AttributeError:
-                missing.append(f"{module}: {name}")
+            home, _, name = (name if name.startswith("zoobook.") else f"{module}.{name}").rpartition(".")
+            home, class_name = (home, None) if home in MODULES else home.rsplit(".", 1)
+            if find_spec(zoobook.FRAMEWORKS.get(room(home), "zoobook")):
+                found = importlib.import_module(home)
+                found = getattr(found, class_name) if class_name else found
+                missing += [] if hasattr(found, name) else [f"{home}.{name}"]
     assert not missing

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from PIL import Image
 
 import zoobook
 from zoobook import catalogs, datasets, simulation, trees, weights
@@ -18,6 +17,7 @@ from zoobook.datasets import published
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images import ImageStore
 from zoobook.learning.devices import tune_malloc
+from zoobook.simulation.survey import galaxy_id, save_picture
 
 TREE = "decals_dr5"
 ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
@@ -111,7 +111,7 @@ class Run:
         """
         if self.dataset == "simulated":
             truth = simulation.draw_truth(self.scale.ring_galaxies, RING_SEED)
-            ids = [f"sim{RING_SEED}-{index:07d}" for index in truth["true_index"]]
+            ids = [galaxy_id(index, RING_SEED) for index in truth["true_index"]]
             voted = pd.concat([pd.DataFrame({"id_str": ids}), simulation.vote(truth, RING_SEED), truth], axis=1)
             labelled = catalogs.ring_labels(voted, rule="advanced", balance=True).reset_index(drop=True)
             labelled["file_loc"] = _render_missing(labelled, self.scale.image_size, RING_SEED)
@@ -141,14 +141,13 @@ class Run:
         return ensure_writable_dir(datasets.home() / "chapters" / f"{self.framework}-{key}" / name)
 
     def _with_images(self, catalog: pd.DataFrame) -> tuple[pd.DataFrame, ImageStore]:
-        name = f"{fingerprint(catalog['id_str'].tolist(), catalog['file_loc'].tolist())}-{self.scale.image_size}.arrow"
-        path, framing = datasets.home() / "stores" / name, datasets.framing(self.dataset)
-        store = ImageStore.build(catalog, path, size=self.scale.image_size, framing=framing, bad="quarantine")
+        size, framing = self.scale.image_size, datasets.framing(self.dataset)
+        store = datasets.build_store(catalog, size, framing=framing, bad="quarantine")
         if len(store.quarantine):  # among many thousand images one may be blank, which is no reason to stop
             first = store.quarantine.iloc[0]
             print(
                 f"left out: {len(store.quarantine):,} of {len(catalog):,} galaxies, whose images cannot be used, such "
-                f"as {first['file_loc']}: {first['cause']}. All are listed in {path}.quarantine.parquet."
+                f"as {first['file_loc']}: {first['cause']}. All are listed in {store.path}.quarantine.parquet."
             )
             catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
         return catalog, store
@@ -237,11 +236,5 @@ def _render_missing(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:
     folder = ensure_writable_dir(datasets.home() / "chapters" / f"pictures-{seed}-{size}-v{simulation.VERSION}")
     files = [folder / f"{name}.png" for name in catalog["id_str"]]
     galaxies = zip(catalog.to_dict("records"), files, strict=True)
-    Parallel(-1)(delayed(_render)(galaxy, file, size, seed) for galaxy, file in galaxies if not file.exists())
+    Parallel(-1)(delayed(save_picture)(galaxy, file, size, seed) for galaxy, file in galaxies if not file.exists())
     return list(map(str, files))
-
-
-def _render(galaxy: dict, file: Path, size: int, seed: int) -> None:
-    part = file.with_suffix(".part")
-    Image.fromarray(simulation.render(galaxy, size, seed)).save(part, "png")
-    os.replace(part, file)

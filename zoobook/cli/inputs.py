@@ -11,7 +11,6 @@ import pandas as pd
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
 from zoobook.cli.options import Images
-from zoobook.files import fingerprint
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
 
@@ -60,10 +59,8 @@ def read_galaxies(
         raise ValueError(f"{source} has no column `file_loc` with the paths of the images")
     framing = framing or datasets.framing(source)
     size = stored_size(spec["image_size"], spec["field_of_view"], framing)
-    key = fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
-    path = datasets.home() / "stores" / f"{key}-{size}.arrow"
     bad = "quarantine" if images.skip_bad_images else "error"
-    store = ImageStore.build(catalog, path, size, bad, framing, images.max_blank)
+    store = datasets.build_store(catalog, size, bad=bad, framing=framing, max_blank=images.max_blank)
     return catalog[catalog["id_str"].isin(store.ids)], store
 
 

@@ -21,7 +21,9 @@ import yaml
 from zoobook import arguments
 from zoobook.datasets.download import fetch as fetch_files
 from zoobook.datasets.download import missing
-from zoobook.images.views import DECALS_FRAMING
+from zoobook.files import fingerprint
+from zoobook.images import ImageStore
+from zoobook.images.decals import DECALS_FRAMING
 
 _VERIFIED = {
     "bytes": "read and hashed",
@@ -39,6 +41,18 @@ def home(root: str | os.PathLike | None = None) -> Path:
     if root is None:
         root = os.environ.get("ZOOBOOK_HOME") or pooch.os_cache("zoobook")
     return arguments.path(root)
+
+
+def build_store(catalog: pd.DataFrame, size: int, **options) -> ImageStore:
+    """The image store of a catalogue, kept in :func:`home` under a name that follows from its galaxies.
+
+    Args:
+        catalog: ``id_str`` and ``file_loc``.
+        size: side of the stored images in pixels.
+        **options: of :meth:`zoobook.images.ImageStore.build`.
+    """
+    key = fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
+    return ImageStore.build(catalog, home() / "stores" / f"{key}-{size}.arrow", size, **options)
 
 
 def available() -> pd.DataFrame:

@@ -88,17 +88,9 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     """Make the images that are missing from a chunk, then its table, whose presence says that it is complete."""
     truth = draw_truth(count, seed, start)
     for galaxy in truth.to_dict("records"):
-        path = _image_path(folder, galaxy["true_index"], seed)
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        with open(part, "wb") as file:
-            picture = Image.fromarray(render(galaxy, image_size, seed))
-            picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
-        os.replace(part, path)
+        save_picture(galaxy, _image_path(folder, galaxy["true_index"], seed), image_size, seed)
     names = pd.DataFrame({
-        "id_str": [_id(index, seed) for index in truth["true_index"]],
+        "id_str": [galaxy_id(index, seed) for index in truth["true_index"]],
         "iauname": iau_names(truth["true_ra"].to_numpy(), truth["true_dec"].to_numpy()),
         "ra": truth["true_ra"],
         "dec": truth["true_dec"],
@@ -121,12 +113,29 @@ def _read(folder: Path, start: int, count: int) -> pd.DataFrame | None:
     return table.head(count) if len(table) >= count else None
 
 
-def _id(index: int, seed: int) -> str:
+def galaxy_id(index: int, seed: int) -> str:
+    """The ``id_str`` of a simulated galaxy.
+
+    >>> galaxy_id(42, seed=1)
+    'sim1-0000042'
+    """
     return f"sim{seed}-{index:07d}"
 
 
+def save_picture(galaxy: dict, path: Path, image_size: int, seed: int) -> None:
+    """Write the picture of a galaxy as a PNG, unless the file is there; see :func:`zoobook.simulation.render`."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        picture = Image.fromarray(render(galaxy, image_size, seed))
+        picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
+    os.replace(part, path)
+
+
 def _image_path(folder: Path, index: int, seed: int) -> Path:
-    return folder / "images" / f"{index // FOLDER:05d}" / f"{_id(index, seed)}.png"
+    return folder / "images" / f"{index // FOLDER:05d}" / f"{galaxy_id(index, seed)}.png"
 
 
 def _table_path(folder: Path, start: int) -> Path:
