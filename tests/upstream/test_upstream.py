@@ -49,7 +49,7 @@ def server(monkeypatch, tmp_path):
             entries[name]["rows"] = rows(name)
         for file, content in files.items():
             serve(server, name, file, content)
-    monkeypatch.setattr(datasets, "registry", lambda: entries)
+    monkeypatch.setattr(datasets.names, "registry", lambda: entries)
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
     yield server
     server.close()

@@ -1,7 +1,7 @@
 """Images out of archives: of a zip on a server only the bytes that are needed, of archives on disk without a network.
 
 A zip keeps the list of its members at its end. With that list (a few megabytes of a 26 GB archive) a server can be
-asked for just the bytes of the images that a catalogue needs. `zipfile` reads the remote zip as if it were on disk.
+asked for just the bytes of the images that a catalogue needs; `zipfile` reads the remote zip as if it were on disk.
 
 Where an image is written follows from the catalogue, never from a name in an archive, so nothing leaves the folder.
 """
@@ -69,8 +69,8 @@ def images_for(
     """Bring the images of a catalogue to disk, out of archives on a server, fetching only what is not there yet.
 
     Of a zip only the list of its members and the images themselves are fetched; an archive that lies whole in the
-    folder is used without the network. Images are written as ``folder/{image}``, each whole or absent, those of zips
-    with their checksums verified. After an interruption the next call goes on.
+    folder is used without the network. Each image appears whole or not at all, those of zips with their checksums
+    verified. After an interruption the next call goes on.
 
     Args:
         catalog: the galaxies.
@@ -88,9 +88,7 @@ def images_for(
     Raises:
         ValueError: the catalogue lacks a column of the format, or has a value that makes no path.
         ArchiveError: an archive is damaged or not to be trusted.
-        DownloadError: the network or the server; finished images are kept.
-        FileNotFoundError: images are missing and the network may not be used.
-        OSError: the folder cannot be written to, or the disk is full; finished images are kept.
+        OSError: the network, the server or the disk failed, or the network may not be used; finished images are kept.
     """
     folder, names = arguments.path(folder), _image_names(catalog, image)
     causes: dict[str, str] = {}
@@ -240,13 +238,9 @@ class _RemoteZip(_Zip):
 
 
 def join_spans(spans: list[tuple[int, int]]) -> list[slice]:
-    """Which parts of a file to ask for together, since servers count requests.
+    """Which parts of a file to ask for together, since servers count requests: neighbours, some megabytes in all.
 
-    Args:
-        spans: first byte, and byte after the last one, of each part that is wanted, in the order of the file.
-
-    Returns:
-        list[slice]: runs of them that lie near each other, of some megabytes at most.
+    The spans, each a first byte and the byte after the last one, are in the order of the file.
     """
     runs: list[slice] = []
     for i, (start, stop) in enumerate(spans):
@@ -258,12 +252,7 @@ def join_spans(spans: list[tuple[int, int]]) -> list[slice]:
 
 
 class _RangeFile(io.RawIOBase):
-    """A file on a server for ``zipfile`` to read.
-
-    Attributes:
-        length: of the file, in bytes.
-        held: parts of it that need not be asked for again: (first byte, content).
-    """
+    """A file on a server for ``zipfile`` to read; what is ``held``, by first byte, need not be asked for again."""
 
     def __init__(self, archive: RemoteFile, web: Web):
         self.archive, self.web, self.at, self.versions = archive, web, 0, {}

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, trees
-from zoobook.datasets import home, registry
 from zoobook.datasets.download import RemoteFile, fetch
+from zoobook.datasets.names import home, known
 
 _TABLE_NAMES = ("catalog.csv", "catalog.csv.gz", "catalog.parquet", "catalog.fits")
 _TABLE_ENDING = re.compile(r"\.(csv|csv\.gz|parquet|fits?)$", re.IGNORECASE)
@@ -53,7 +53,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         if (root / name).is_file():
             return _labelled(catalogs.read(root / name), root / name)
 
-    entry, place = registry()["rings"], folder(root)
+    entry, place = known("rings"), folder(root)
     wanted = remote_files(base_url or os.environ.get("ZOOBOOK_RINGS_URL") or entry["address"])
     fetch(wanted, place, "rings", entry["by_hand"], download)
     catalog = catalogs.read(place / entry["catalogue"]["path"])
@@ -125,7 +125,7 @@ def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
 
 def remote_files(base_url: str) -> list[RemoteFile]:
     """The catalogue and its 470 images, below a base address."""
-    entry = registry()["rings"]
+    entry = known("rings")
     base_url = base_url.rstrip("/") + "/"
     table = entry["catalogue"]
     images = pd.read_csv(files("zoobook.datasets").joinpath("rings_basic_files.csv"))
@@ -140,7 +140,7 @@ def remote_files(base_url: str) -> list[RemoteFile]:
 
 def folder(root: Path) -> Path:
     """Where the files lie: a copy of the repository is used as it is, in another root they have a folder."""
-    return root if (root / registry()["rings"]["catalogue"]["path"]).is_file() else root / "rings"
+    return root if (root / known("rings")["catalogue"]["path"]).is_file() else root / "rings"
 
 
 def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:

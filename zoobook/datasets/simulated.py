@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from zoobook import simulation
-from zoobook.datasets import home
+from zoobook.datasets.names import home
 
 
 def load(
@@ -21,10 +21,6 @@ def load(
         seed: seed of the survey.
 
     Returns:
-        DataFrame: the catalogue of :func:`zoobook.simulation.make_survey`.
-
-    Raises:
-        ValueError: an option makes no sense.
-        OSError: the folder cannot be written to, or the disk is full.
+        DataFrame: the catalogue of :func:`zoobook.simulation.make_survey`, which may raise the same errors.
     """
     return simulation.make_survey(home(root), n_galaxies, image_size, seed)

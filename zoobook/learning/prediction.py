@@ -85,16 +85,9 @@ def represent(
     devices: str | int = "auto",
     batch_size: int = 256,
 ) -> pd.DataFrame | Path:
-    """The features that a model's encoder finds in every image: galaxies alike in form are near one another in them.
+    """The features that a model's encoder finds in every image (Walmsley et al. 2022, MNRAS 513, 1581).
 
-    As in Walmsley et al. 2022 (MNRAS 513, 1581).
-
-    Args:
-        model: a trained model, with or without a head; it is left as it is.
-        store: as for ``predict``.
-        out: as for ``predict``.
-        devices: as for ``predict``.
-        batch_size: as for ``predict``.
+    Galaxies alike in form are near one another in them. The arguments are those of ``predict``.
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
@@ -159,9 +152,6 @@ def by_shards(
         out: folder for the table, which a rerun completes; ``None``: the table is returned.
         config: what decides the content, beside the images, as JSON can hold it.
         shard_rows: rows of a shard.
-
-    Returns:
-        DataFrame or Path: the table, or its folder.
     """
     tune_malloc()
     store.check()

@@ -88,11 +88,7 @@ class RunFolder:
         return pd.read_csv(file, engine="python") if file.exists() else pd.DataFrame()  # exact floats
 
     def log(self, **row: float) -> None:
-        """Add an epoch to the history; a repeated epoch replaces its earlier row.
-
-        Args:
-            **row: must hold ``epoch``.
-        """
+        """Add a row, with its ``epoch``, to the history; a repeated epoch replaces its earlier row."""
         history = self.history
         if len(history):
             history = history[history["epoch"] < row["epoch"]]

@@ -74,15 +74,10 @@ class Kind:
         return found.coef_, found.intercept_
 
     def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
-        """The table that ``predict`` writes.
+        """The table that ``predict`` writes, of ids [N] and answers [N, outputs, P] over P forward passes.
 
-        Args:
-            ids: [N] galaxy ids.
-            answers: [N, outputs, P], over P forward passes.
-
-        Returns:
-            DataFrame: ``id_str`` and :attr:`columns`; over several passes these are means, and ``…_deviation`` is their
-                standard deviation.
+        It has ``id_str`` and :attr:`columns`; over several passes, their means and ``…_deviation``, their standard
+        deviation.
         """
         found: dict = {"id_str": np.asarray(ids, dtype=object)}
         for number, name in enumerate(self.columns):
@@ -239,9 +234,6 @@ def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTre
         catalog: galaxies with ``id_str``, ``subset`` and the labels.
         label: name of a column, or a decision tree.
 
-    Returns:
-        Task: what to learn.
-
     Raises:
         ValueError: a column or a subset is missing, a galaxy has several rows, a label is absent or bad, the training
             galaxies are all of one class, or galaxies have no image.
@@ -262,15 +254,13 @@ def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTre
 def linear_answer(features: np.ndarray, targets: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     """The linear answer to the features of a frozen encoder from which fine-tuning sets out.
 
-    Kumar et al. 2022 (ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): an
-    encoder that learns together with a random head loses some of what it knew before the head has learned anything.
-    For a number it is a ridge regression, else a logistic regression, both on standardised features; how small the
-    weights are held is what serves best in cross-validation.
+    An encoder that learns together with a random head loses some of what it knew before the head has learned anything
+    (Kumar et al. 2022, ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
 
     Args:
         features: float32 [N, F] of the training galaxies.
         targets: what a :class:`Task` has for them.
-        kind: the kind of answer.
+        kind: the kind of answer, whose :meth:`Kind.regress` is used, with the strength that cross-validates best.
 
     Returns:
         tuple: float32 weights [outputs, F] and bias [outputs] of the logits.

@@ -175,7 +175,7 @@ def finetune(
 
     The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
     validation loss, the result is never worse than what it began with. Runs are kept, resumed and repeated as in
-    ``train``, and arguments that are not explain_full_disk here are those of ``train``.
+    ``train``, whose are the arguments that are not explained here.
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
@@ -184,18 +184,10 @@ def finetune(
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
             ``"all"`` the whole encoder. What is frozen keeps its batch statistics.
-        photometric: see ``train``.
-        epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
-        accumulate_grad_batches: see ``train``.
         learning_rate: highest learning rate, that of the head.
-        patience: epochs without a lower validation loss after which to stop.
-        precision: see ``train``.
-        devices: see ``train``.
-        num_nodes: see ``train``.
         seed: decides order, views, dropout, and the head's first weights for new questions of a tree.
         out_dir: folder of the run.
-        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
 
     Returns:
         Result: model of the best epoch, history, and weight file.

@@ -42,10 +42,7 @@ def compute_capability() -> int | None:
 
 
 class GalaxyLoader:
-    """The batches as tensors; on a GPU, the next one is read while the current one is in use.
-
-    Among several processes each takes its share of every batch.
-    """
+    """The batches as tensors, of which each of several processes takes its share; on a GPU, they are read ahead."""
 
     def __init__(self, batches: GalaxyBatches):
         self.batches = batches
