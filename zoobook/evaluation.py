@@ -79,13 +79,6 @@ def evaluate(
 def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions, and the rows of a catalogue for the same galaxies in the same order.
 
-    Args:
-        predictions: a table made by ``predict``.
-        catalog: at least the same galaxies.
-
-    Returns:
-        tuple: both tables.
-
     Raises:
         ValueError: a galaxy is missing or has several rows, or ids are bad.
     """
@@ -188,9 +181,8 @@ def _information(nll: dict[str, np.ndarray], resamples: int = 200) -> dict[str, 
 def _coverage(concentrations: np.ndarray, votes: np.ndarray) -> dict[str, float]:
     """Share of the vote counts within the predicted central intervals.
 
-    Counts are discrete, so no interval holds exactly 80 % of them. A count that straddles the end of an interval is
-    therefore counted in part (the expectation of the randomised probability integral transform, Czado et al. 2009,
-    Biometrics 65, 1254), which makes the coverage of a perfect model exactly nominal.
+    A count that straddles the end of an interval is counted in part (the expectation of the randomised probability
+    integral transform, Czado et al. 2009, Biometrics 65, 1254): so the coverage of a perfect model is exactly nominal.
     """
     below, upto = _count_distribution(concentrations, votes)
     row = {}

@@ -25,13 +25,10 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 
 def ensure_writable_dir(path: str | os.PathLike) -> Path:
-    """Make a folder to write to, with its parents, or say plainly why that cannot be.
-
-    Returns:
-        Path: the folder, absolute.
+    """Make a folder to write to, with its parents, and give back its absolute path.
 
     Raises:
-        OSError: it cannot be made or written to.
+        OSError: it cannot be made or written to; the message says so plainly.
     """
     path = arguments.path(path)
     try:
@@ -64,13 +61,10 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short, stable digest of arrays, tables, lists and settings: equal content gives equal text on any machine.
+    """A short, stable digest (16 hexadecimal digits): equal content gives equal text on any machine.
 
     Args:
         *parts: NumPy arrays, DataFrames, or anything that JSON can hold.
-
-    Returns:
-        str: 16 hexadecimal digits.
 
     >>> fingerprint({"epochs": 3}, [1, 2]) == fingerprint({"epochs": np.int64(3)}, [1, 2])
     True

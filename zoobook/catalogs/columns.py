@@ -28,13 +28,7 @@ def in_memory(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def floats(column: pd.Series) -> np.ndarray:
-    """A column of numbers for calculations.
-
-    Args:
-        column: of any type, also nullable, object or Arrow.
-
-    Returns:
-        ndarray: float64 [N]; NaN where there is no number.
+    """A column of numbers, of any type, for calculations: float64 [N], NaN where there is no number.
 
     >>> floats(pd.Series([1, "x", None], dtype=object)).tolist()
     [1.0, nan, nan]
@@ -61,15 +55,7 @@ def listed(things: Iterable, most: int = 10) -> str:
 
 
 def ids_of(values: object, where: str = "the ids asked for", column: str = "id_str") -> np.ndarray:
-    """Ids in a list, an array, or alone, as they are stored: text without blanks around them.
-
-    Args:
-        values: one id, or several, as :func:`id_array` takes them.
-        where: what to call them in a message.
-        column: what to call their column in a message.
-
-    Returns:
-        ndarray: [N] of ``str`` (dtype object).
+    """One id, or several, as they are stored: [N] of ``str`` (dtype object), without blanks around them.
 
     >>> ids_of([587722981742084096, " J0942 "]).tolist()
     ['587722981742084096', 'J0942']
@@ -127,15 +113,12 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
 
 
 def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str = "id_str") -> np.ndarray:
-    """The ids of a catalogue as text, each of them once.
+    """The ids of a catalogue as text, [N] of ``str`` (dtype object), each of them once.
 
     Args:
         catalog: the table.
         where: what to call it in a message.
         column: which column holds the ids.
-
-    Returns:
-        ndarray: [N] of ``str`` (dtype object).
 
     Raises:
         ValueError: the column is absent; ids are missing, repeated, or floating-point numbers.

@@ -33,9 +33,7 @@ def by_id(
     on: str | tuple[str, str] = "id_str",
     columns: list[str] | None = None,
 ) -> pd.DataFrame:
-    """Join two tables on an id, keeping the galaxies that both have.
-
-    Where an id is repeated, its first row counts.
+    """Join two tables on an id, keeping the galaxies that both have; where an id is repeated, its first row counts.
 
     Args:
         left: a table.
@@ -205,9 +203,9 @@ def _join(
 
 
 def _positions(table: pd.DataFrame | Path, where: str):
+    """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
     from astropy.coordinates import SkyCoord
 
-    """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
     require(["ra", "dec"], table.columns if isinstance(table, pd.DataFrame) else tables.column_names(table), where)
     if not isinstance(table, pd.DataFrame):
         table = tables.read(table, ["ra", "dec"])

@@ -74,8 +74,8 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
         ndarray: [N, A] int64 votes, in the order of ``tree.label_columns``.
 
     Raises:
-        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers; names the
-            first galaxy and column and counts the bad cells by column.
+        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers; the message
+            names the first of them and counts them by column.
     """
     columns = tree.label_columns
     absent = [column for column in columns if column not in catalog.columns]

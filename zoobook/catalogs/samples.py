@@ -66,14 +66,9 @@ def cuts(selected: pd.DataFrame) -> pd.DataFrame:
 
 
 def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
-    """Share of all volunteers who were asked a question and gave an answer: fractions multiplied down the tree.
+    """Share of all volunteers who were asked a question and gave an answer, such as ``"bar_strong"``.
 
-    A strong bar of 0.9 among the one tenth who saw a disk means 0.09.
-
-    Args:
-        catalog: a catalogue.
-        tree: its decision tree.
-        answer: such as ``"bar_strong"``.
+    Fractions are multiplied down the tree: a strong bar of 0.9 among the one tenth who saw a disk means 0.09.
 
     Returns:
         ndarray: [N] float64; 0 where nobody came so far; NaN where a fraction on the way is missing.
@@ -83,15 +78,9 @@ def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np
 
 
 def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
-    """Share of all volunteers who reach a question. Above 0.5 the answers to it are about that galaxy.
+    """Share of all volunteers who reach a question, such as ``"bar"``: [N] float64, 1 for one that everybody is asked.
 
-    Args:
-        catalog: a catalogue.
-        tree: its decision tree.
-        question: such as ``"bar"``.
-
-    Returns:
-        ndarray: [N] float64; 1 for a question that everybody is asked.
+    Above 0.5 the answers to it are about that galaxy.
     """
     parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
     if not parents:

@@ -57,12 +57,7 @@ class ShardedTable:
         return [(n, *bounds) for n, bounds in enumerate(self._bounds) if not self._file(n).exists()]
 
     def write(self, number: int, frame: pd.DataFrame) -> None:
-        """Write one shard, under a temporary name first.
-
-        Args:
-            number: which shard.
-            frame: its rows.
-        """
+        """Write the rows of one shard, under a temporary name first."""
         start, stop = self._bounds[number]
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
@@ -72,14 +67,7 @@ class ShardedTable:
         os.replace(part, self._file(number))
 
     def finish(self) -> Path:
-        """Declare the table complete.
-
-        Returns:
-            Path: the folder.
-
-        Raises:
-            ValueError: shards are missing.
-        """
+        """Declare the table complete, and give back its folder; a ValueError where shards are missing."""
         missing = self.missing()
         if missing:
             raise ValueError(f"{self.folder} lacks {len(missing)} of {len(self._bounds)} shards; run again")
@@ -93,13 +81,7 @@ class ShardedTable:
 
 
 def table_files(path: str | Path) -> list[Path]:
-    """The parquet files of a table: one file, or the shards of a complete folder.
-
-    Args:
-        path: a parquet file, or a folder of them.
-
-    Returns:
-        list[Path]: the files, in row order.
+    """The parquet files of a table, in row order: one file, or the shards of a complete folder.
 
     Raises:
         FileNotFoundError: there is nothing there.

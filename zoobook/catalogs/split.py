@@ -39,14 +39,11 @@ def split(
 
 
 def shuffled(catalog: pd.DataFrame, seed: str) -> np.ndarray:
-    """An order of the galaxies that depends on nothing but their ids and the seed.
+    """An order of the galaxies, [N] positions of rows, that depends on nothing but their ids and the seed.
 
     Args:
         catalog: a catalogue.
         seed: any text; another one gives another, independent order. A whole number would follow :func:`split`.
-
-    Returns:
-        ndarray: [N] positions of rows.
     """
     return np.argsort(_uniform(catalog, seed), kind="stable")
 

@@ -135,9 +135,6 @@ class ImageStore:
             framing: see :meth:`build`.
             key: of what they were made of, see :meth:`finished`.
             left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
-
-        Returns:
-            ImageStore: the open store.
         """
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:
@@ -149,12 +146,7 @@ class ImageStore:
 
     @classmethod
     def finished(cls, path: Path, key: str) -> ImageStore | None:
-        """The store at this path, if it is whole and made of the same input.
-
-        Args:
-            path: the store.
-            key: fingerprint of the input.
-        """
+        """The store at this path, if it is whole and made of the same input, whose fingerprint is the key."""
         try:
             store = cls.open(path)
         except (FileNotFoundError, ValueError):
@@ -164,9 +156,6 @@ class ImageStore:
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
         """Open a finished store; nothing is read until it is asked for.
-
-        Args:
-            path: the file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -191,13 +180,10 @@ class ImageStore:
         return cls(path, ids, pixels, about)
 
     def check(self) -> None:
-        """Read the whole store once, and refuse it where its images are not those that were written.
-
-        Training and prediction do so before they begin: one bit that has turned on a disk would otherwise be learned
-        from without a word.
+        """Read the whole store once, as training and prediction do before they begin.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: its images are not those that were written: even one bit that has turned on the disk is noticed.
         """
         if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
             raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
@@ -211,13 +197,7 @@ class ImageStore:
         return pd.read_parquet(quarantine_file(self.path))
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Where galaxies are in the store.
-
-        Args:
-            ids: their ``id_str``; whole numbers count as their digits.
-
-        Returns:
-            ndarray: int64 rows of :attr:`pixels`, in the order asked for.
+        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for.
 
         Raises:
             ValueError: some are not in the store.

@@ -28,14 +28,7 @@ class UnfinishedStore:
     """Pixels in their place in ``….part``, and for each row, in ``….part.keys``, the key of the file decoded into it.
 
     A row counts as done when its key is the key wanted: a file replaced since is decoded again, and the others are not.
-
-    Args:
-        path: where the finished store will be.
-        count: number of images.
-        size: side of the stored images in pixels.
-
-    Raises:
-        OSError: the disk has too little room.
+    It is an OSError where the disk has too little room for the finished store at ``path``.
     """
 
     def __init__(self, path: Path, count: int, size: int):
@@ -123,12 +116,7 @@ class UnfinishedStore:
 def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, about: dict) -> None:
     """Make of a file with pixels from ``PIXELS_AT`` on an Arrow file, and give it its name.
 
-    Args:
-        part: the file.
-        path: its name when it is whole; the table of what was left out is beside it.
-        ids: [N] of ``str``.
-        left_out: ``id_str``, ``file_loc``, ``cause``.
-        about: what the store states: ``key``, ``size``, ``framing``.
+    The table of what was ``left_out`` goes beside it; ``about`` is what the store states: key, size and framing.
     """
     if len(left_out):
         table = path.with_name(f"{path.name}.quarantine.{os.getpid()}.part")

@@ -126,8 +126,7 @@ def _unpickle(archive: zipfile.ZipFile, path: Path) -> tuple[dict, str]:
 class _Reader(pickle._Unpickler):
     """Unpickles notes instead of objects: no name in the file leads to anything that could do something.
 
-    Built on the unpickler in plain Python: the one in C takes all memory where a damaged file has it remember an object
-    under a huge number.
+    In plain Python: the unpickler in C takes all memory where a damaged file stores an object under a huge number.
     """
 
     def __init__(self, file: io.BytesIO):

@@ -63,8 +63,8 @@ def _tensor(key: str, entry: dict, data: list[np.ndarray]) -> np.ndarray | None:
 def checksum(content: bytes) -> int:
     """CRC-32C (Castagnoli) of at least 4 bytes, which TensorFlow keeps of each tensor.
 
-    The bytes are cut into equal pieces that are gone through at once. The checksum of joined pieces is that of the
-    first, moved on by as many zeros as the second has bytes, plus (exclusive or) that of the second.
+    The bytes are cut into equal pieces that are gone through at once; their checksums are joined afterwards, each moved
+    on by as many zeros as the next piece has bytes.
     """
     length = math.isqrt(len(content))
     padded = np.zeros(-(-len(content) // length) * length, np.uint8)  # zeros before the content change nothing
