@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,22 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
             f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
         ) from None
     return path
+
+
+def check_room(
+    folder: Path, need: int, what: str, instead: str = "another folder (`root=`, or $ZOOBOOK_HOME)"
+) -> None:
+    """Check, before anything is written, that a disk has ``need`` bytes.
+
+    Raises:
+        OSError: it has not; the message begins with ``what``, such as "the images need".
+    """
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} {need:,} bytes more in {folder}, which has {free:,} free. Free some space, or choose {instead}.",
+        )
 
 
 @contextlib.contextmanager

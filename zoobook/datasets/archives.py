@@ -35,13 +35,13 @@ from zoobook.datasets.download import (
     TransientError,
     Web,
     cannot_write,
-    check_room,
     fetch,
     folder_lock,
     missing,
     offline,
     require,
 )
+from zoobook.files import check_room
 
 _AT_ONCE = 4  # parts of a zip fetched at the same time, and held in memory
 _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
@@ -141,7 +141,7 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
 
         need = sum(info.file_size for _, wanted in zips for info, _ in wanted)
         total = sum(len(wanted) for _, wanted in zips)
-        check_room(folder, need, f"{name} ({total:,})")
+        check_room(folder, need, f"{name} ({total:,}) need")
         where = archives[0].path if len(archives) == 1 else f"any of the {len(archives)} archives"
         causes = {path: f"not in {where}" for path in left}
         with tqdm(total=need, unit="B", unit_scale=True, desc=name, disable=not total) as bar:
@@ -328,7 +328,7 @@ def _unpack_tar(path: Path, folder: Path, left: set[str]) -> None:
             is_file = member.isreg() and not member.issparse()  # a sparse file may claim any length
             if is_file and (target := _take(member.name, left)):
                 targets[number], need = target, need + member.size
-        check_room(folder, need, path.name)
+        check_room(folder, need, f"what {path.name} holds needs")
         with tqdm(total=need, unit="B", unit_scale=True, desc=f"unpacking {path.name}") as bar:
             for number, (member, tar) in enumerate(_members(path)):
                 if number in targets:

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.files import atomic_write, check_room, ensure_writable_dir
 
 _AT_ONCE = 8  # files fetched at the same time
 _TRIES = 4  # of an address that fails in a way that may pass
@@ -169,17 +168,6 @@ def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterat
         yield
     finally:
         held.release()
-
-
-def check_room(folder: Path, need: int, what: str) -> None:
-    """Check before anything is written that a disk has ``need`` bytes for ``what``, or raise an OSError."""
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"{what}: {need:,} bytes are still to be fetched into {folder}, which has {free:,} free. "
-            "Free some space or choose another folder (`root=`, or $ZOOBOOK_HOME).",
-        )
 
 
 def cannot_write(path: Path, error: OSError) -> OSError:
@@ -358,7 +346,7 @@ def fetch(
     with folder_lock(folder, f"fetching {name}"):
         lacking = missing(files, folder)  # another process may just have fetched them
         need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
-        check_room(folder, need, f"data set {name!r}")
+        check_room(folder, need, f"the data set {name!r} needs")
         try:
             _Fetch(files, lacking, folder, name).run()
         except OSError as error:
@@ -454,7 +442,7 @@ class _Fetch:
         """Add an answer to the partial file, and note beside it where it is from."""
         size = size_of(part)
         if answer.length is not None:
-            check_room(self.folder, answer.length - size, file.path)
+            check_room(self.folder, answer.length - size, f"{file.path} needs")
             self.show(file, size, answer.length)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)

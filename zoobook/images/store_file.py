@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from zoobook.files import atomic_write
+from zoobook.files import atomic_write, check_room
 
 PIXELS_AT = 4096  # where the pixels begin: behind any header, and at the beginning of a page of memory
 _BATCH = 512  # images decoded between two looks at the results: bounds the memory
@@ -38,13 +37,8 @@ class UnfinishedStore:
             self.part.unlink(missing_ok=True)
             self.keys.unlink(missing_ok=True)
         have = self.part.stat().st_size if self.part.exists() else 0
-        need, free = PIXELS_AT + count * self.row_bytes - have, shutil.disk_usage(path.parent).free
-        if need > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"{count} images of {size} × {size} pixels need {need:,} bytes more in {path.parent}, which has "
-                f"{free:,} free. Free some space, or choose another folder or a smaller size.",
-            )
+        what, instead = f"{count} images of {size} × {size} pixels need", "another folder or a smaller size"
+        check_room(path.parent, PIXELS_AT + count * self.row_bytes - have, what, instead)
         if not self.keys.exists():
             self.part.touch()
             atomic_write(self.keys, bytes(8 * count))  # 0: not done
