@@ -175,7 +175,7 @@ def finetune(
 
     The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
     validation loss, the result is never worse than what it began with. Runs are kept, resumed and repeated as in
-    ``train``, whose are the arguments that are not explained here.
+    ``train``, and arguments that are not explained here are those of ``train``.
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
