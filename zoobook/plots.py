@@ -124,28 +124,14 @@ def _draw_line(axis: Axes, parent: tuple[int, float], child: tuple[int, float]) 
 
 
 def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
-    """Mean share of volunteers who are asked each question, for :func:`tree`.
-
-    Args:
-        catalog: a catalogue with votes.
-        decision_tree: the tree.
-
-    Returns:
-        ndarray: [Q] shares between 0 and 1.
-    """
+    """Mean share of a catalogue's volunteers who are asked each question, [Q] between 0 and 1, for :func:`tree`."""
     votes = np.stack([tables.floats(catalog[column]) for column in decision_tree.label_columns], axis=1)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
     return totals.sum(0) / totals.max(1).sum()
 
 
 def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Figure:
-    """How the volunteers answered about one galaxy, question by question.
-
-    Args:
-        catalog: a catalogue with votes.
-        row: which galaxy.
-        decision_tree: the tree.
-    """
+    """How the volunteers answered about the galaxy in one row of a catalogue, question by question."""
     counts = catalog.iloc[row][decision_tree.label_columns].to_numpy(float)
     asked = [(question, counts[start:stop])
              for question, (start, stop) in zip(decision_tree.questions, decision_tree.index_groups, strict=True)

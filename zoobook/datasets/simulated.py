@@ -12,15 +12,13 @@ from zoobook.datasets.names import home
 def load(
     root: str | Path | None = None, n_galaxies: int = 6000, image_size: int = 128, seed: int = 0
 ) -> pd.DataFrame:
-    """Load the simulated survey, making the galaxies that are not on disk yet.
+    """Load the simulated survey, making the galaxies that are not on disk yet: see
+    :func:`zoobook.simulation.make_survey`.
 
     Args:
         root: folder of the data; the home of all data sets by default.
         n_galaxies: how many galaxies.
         image_size: pixels along a side.
         seed: seed of the survey.
-
-    Returns:
-        DataFrame: the catalogue of :func:`zoobook.simulation.make_survey`, which may raise the same errors.
     """
     return simulation.make_survey(home(root), n_galaxies, image_size, seed)
