@@ -22,7 +22,7 @@ LAYER_DECAY = 0.7  # and each stage further from the head this much more slowly 
 def new_spec(spec: dict, task: Task) -> dict:
     """What a network is made of that goes on from a trained one: its encoder, and a linear head for the task.
 
-    The dropout is the trained model's where it answered votes with such a head too; else that of new networks.
+    For votes, the dropout is the trained model's where it had such a head, or none.
     """
     votes = isinstance(task.kind, Votes)
     usual = not votes or (spec["head"] or {}).get("hidden")  # hidden layers have the strong dropout of few labels
