@@ -82,6 +82,7 @@ def predict(
     out: Out,
     *,
     passes: Annotated[int, Option(help="Answers per galaxy; with more than one, dropout stays on.")] = 1,
+    orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
@@ -93,7 +94,10 @@ def predict(
 
     half, trained = inputs.load(model, framework)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
-    table = half.predict(trained, store, out=out, passes=passes, seed=seed, devices=devices, batch_size=batch_size)
+    table = half.predict(
+        trained, store, out=out, passes=passes, orientations=orientations, devices=devices, batch_size=batch_size,
+        seed=seed,
+    )  # fmt: skip
     echo(f"the answers are in {table}")
 
 
@@ -103,6 +107,7 @@ def represent(
     galaxies: Galaxies,
     out: Out,
     *,
+    orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,
     images: Images,
@@ -113,5 +118,7 @@ def represent(
 
     half, trained = inputs.load(model, framework)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
-    table = half.represent(trained, store, out=out, devices=devices, batch_size=batch_size)
+    table = half.represent(
+        trained, store, out=out, orientations=orientations, devices=devices, batch_size=batch_size
+    )  # fmt: skip
     echo(f"the features are in {table}")

@@ -54,6 +54,8 @@ def share_seen(spec: dict, store: ImageStore) -> float:
     """Which share of the side of its images a model with this ``spec`` sees at evaluation; above 1: beyond them."""
     return spec["field_of_view"] / store.framing
 
+ORIENTATIONS = 8  # quarter turns and mirror images, between which no pixel has to be resampled
+
 
 def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
     """How large to store images for a model, in pixels: as many for its view as where both sides are Zoobot's.
@@ -116,9 +118,15 @@ def views(n: int, seed: int, epoch: int, share: float = CENTRE, photometric: boo
     return maps
 
 
-def centre_views(n: int, share: float = CENTRE) -> np.ndarray:
-    """The view at evaluation, float32 [N, 2, 3]: upright, central, and as wide as this share of the stored side."""
-    return np.tile(np.float32([[share, 0, 0], [0, share, 0]]), (n, 1, 1))
+def centre_views(n: int, share: float = CENTRE, orientation: int = 0) -> np.ndarray:
+    """The view at evaluation, float32 [N, 2, 3]: central, and as wide as this share of the stored side.
+
+    Orientation 0 is upright; 1, 2, 3 are turned by so many quarters, 4 to 7 are the mirror images of 0 to 3.
+    """
+    quarter = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), orientation % 4)
+    mirror = np.diag([1 if orientation < 4 else -1, 1])
+    turned = np.hstack([share * quarter @ mirror, np.zeros((2, 1))])
+    return np.tile(turned.astype(np.float32), (n, 1, 1))
 
 
 def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int, int]:

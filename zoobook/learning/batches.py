@@ -38,6 +38,7 @@ class GalaxyBatches:
     share: float = views.CENTRE  # of the stored side that a view at evaluation shows, see share_seen
     photometric: bool = False  # random views as if through other telescopes too
     epoch: int = 0  # which pass
+    orientation: int = 0  # of central views, see centre_views
 
     def __post_init__(self):
         self.photometric = self.photometric and self.seed is not None
@@ -62,7 +63,7 @@ class GalaxyBatches:
         """
         n = len(self.rows)
         if self.seed is None:
-            galaxies, maps = np.arange(n), views.centre_views(n, self.share)
+            galaxies, maps = np.arange(n), views.centre_views(n, self.share, self.orientation)
         else:
             galaxies = order(n, self.seed, self.epoch)
             maps = views.views(n, self.seed, self.epoch, self.share, self.photometric)
