@@ -98,12 +98,19 @@ def check_training_from_scratch(found: dict) -> None:
 def check_representations(found: dict) -> None:
     assert found["n_features"] == 1280 and found["n_components"] == 40
     assert found["explained"] > 0.7 and found["axes_95"] < 640
-    assert found["near"] < 0.7 * found["far"]  # look-alikes get like votes
+    assert found["distance_AB"] < min(found["distance_AC"], found["distance_BC"])  # two round ones and a spiral
+    # look-alikes get like votes: more so than by any rival, and not for their brightness and size alone
+    assert found["rival_shipped"] < min(found["rival_pixels"], found["rival_untrained"]) - 0.08 < found["rival_trivial"]
+    assert found["rival_rest"] < found["rival_shipped"] + 0.1
+    assert found["merger_with_10"] < found["merger_with_2"] - 0.1  # what is rare needs more than the first axes
+    assert abs(found["arms_with_40"] - found["arms_with_320"]) < 0.05
+    assert abs(found["all_features_arms"] - found["arms_with_40"]) < 0.05
     assert found["odd_edge_on"] > 1.5 * found["all_edge_on"]  # the forest finds what lies at the edge of the cloud
     assert found["rating_sought"] > 1.2 * found["rating_odd"] and found["rating_sought"] > 2 * found["rating_all"]
     assert 0 < found["n_left_out"] < 0.05 * found["n_galaxies"]
     assert abs(found["strongest_value"]) > 0.3
     assert found["largest_group"] < 0.7 * found["n_galaxies"]
+    assert found["outliers_own"] > 0.5  # a few images take the first axis for themselves
     assert found["moved"] < 0.7 * found["random"]  # a turned galaxy is much the same galaxy
 
 
