@@ -1,7 +1,8 @@
 """Catalogues of rings: the basic one of Zoobot, with images, and both rebuilt from votes by their rules.
 
 The basic catalogue has 235 galaxies that a volunteer tagged "ring" and 235 that nobody did (Walmsley et al. 2022,
-MNRAS 513, 1581). The advanced one of that paper was never shipped, but its rules were.
+MNRAS 513, 1581). The advanced one of that paper was committed too (``data/example_ring_catalog_advanced.parquet``, at
+every tag from v0.0.2 to v2.0.1), but could not be obtained; its rules are published.
 """
 from __future__ import annotations
 
