@@ -132,7 +132,8 @@ def test_what_finishing_does_to_a_page(tmp_path):
         <table><tr><th></th><th>b</th></tr></table><ul><li>a</li><ul><li>b</li></ul></ul>
         <div class="cell_output"><div class="output stream"><pre>{log}</pre></div></div>
         <a href="glossary.html#term-ring">ring</a></article></body></html>"""
-    soup = BeautifulSoup(zoobook_pages.finish(text, tmp_path / "p.html", renamed, {"term-ring": "a <b>"}), "html.parser")
+    finished = zoobook_pages.finish(text, tmp_path / "p.html", renamed, {"term-ring": "a <b>"})
+    soup = BeautifulSoup(finished, "html.parser")
     assert [script.get("src") for script in soup.select("script[defer]")] == ["x.js"] and not soup.select("[src*=font]")
     assert [picture.get("loading") for picture in soup.select("img")] == [None, "lazy"]
     assert soup.img["src"] == "_images/a.webp" and (soup.img["width"], soup.img["height"]) == ("200", "200")

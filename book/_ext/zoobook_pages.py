@@ -70,6 +70,7 @@ def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]
     _landmarks_and_names(soup)
     _lists_and_tables(soup)
     _fold_logs(soup)
+    _take_out_frames(soup, page)
     _add_terms(soup, terms)
     return str(soup)
 
@@ -132,6 +133,21 @@ def _fold_logs(soup: BeautifulSoup) -> None:
             summary.string = f"What the training wrote, {epochs} epochs"
             log.wrap(fold)
             fold.insert(0, summary)
+
+
+def _take_out_frames(soup: BeautifulSoup, page: Path) -> None:
+    """What stands in a frame becomes a file of its own, so that it is loaded only when somebody opens it."""
+    for n, frame in enumerate(soup.select("iframe[srcdoc]")):
+        root = Path(*[".."] * len(page.parent.relative_to(_root(page)).parts))
+        name = f"_static/{page.stem}-{n}.html"
+        (_root(page) / name).write_text(frame["srcdoc"], "utf8")
+        frame["src"] = (root / name).as_posix()
+        del frame["srcdoc"]
+
+
+def _root(page: Path) -> Path:
+    """The folder of the site in which a page lies."""
+    return next(folder for folder in page.parents if (folder / "_static").is_dir())
 
 
 def _add_terms(soup: BeautifulSoup, terms: dict[str, str]) -> None:
