@@ -23,6 +23,9 @@ addEventListener("DOMContentLoaded", () => {
       tip.textContent = terms[link.hash.slice(1)];
       tip.hidden = false;
       link.setAttribute("aria-describedby", tip.id);
+      put(link);
+    };
+    const put = (link) => {
       const box = link.getClientRects()[0], wide = document.documentElement.clientWidth, gap = 8;
       tip.style.left = `${Math.max(gap, Math.min(box.left, wide - tip.offsetWidth - gap))}px`;
       const below = box.bottom + 4;
@@ -38,7 +41,7 @@ addEventListener("DOMContentLoaded", () => {
     tip.addEventListener("pointerenter", () => clearTimeout(leaving));
     tip.addEventListener("pointerleave", hideSoon);
     addEventListener("keydown", (event) => event.key === "Escape" && hide());
-    addEventListener("scroll", hide, { passive: true });
+    addEventListener("scroll", () => shown && put(shown), { passive: true });
   }
   const reach = () => {
     for (const box of document.querySelectorAll("article :is(pre, .cell_output, .pst-scrollable-table-container, div.math)")) {
