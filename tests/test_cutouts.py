@@ -94,6 +94,19 @@ def test_measured_radii_of_an_exponential_disk(tmp_path, scale):
     assert measure_sources(mosaic, given, workers=1)["r50_pixels"][0] == pytest.approx(source["r50_pixels"], rel=0.02)
 
 
+def test_radii_in_a_crowded_picture(tmp_path):
+    """Of a deep field, hardly any sky is far from a galaxy; the sky is measured all the same."""
+    light = np.full((300, 300), 11.0) + np.random.default_rng(3).normal(0, 2, (300, 300))
+    rows, columns = np.mgrid[:300, :300]
+    for x, y in np.stack(np.meshgrid(np.arange(12, 300, 24), np.arange(12, 300, 24)), -1).reshape(-1, 2):
+        light += 90 * np.exp(-np.hypot(columns - x, rows - y) / 2)
+    Image.fromarray(light.clip(0, 255).astype(np.uint8)).save(tmp_path / "field.png")
+    found = find_sources(Mosaic(tmp_path / "field.png"), workers=1)
+    inside = found[found["x"].between(20, 280) & found["y"].between(20, 280)]
+    assert len(inside) > 90 and inside["r50_pixels"].notna().mean() > 0.95
+    assert inside["r50_pixels"].median() == pytest.approx(1.67 * 2, rel=0.2)
+
+
 def test_the_frame_is_that_of_decals():
     assert cutouts.frame_arcsec(4.0, 12.0) == pytest.approx(17 * 4, rel=0.01)
     assert cutouts.frame_arcsec([4.0, 4.0, 1.0], [7.0, np.inf, np.inf]) == pytest.approx([424 * 0.14, 424 * 0.16, 42.4])
