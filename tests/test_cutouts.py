@@ -1,20 +1,24 @@
 """Sources and stamps: radii against analytic profiles, mosaics in all forms, stamps by the pixel, what is refused."""
 import json
+import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
 from PIL import Image
 from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincinv
 from typer.testing import CliRunner
 
-from zoobook import cli, simulation
+import zoobook
+from zoobook import cli, label, simulation
 from zoobook.images import BadImage, ImageStore, cutouts, mosaics
 from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
 from zoobook.images.sources import RADII, petrosian
@@ -299,6 +303,36 @@ def test_on_the_command_line(sky, tmp_path):
     assert len(ImageStore.open(tmp_path / "again" / "stamps.arrow")) == 3
     wrong = CliRunner().invoke(cli.app, ["cutouts", str(tmp_path / "none.fits"), "--out", str(tmp_path)])
     assert wrong.exit_code == 1 and "the file is missing" in wrong.output
+
+
+def test_the_six_commands_of_the_book(sky, tmp_path, monkeypatch):
+    """The capstone's commands, as they stand on its page, with the labels that it says to give between them."""
+    if not any(find_spec(package) for package in zoobook.FRAMEWORKS.values()):
+        pytest.skip("needs a framework")
+    page = (Path(__file__).parents[1] / "book" / "a_survey_of_your_own.md").read_text("utf8")
+    commands = page.split("```console\n")[1].split("```")[0].splitlines()
+    assert len(commands) == 6
+    monkeypatch.chdir(tmp_path)
+    for file in sky.files:
+        Path(file.name).symlink_to(file)
+    for number, command in enumerate(commands):
+        if number == 2:
+            store = ImageStore.open("survey/stamps.arrow")
+            labels = label.Labeler(store, "rings.jsonl", "ring", [1, 0], order="given")
+            for row, galaxy in enumerate(store.ids):
+                labels.answer(row % 2, galaxy)
+            labels.close()
+            catalogue = pd.read_parquet("survey/catalogue.parquet")
+            label.table("rings.jsonl", catalog=catalogue).to_csv("labelled.csv")
+        run = CliRunner().invoke(cli.app, shlex.split(command)[1:])
+        assert run.exit_code == 0, f"{command}\n{run.output}"
+    made = Table.read("rings.fits")
+    assert len(made) == len(store) and made["ra"].unit == "deg" and len(made.meta["SHA256"]) == 64
+    assert (np.diff(made["ring_probability"]) <= 0).all() and "ring_probability" in Path("rings.html").read_text()
+    for wrong, message in ((["--sort", "none"], "no column 'none'"), (["--catalog", "labelled2.csv"], "no galaxy in")):
+        pd.DataFrame({"id_str": ["x"]}).to_csv("labelled2.csv", index=False)
+        run = CliRunner().invoke(cli.app, ["export", "scores", "a.fits", *wrong])
+        assert run.exit_code == 1 and message in run.output
 
 
 def test_zoobook_does_not_import_what_finds_sources():
