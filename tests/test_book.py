@@ -160,6 +160,7 @@ def check_a_survey_of_your_own(found: dict) -> None:
     assert found["purity"] > 5 * rarity and found["completeness"] > 0.4  # so does the list
     low, high = found["expected_purity"]
     assert low - 0.02 < found["purity"] < high + 0.02  # and the random sample has not promised too much
+    assert found["share_found"] > 0.85
     assert found["n_seen"] <= found["n_there"] < 0.06 * found["n_survey"]
     assert found["n_looked"] < 0.4 * found["n_survey"]
 
