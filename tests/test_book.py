@@ -163,6 +163,19 @@ def check_scaling_up(found: dict) -> None:
     assert found["images_tb"] == pytest.approx(8.7e6 * 424**2 * 3 / 1e12)
 
 
+def check_a_survey_of_your_own(found: dict) -> None:
+    assert found["n_sources"] > found["n_survey"] > 1500 and found["n_measured"] == 300
+    rarity = found["n_random_rings"] / found["n_measured"]
+    assert found["n_random_rings"] >= 3 and rarity < 0.06  # rare, and yet some are there to measure by
+    assert found["n_lesson_rings"] / found["n_lesson"] > 2 * rarity  # the search finds them faster than chance
+    assert found["purity"] > 5 * rarity and found["completeness"] > 0.4  # so does the list
+    low, high = found["expected_purity"]
+    assert low - 0.02 < found["purity"] < high + 0.02  # and the random sample has not promised too much
+    assert found["share_found"] > 0.85
+    assert found["n_seen"] <= found["n_there"] < 0.06 * found["n_survey"]
+    assert found["n_looked"] < 0.4 * found["n_survey"]
+
+
 def check_model_card(found: dict) -> None:
     assert found["measured_these_weights"]  # the figures on the page are of the file in the package
     assert found["licence"] == "BSD-3-Clause" and found["size_mb"] < 10
