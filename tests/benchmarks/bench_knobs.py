@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import torch
 
 import zoobook.pytorch as zb
 from zoobook import chapters, evaluation, votes, weights
@@ -53,6 +54,7 @@ class Question:
     labels: np.ndarray  # float [N] of 0 and 1, in the order of the store
     fit: np.ndarray  # rows to learn from
     test: np.ndarray  # rows to test with
+    tested: ImageStore  # their images alone
 
     def draw(self, count: int, seed: int) -> np.ndarray:
         """Some rows to learn from, rings and others in the same proportion."""
@@ -63,14 +65,14 @@ class Question:
         return measure.score("auc", self.labels[self.test], scores)
 
 
-def simulated(run: chapters.Run) -> Question:
+def simulated(run: chapters.Run, work: Path) -> Question:
     """Rings of the simulated survey, as chapter 4 has them."""
     catalog, store = run.rings()
     catalog = catalog.set_index("id_str").loc[store.ids].reset_index()
     of_test = (catalog["subset"] == "test").to_numpy()
-    return Question(
-        catalog, store, catalog["ring"].to_numpy(float), np.flatnonzero(~of_test), np.flatnonzero(of_test)[:TEST]
-    )
+    fit, test = np.flatnonzero(~of_test), np.flatnonzero(of_test)[:TEST]
+    tested = ImageStore.build(catalog.loc[test], work / "rings.arrow", store.size, framing=store.framing)
+    return Question(catalog, store, catalog["ring"].to_numpy(float), fit, test, tested)
 
 
 def efigi(real: Path, work: Path) -> Question:
@@ -84,7 +86,9 @@ def efigi(real: Path, work: Path) -> Question:
     rows = np.concatenate([fit, test])
     catalog = catalog.loc[rows].reset_index(drop=True)
     store = ImageStore.build(catalog, work / "efigi.arrow", 88, framing=measure.FRAMING["efigi"])
-    return Question(catalog, store, labels[rows], np.arange(len(fit)), np.arange(len(fit), len(rows)))
+    fit, test = np.arange(len(fit)), np.arange(len(fit), len(rows))
+    tested = ImageStore.build(catalog.loc[test], work / "efigi-test.arrow", 88, framing=store.framing)
+    return Question(catalog, store, labels[rows], fit, test, tested)
 
 
 def told(values: list[float]) -> dict:
@@ -114,8 +118,8 @@ def tuned(question: Question, model, work: Path, rate: float, unfreeze: str, pho
             model, question.store, catalog, "ring", unfreeze=unfreeze, learning_rate=rate, photometric=photometric,
             seed=seed, out_dir=work / f"{rate:g}-{unfreeze}-{photometric}-{seed}", **TUNED,
         )  # fmt: skip
-        answers = zb.predict(result.model, question.store, devices="cpu")["ring_probability"].to_numpy()
-        found.append(question.auc(answers[question.test]))
+        answers = zb.predict(result.model, question.tested, devices="cpu")
+        found.append(question.auc(answers["ring_probability"].to_numpy()))
         losses.append(float(result.history["val_loss"].iloc[-1] - result.history["val_loss"].iloc[0]))
     return told(found) | {"loss_rose_by": float(np.mean(losses))}
 
@@ -157,11 +161,12 @@ def turn_knobs(question: Question, encoder, untrained, work: Path) -> dict:
     print("frozen features: done", flush=True)
     found["learning rate"] = {f"{rate:g}": tuned(question, encoder, work, rate, "all") for rate in RATES}
     print("learning rates: done", flush=True)
-    found["unfreeze"] = {part: tuned(question, encoder, work, 1e-3, part) for part in ("head", "top", "all")}
+    usual = found["learning rate"]["0.001"]
+    found["unfreeze"] = {part: tuned(question, encoder, work, 1e-3, part) for part in ("head", "top")} | {"all": usual}
     with patch.object(views, "views", upright):
         still = tuned(question, encoder, work / "upright", 1e-3, "all")
     found["augmentation"] = {
-        "none": still, "turned": found["unfreeze"]["all"], "other telescopes": tuned(
+        "none": still, "turned": usual, "other telescopes": tuned(
             question, encoder, work, 1e-3, "all", photometric=True
         ),
     }  # fmt: skip
@@ -221,8 +226,9 @@ def main() -> None:
         work = chosen.work or Path(folder)
         run = chapters.begin("pytorch", "simulated", "quick")
         encoder = weights.load(chapters.ENCODER, "pytorch")
-        _, untrained = (encoder, zb.build_model(None, image_size=64, channels=1, field_of_view=8.5))
-        questions, real = {"simulated": simulated(run)}, chosen.real / "efigi" / "catalog.csv"
+        torch.manual_seed(0)
+        untrained = zb.models.GalaxyModel(encoder.spec).eval()
+        questions, real = {"simulated": simulated(run, work)}, chosen.real / "efigi" / "catalog.csv"
         for name in ("simulated", "efigi", "scratch"):
             (work / name).mkdir(parents=True, exist_ok=True)
         if real.exists():
