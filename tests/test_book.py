@@ -79,6 +79,12 @@ def check_data_sets(found: dict) -> None:
 
 def check_training_from_scratch(found: dict) -> None:
     assert found["worst_difference"] < 1e-9  # the loss is SciPy's
+    assert found["by_hand_apart"] < 1e-12 and found["convolution_apart"] < 1e-12  # what the text computes is so
+    assert abs(found["arrived"] - found["bottom"]) < 0.1 < min(
+        abs(found[name] - found["bottom"]) for name in ("too_slow", "too_fast")
+    )
+    assert found["finest_share"] < found["forty_votes"] and found["share_width"] < found["count_width"]
+    assert found["between"] < found["believes_between"] - 0.1  # a single peak puts too many galaxies in the middle
     assert found["n_features"] == 1280 and found["seen"] == 0.5
     assert found["best_val_loss"] < found["first_val_loss"]
     assert found["captured_smooth_or_featured"] > 0.3 and found["captured_all"] > 0.2
@@ -174,6 +180,21 @@ def check_a_survey_of_your_own(found: dict) -> None:
     assert found["share_found"] > 0.85
     assert found["n_seen"] <= found["n_there"] < 0.06 * found["n_survey"]
     assert found["n_looked"] < 0.4 * found["n_survey"]
+
+
+def check_which_knob(found: dict) -> None:
+    gains = {name: value for name, value in found.items() if name.startswith("gain_")}
+    assert len(gains) == 7 and sorted(gains.values(), reverse=True) == list(gains.values())  # a ranking
+    # the order in which the page has them: what was learned before and the labels, the view, and then the details
+    details = max(gains["gain_unfreeze"], gains["gain_augmentation"], gains["gain_learning_rate"])
+    assert min(gains["gain_encoder"], gains["gain_labels"]) > 2 * details
+    assert found["few_simulated"] < found["many_simulated"] and found["few_efigi"] < found["many_efigi"]
+    assert found["wrong_0_2_simulated"] < found["wrong_0_simulated"]
+    assert found["best_captured"] > found["slow_captured"] + 0.05 and (found["fast_captured"] or 0) < 0
+    # the remedies are true of the code
+    assert "the loss became" in found["nan_said"] and "learning_rate" in found["nan_said"]
+    assert found["scatter_lie"] < 0.3 * found["scatter_right"]
+    assert found["parts_apart"] < 0.5 and found["purity_rare"] < 0.5 * found["purity_sample"]
 
 
 def check_model_card(found: dict) -> None:

@@ -205,10 +205,11 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
 
 
 def results(name: str) -> dict:
-    """What the programs in ``book/encoder`` measured of the network that comes with zoobook.
+    """What was measured of the network that comes with zoobook, by programs that take too long for a page.
 
     Args:
-        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies.
+        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies;
+            ``"knobs"``: which choices matter when it learns something new.
 
     Returns:
         dict: the content of the file that lies beside the weights.
