@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import listed
+from zoobook.catalogs.columns import floats, listed
 from zoobook.files import ensure_writable_dir
 
 _KNOWN = (  # names of columns, their units, and what they are
@@ -93,6 +94,8 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """Columns as astropy takes them: text without gaps, numbers with theirs."""
     columns = {}
     for name, column in table.items():
+        if column.dtype == object and all(isinstance(value, Decimal) for value in column.dropna()):
+            column = pd.Series(floats(column), column.index)
         if isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column):
             column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
         columns[str(name)] = column
@@ -133,6 +136,9 @@ def _write_fits(made, path: Path) -> None:
         warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
         made.write(path, format="fits")
     with fits.open(path, mode="update") as hdus:  # astropy's own note on descriptions only astropy reads
+        for name in made.colnames:
+            if made[name].dtype.kind == "b" and hasattr(made[name], "mask"):  # astropy would write truths for gaps
+                np.rec.recarray.field(hdus[1].data, name)[made[name].mask] = 0
         for number, name in enumerate(made.colnames, 1):
             if made[name].description:
                 hdus[1].header[f"TCOMM{number}"] = made[name].description
@@ -147,8 +153,18 @@ def _write_votable(made, path: Path) -> None:
     document.to_xml(str(path))
 
 
+def _write_parquet(made, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from zoobook.catalogs.tables import with_gaps
+
+    made.write(path, format="parquet")
+    # astropy notes gaps in columns of their own, which other readers do not know
+    pq.write_table(with_gaps(pq.read_table(path)), path)
+
+
 _WRITERS = {
     "fits": _write_fits,
     "votable": _write_votable,
-    "parquet": lambda made, path: made.write(path, format="parquet"),
+    "parquet": _write_parquet,
 }

@@ -118,7 +118,7 @@ def train(
     built = {
         "architecture": given["architecture"] if architecture is None else architecture,
         "channels": given["channels"] if channels is None else channels,
-        "image_size": image_size or store.size,
+        "image_size": store.size if image_size is None else image_size,
         "field_of_view": given["field_of_view"] if field_of_view is None else field_of_view,
     }
     twin.models.check_architecture(built["architecture"])  # bad arguments are refused before anything is written
@@ -175,7 +175,7 @@ def finetune(
 
     The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
     validation loss, the result is never worse than what it began with. Runs are kept, resumed and repeated as in
-    ``train``, and arguments that are not explain_full_disk here are those of ``train``.
+    ``train``, and arguments that are not explained here are those of ``train``.
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
@@ -210,7 +210,7 @@ def finetune(
     votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
-        batch_size=batch_size or BATCH_SIZE["votes" if votes else "labels"],
+        batch_size=BATCH_SIZE["votes" if votes else "labels"] if batch_size is None else batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
         precision=precision, seed=seed, model=model_fingerprint(model.spec, twin.models.to_arrays(model)),
     )  # fmt: skip
