@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from zoobook import arguments
 from zoobook.catalogs.columns import floats, id_array, ids_of, in_memory, listed, require
 from zoobook.catalogs.shards import table_files
+from zoobook.files import unpacked
 
 __all__ = ["column_names", "floats", "id_array", "id_column", "ids_of", "in_memory", "listed", "read"]
 
@@ -101,9 +102,16 @@ def _guarded(path: Path, function: Callable, *options):
         raise FileNotFoundError(f"there is no table at {path}")
     if path.is_file() and not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
         raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
-    try:
+    with named(path):
         return function(path, *options)
-    except Exception as error:  # every reader has its own errors; to the reader of the message they mean the same
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Where a table is read: every reader has its own errors; to the reader of the message they mean the same."""
+    try:
+        yield
+    except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
             f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}"
@@ -273,7 +281,7 @@ def _read_fits(path: Path) -> pd.DataFrame:
     from astropy.io import fits
     from astropy.table import Table
 
-    with fits.open(path) as hdus, warnings.catch_warnings():
+    with open(path, "rb") as file, unpacked(file) as whole, fits.open(whole) as hdus, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*contains NULL.*")
         numbers = [n for n, hdu in enumerate(hdus)
                    if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(hdu, fits.CompImageHDU)]

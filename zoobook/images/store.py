@@ -177,6 +177,7 @@ class ImageStore:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             about = json.loads(reader.schema.metadata[b"zoobook"])
             batch = reader.get_batch(0)
+            batch.validate(full=True)  # else damaged offsets would end the process
             ids = batch.column("id_str").to_numpy(zero_copy_only=False)
             values = batch.column("image").storage.flatten()
             pixels = np.frombuffer(values.buffers()[1], np.uint8, len(values), values.offset)
