@@ -135,13 +135,13 @@ def _write_fits(made, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
         made.write(path, format="fits")
-    with fits.open(path, mode="update") as hdus:  # astropy's own note on descriptions only astropy reads
-        for name in made.colnames:
-            if made[name].dtype.kind == "b" and hasattr(made[name], "mask"):  # astropy would write truths for gaps
-                np.rec.recarray.field(hdus[1].data, name)[made[name].mask] = 0
-        for number, name in enumerate(made.colnames, 1):
-            if made[name].description:
-                hdus[1].header[f"TCOMM{number}"] = made[name].description
+        warnings.filterwarnings("ignore", message=".*contains NULL.*")
+        with fits.open(path, mode="update") as hdus:
+            for number, name in enumerate(made.colnames, 1):
+                if made[name].dtype.kind == "b" and hasattr(made[name], "mask"):  # astropy would write truths for gaps
+                    np.rec.recarray.field(hdus[1].data, name)[made[name].mask] = 0
+                if made[name].description:  # astropy's own note on them only astropy reads
+                    hdus[1].header[f"TCOMM{number}"] = made[name].description
 
 
 def _write_votable(made, path: Path) -> None:

@@ -17,7 +17,6 @@ import pandas as pd
 
 from zoobook import arguments
 
-
 _PIECES = 2048  # of a megabyte
 
 

@@ -25,7 +25,8 @@ def in_memory(table: pd.DataFrame) -> pd.DataFrame:
         values = columns[n].to_numpy()
         columns[n] = pd.Series(values.astype(values.dtype.newbyteorder("=")), table.index, name=columns[n].name)
     for n in encoded:
-        columns[n] = columns[n].map(lambda text: text.decode("utf8", "replace") if isinstance(text, bytes) else text)
+        decoded = [_decoded(value, columns[n].name) for value in columns[n]]
+        columns[n] = pd.Series(decoded, table.index, dtype=object, name=columns[n].name)
     native = pd.concat(columns, axis=1)
     native.attrs = table.attrs
     return native
@@ -195,12 +196,16 @@ def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: 
     return [os.path.join(folder, os.path.expanduser(file)) for file in files]
 
 
+def _decoded(value: object, column: str) -> object:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        raise ValueError(f"the column {column!r} holds {value!r}, which is no text") from None
+
+
 def _id_text(value: object, where: str, column: str) -> object:
     """An id out of a column of several types, if it can be one."""
-    try:
-        value = value.decode() if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        raise ValueError(f"{where}: `{column}` holds {value!r}, which is no text") from None
+    value = _decoded(value, column)
     if not pd.api.types.is_scalar(value):
         raise ValueError(f"{where}: `{column}` holds {value!r}: an id is a text or a whole number")
     return value
