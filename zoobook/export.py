@@ -58,7 +58,6 @@ def write(
         FileNotFoundError: there are no such weights.
         OSError: the file cannot be written.
     """
-    from astropy.table import Table
     from astropy.units import Unit
 
     path, table = arguments.path(path), keyed(table, "the table")
@@ -68,7 +67,7 @@ def write(
     unknown = [name for name in [*(units or {}), *(descriptions or {})] if name not in table]
     if unknown:
         raise ValueError(f"the table has no column {unknown[0]!r}; there are: {listed(table.columns)}")
-    made = Table.from_pandas(_plain(table))
+    made = _astropy_table(_plain(table))
     for name in made.colnames:
         unit, description = _about(name)
         unit = (units or {}).get(name, unit)
@@ -100,6 +99,18 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
             column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
         columns[str(name)] = column
     return pd.DataFrame(columns)
+
+
+def _astropy_table(table: pd.DataFrame):
+    """The same in astropy, which before its version 7 does not know truths with gaps."""
+    from astropy.table import MaskedColumn, Table
+
+    gaps = {name: column.isna().to_numpy() for name, column in table.items() if column.dtype.kind == "b"}
+    made = Table.from_pandas(table.assign(**{name: table[name].fillna(False).astype(bool) for name in gaps}))
+    for name, mask in gaps.items():
+        if mask.any():
+            made[name] = MaskedColumn(made[name], mask=mask)
+    return made
 
 
 def _about(name: str) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unpacked(file: BinaryIO) -> Iterator[BinaryIO]:
+def unpacked(file: BinaryIO) -> Iterator[BinaryIO | gzip.GzipFile]:
     """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is.
 
     Raises:

@@ -296,6 +296,12 @@ def _read_fits(path: Path) -> pd.DataFrame:
     table.convert_bytestring_to_unicode()
     scalars = [name for name in table.colnames if table[name].ndim == 1]  # pandas has no array columns
     frame = table[scalars].to_pandas()
+    for name in scalars:
+        values, gap = table[name], getattr(table[name], "mask", np.False_)
+        if values.dtype.kind in "iu" and np.any(gap):  # of which older versions of astropy make floats
+            whole = np.asarray(values.data.data, values.dtype.newbyteorder("="))
+            frame[name] = pd.arrays.IntegerArray(whole, np.broadcast_to(gap, whole.shape).copy())
     for name in [name for name in scalars if table[name].dtype.kind == "U"]:
+        frame[name] = frame[name].str.rstrip()
         frame[name] = frame[name].mask(frame[name] == "")  # FITS has no other sign for a text that is missing
     return frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})

@@ -85,7 +85,7 @@ class RunFolder:
     def history(self) -> pd.DataFrame:
         """The epochs so far, one row each."""
         file = self.path / "history.csv"
-        return pd.read_csv(file, engine="python") if file.exists() else pd.DataFrame()  # exact floats
+        return pd.read_csv(file, float_precision="round_trip") if file.exists() else pd.DataFrame()
 
     def log(self, **row: float) -> None:
         """Add an epoch to the history; a repeated epoch replaces its earlier row.
