@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -10,12 +11,14 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from zoobook import arguments
+
+_PIECES = 2048  # of a megabyte
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -75,6 +78,28 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
             error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "
             "free some space, and run again to go on."
         ) from None  # fmt: skip
+
+
+@contextlib.contextmanager
+def unpacked(file: BinaryIO) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is.
+
+    Raises:
+        ValueError: after what was used it goes on for gigabytes.
+    """
+    begin = file.read(2)
+    file.seek(0)
+    if begin != b"\x1f\x8b":
+        yield file
+        return
+    with gzip.open(file) as inside:
+        yield inside
+    file.seek(0)
+    with gzip.open(file) as inside:  # again, since who reads FITS goes to and fro in it, and closes it
+        for _ in range(_PIECES):
+            if not inside.read(1 << 20):
+                return
+    raise ValueError("what is packed in it goes on for gigabytes")
 
 
 def fingerprint(*parts: Any) -> str:

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from zoobook import evaluation
+from zoobook import arguments, evaluation
 from zoobook.catalogs import tables
+from zoobook.catalogs.columns import require
 from zoobook.trees import DecisionTree, Question
 
 # Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").
@@ -33,10 +34,13 @@ def montage(
         size: side of a galaxy in inches.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, not as many titles, or a number makes no sense.
     """
     if not len(images):
         raise ValueError("there are no images to show side by side: `images` is empty")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
+    columns, size = arguments.whole("columns", columns), arguments.real("size", size)
     rows = -(-len(images) // columns)
     height = size * (1.0 if titles is None else 1.22)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
@@ -188,6 +192,7 @@ def information(table: pd.DataFrame) -> Figure:
     Args:
         table: the result of :func:`zoobook.evaluation.evaluate` for a survey whose oracle is known.
     """
+    require(["information_captured", "information_captured_error"], table.columns, "the table of scores")
     table = table[::-1]
     figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
     colours = [COLOURS[1] if name == "all" else COLOURS[0] for name in table.index]
@@ -212,8 +217,16 @@ def fractions(
         decision_tree: the tree.
         answers: label columns to show.
         minimum: galaxies with fewer votes on the question are left out.
+
+    Raises:
+        ValueError: ids or answers are bad, a galaxy has several rows, or a table lacks an answer.
     """
     predictions, votes = evaluation.of_same_galaxies(predictions, catalog)
+    minimum = arguments.whole("minimum", minimum, 0)
+    if not answers:
+        raise ValueError("there is nothing to show: `answers` is empty")
+    require(answers, decision_tree.label_columns, f"the tree {decision_tree.name!r}")
+    require([f"{column}_fraction" for column in answers], predictions.columns, "the table of predictions")
     columns = min(len(answers), 4)
     rows = -(-len(answers) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.75 * rows), squeeze=False,
@@ -222,6 +235,7 @@ def fractions(
         axis.axis("off")
     for axis, column in zip(axes.flat, answers, strict=False):
         question = next(q for q in decision_tree.questions if column in [a.column for a in q.answers])
+        require([answer.column for answer in question.answers], votes.columns, "the catalogue")
         total = np.nansum([tables.floats(votes[answer.column]) for answer in question.answers], axis=0)
         enough = total >= minimum
         observed = tables.floats(votes[column])[enough] / total[enough]

@@ -208,7 +208,12 @@ def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> n
     missing = [column for column in columns if column not in predictions]
     if missing:
         raise ValueError(f"the predictions have no column {missing[0]!r}: were they made for tree {tree.name!r}?")
-    return np.stack([_several(predictions[column]) for column in columns], axis=1)
+    found = [_several(predictions[column]) for column in columns]
+    for column, values in zip(columns, found, strict=True):
+        if values.shape != found[0].shape:
+            raise ValueError(f"{column!r} holds {values.shape[1]} numbers for each galaxy, {columns[0]!r} "
+                             f"{found[0].shape[1]}: they are not of one table")  # fmt: skip
+    return np.stack(found, axis=1)
 
 
 def _several(column: pd.Series) -> np.ndarray:

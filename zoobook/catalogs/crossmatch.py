@@ -149,6 +149,7 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
+    require(["id_str"], catalog.columns, "the catalogue")
     sky, ids = _positions(catalog, "the catalogue"), ids_of(catalog["id_str"], "the catalogue")
     first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
     once = first < second

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from zoobook import arguments
 from zoobook.catalogs.columns import in_memory
 from zoobook.catalogs.fractions import total_votes
 from zoobook.catalogs.fractions import vote_fraction as fraction
@@ -48,9 +49,11 @@ def select(
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
         tree.question(question)  # refuses one that the tree does not have
+        fewest = arguments.whole(f"the votes on {question}", fewest, 0)
         keep &= total_votes(catalog, tree, question) >= fewest
         left.append((f"at least {fewest} votes on {question}", int(keep.sum())))
     for answer, share in (fractions or {}).items():
+        share = arguments.share(f"the fraction of {answer}", share)
         keep &= fraction(catalog, tree, answer) > share  # false where undefined
         left.append((f"{answer} above {share:g}", int(keep.sum())))
     chosen = catalog[keep]
@@ -103,6 +106,7 @@ def classes(
     Returns:
         Series: the answer's name, named after the question; missing where the crowd was undecided or too small.
     """
+    above, votes = arguments.share("above", above), arguments.whole("votes", votes, 0)
     names = [answer.name for answer in tree.question(question).answers]
     short = tree.question(question).name.removesuffix(tree.suffix)
     shares = np.nan_to_num(np.stack([fraction(catalog, tree, f"{short}_{name}") for name in names], axis=1))

@@ -39,7 +39,7 @@ class ShardedTable:
         plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
         if self._manifest.exists():
-            earlier = json.loads(self._manifest.read_text())["plan"]
+            earlier = _read_manifest(self._manifest)["plan"]
             found, wanted = (
                 {**plan, "made_of": {**(unstated or {}), **plan["made_of"]}} for plan in (earlier, self._plan)
             )
@@ -80,6 +80,14 @@ class ShardedTable:
         return self.folder / f"{number:05d}.parquet"
 
 
+def _read_manifest(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_text())
+        return {"plan": dict(found["plan"], made_of=dict(found["plan"]["made_of"])), "complete": found["complete"]}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged: delete the folder {file.parent} and make the table again") from None
+
+
 def table_files(path: str | Path) -> list[Path]:
     """The parquet files of a table, in row order: one file, or the shards of a complete folder.
 
@@ -94,6 +102,6 @@ def table_files(path: str | Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"no parquet table at {path}")
     manifest = path / ShardedTable.MANIFEST
-    if manifest.exists() and not json.loads(manifest.read_text())["complete"]:
+    if manifest.exists() and not _read_manifest(manifest)["complete"]:
         raise ValueError(f"the table in {path} is not finished: run again what writes it, and it will be completed")
     return files

@@ -36,8 +36,9 @@ def train(
     half, trained = inputs.load(model, framework)
     questions = inputs.load_tree(tree)
     spec = trained.spec if trained else {"image_size": 224, "field_of_view": FIELD_OF_VIEW}
-    image_size = image_size or spec["image_size"]
-    view = {"image_size": image_size, "field_of_view": field_of_view or spec["field_of_view"]}
+    image_size = spec["image_size"] if image_size is None else image_size
+    seen = spec["field_of_view"] if field_of_view is None else field_of_view
+    view = {"image_size": image_size, "field_of_view": seen}
     catalog, store = inputs.read_labelled(galaxies, view, images, questions)
     result = half.train(
         store, catalog, questions, model=trained, architecture=architecture, channels=channels, image_size=image_size,

@@ -7,6 +7,7 @@ Where an image is written follows from the catalogue, never from a name in an ar
 """
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import stat
 import string
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -49,6 +51,7 @@ _GAP = 1 << 20  # bytes: members nearer than this are asked for together, since 
 _RUN = 1 << 25  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
 _RATIO, _SLACK = 100, 100_000_000  # an archive may grow 100-fold when unpacked, or to 100 MB; images hardly grow
+_BEFORE_BEGIN = errno.EINVAL  # of the error where a damaged zip leads to a place before its beginning
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError)
 
 Wanted = list[tuple[zipfile.ZipInfo, str]]  # members of a zip, and where each is written, below the folder
@@ -177,7 +180,9 @@ class _Zip:
     def read_list(self, file: Path | BinaryIO, length: int, do: str) -> None:
         try:
             self.zip = zipfile.ZipFile(file)
-        except _DAMAGE as error:
+        except (*_DAMAGE, ValueError, NotImplementedError, OverflowError, struct.error, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
+                raise
             raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
         self.members = [info for info in self.zip.infolist() if not info.is_dir()]
         for info in self.members:
@@ -205,7 +210,9 @@ class _Zip:
         try:
             with self.zip.open(info) as source, _whole_or_absent(target) as out:
                 _copy(source, out, info.file_size)
-        except _DAMAGE as error:
+        except (*_DAMAGE, NotImplementedError, OverflowError, struct.error, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
+                raise
             return f"damaged in {self.label}: {error or type(error).__name__}"
         return None
 

@@ -107,7 +107,8 @@ def sample_runs(catalog: pd.DataFrame, size: int, seed: str = "chapters") -> np.
         ndarray: [size] positions of rows, ascending. They depend on ids and seed alone; a smaller sample is a part of
         a larger one.
     """
-    in_order = np.argsort(catalog["id_str"].to_numpy(str), kind="stable")
+    size = arguments.whole("size", size, 0)
+    in_order = np.argsort(catalogs.check_ids(catalog).astype(str), kind="stable")
     runs = catalogs.shuffled(catalog.iloc[in_order[::_RUN]], seed)
     rows = [in_order[_RUN * run : _RUN * (run + 1)] for run in runs[: -(-size // _RUN) + 1]]
     return np.sort(np.concatenate(rows)[:size])

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from zoobook.files import unpacked
 from zoobook.images.checks import Unusable, check_shape
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
@@ -20,7 +21,7 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
     if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
         raise Unusable(f"it is not a FITS file (it begins with {begin!r})")
     try:
-        with fits.open(file, memmap=False, do_not_scale_image_data=True) as hdus:
+        with unpacked(file) as whole, fits.open(whole, memmap=False, do_not_scale_image_data=True) as hdus:
             chosen = image_hdus(hdus)
             check_shape(*chosen[0].shape[-2:])
             planes = np.concatenate([_planes(hdu) for hdu in chosen])

@@ -19,7 +19,7 @@ from filelock import FileLock
 from PIL import Image
 
 from zoobook import arguments
-from zoobook.catalogs.columns import check_ids, ids_of, listed
+from zoobook.catalogs.columns import check_ids, file_locations, ids_of, listed
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
@@ -89,12 +89,10 @@ class ImageStore:
             raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
         size, max_blank = arguments.whole("size", size, SMALLEST), arguments.share("max_blank", max_blank)
         framing = check_radii("framing", framing)
-        if "file_loc" not in catalog.columns:
-            raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
+        files = [os.path.abspath(arguments.path(file)) for file in file_locations(catalog)]
         if len(catalog) == 0:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
-        files = [os.path.abspath(arguments.path(file)) for file in catalog["file_loc"].astype(str)]
         path = arguments.path(path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
@@ -168,6 +166,7 @@ class ImageStore:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             about = json.loads(reader.schema.metadata[b"zoobook"])
             batch = reader.get_batch(0)
+            batch.validate(full=True)  # else damaged offsets would end the process
             ids = batch.column("id_str").to_numpy(zero_copy_only=False)
             values = batch.column("image").storage.flatten()
             pixels = np.frombuffer(values.buffers()[1], np.uint8, len(values), values.offset)

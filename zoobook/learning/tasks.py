@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, votes
+from zoobook.catalogs.columns import listed
 from zoobook.files import fingerprint
 from zoobook.images import ImageStore
 from zoobook.trees import DecisionTree
@@ -333,7 +334,6 @@ def _with_usable_labels(parts: dict[str, pd.DataFrame], label: str) -> dict[str,
 
 
 def _plain_values(values: pd.Series, label: str) -> pd.Series:
-    values = [value.decode("utf8", "replace") if isinstance(value, bytes) else value for value in values]
     kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
     found: dict = {}
     for value in values:
@@ -365,5 +365,5 @@ def _check_known(galaxies: pd.DataFrame, label: str, known: list) -> None:
         row = galaxies[unknown].iloc[0]
         raise ValueError(
             f"galaxy {row['id_str']} of the validation subset has {label} = {row[label]!r}, which no training galaxy "
-            f"has ({int(unknown.sum())} such galaxies); the training galaxies have {known}"
+            f"has ({int(unknown.sum())} such galaxies); the training galaxies have {listed(known)}"
         )

@@ -118,7 +118,7 @@ def train(
     built = {
         "architecture": given["architecture"] if architecture is None else architecture,
         "channels": given["channels"] if channels is None else channels,
-        "image_size": image_size or store.size,
+        "image_size": store.size if image_size is None else image_size,
         "field_of_view": given["field_of_view"] if field_of_view is None else field_of_view,
     }
     twin.models.check_architecture(built["architecture"])  # bad arguments are refused before anything is written
@@ -202,7 +202,7 @@ def finetune(
     votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
-        batch_size=batch_size or BATCH_SIZE["votes" if votes else "labels"],
+        batch_size=BATCH_SIZE["votes" if votes else "labels"] if batch_size is None else batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
         precision=precision, seed=seed, model=model_fingerprint(model.spec, twin.models.to_arrays(model)),
     )  # fmt: skip

@@ -90,11 +90,11 @@ def inspect(path: str | Path) -> dict:
 
 def _open(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     """The description in a file, and its tensors."""
-    name, path = os.fspath(path), arguments.path(path)
+    name, path = path, arguments.path(path)
     if path.is_dir() and (path / "best.safetensors").is_file():  # a run folder
         path = path / "best.safetensors"
     if not path.is_file():
-        path = find_shipped(name)
+        path = find_shipped(os.fspath(name))
         if path is None:
             raise FileNotFoundError(f"no weight file at {name}{known_names(name)}")
     try:

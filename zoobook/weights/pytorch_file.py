@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +28,11 @@ _KNOWN = {
     "torch", "torchvision", "timm", "zoobot", "pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics",
     "numpy", "pathlib", "omegaconf", "argparse",
 }  # fmt: skip
+
+_DAMAGE = (
+    zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError, OverflowError, UnicodeDecodeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 class Shell(dict):
@@ -94,7 +101,7 @@ def read(path: Path) -> dict:
             for name, value in list(state.items()):
                 if isinstance(value, _Tensor):
                     state[name] = _array(archive, root, value)
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} is not a whole PyTorch checkpoint ({error}). Fetch it again. (Files from before PyTorch 1.6 are "
             "no zip archives; whoever has one must load and save it with a newer PyTorch.)"
