@@ -9,7 +9,7 @@ JOBS ?= 2
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: setup check chapters book test quick nightly bench notebooks clean
+.PHONY: setup check chapters record book test quick nightly bench notebooks clean
 
 setup: .venv/.ready
 
@@ -26,6 +26,10 @@ check: setup  ## what needs no run: style, types
 chapters: setup  ## run the chapters that are not up to date
 	$(BIN)/python book/_tools/make_notebooks.py --check
 	$(BIN)/python book/_tools/execute_chapters.py --jobs $(JOBS) $(addprefix --framework ,$(FRAMEWORK))
+
+record: chapters  ## the numbers that the notebooks show are those of the last run
+	$(BIN)/python book/_tools/execute_chapters.py --record --framework pytorch
+	$(BIN)/python book/_tools/make_notebooks.py
 
 book: chapters
 	$(BIN)/python book/_tools/build_site.py $(addprefix --framework ,$(FRAMEWORK))

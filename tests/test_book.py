@@ -21,10 +21,11 @@ import check_links  # noqa: E402
 import execute_chapters  # noqa: E402
 import layout  # noqa: E402
 import make_notebooks  # noqa: E402
+import measured  # noqa: E402
 import rerun_rule  # noqa: E402
 import zoobook_book  # noqa: E402
 from myst_nb.core.variables import format_plain_text  # noqa: E402
-from plain_markdown import plain_markdown  # noqa: E402
+from plain_markdown import plain_markdown, with_numbers  # noqa: E402
 from zoobook_book import Edition  # noqa: E402
 
 from zoobook import chapters  # noqa: E402
@@ -258,8 +259,70 @@ def test_notebook_is_clean(name):
     assert {key: value["default"].strip('"') for key, value in parameters.items()} == vars(Edition())
     shown = execute_chapters.page_notebook(page, Edition()).cells
     assert [cell.source for cell in shown if cell.cell_type == "code"] == [
-        cell.source for cell in code if "colab-setup" not in cell.metadata.get("tags", [])
+        cell.source for cell in code if not execute_chapters.NOT_IN_PAGE & set(cell.metadata.get("tags", []))
     ]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_notebook_shows_numbers_and_not_their_names(name):
+    page = CHAPTERS[name]
+    names, recorded = measured.quoted(page.read_text("utf8")), measured.load(page.parent)[name]["numbers"]
+    assert names == list(recorded), f"run `make record`: {sorted(set(names) ^ set(recorded))}"
+    cells = nbformat.read(page.with_suffix(".ipynb"), 4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert "{{" not in text and "{glue" not in text and make_notebooks.NOT_MEASURED not in text
+    assert [wanted for wanted in names if f"`{wanted}`" in text] == []
+    said = "".join(cell.source for cell in cells if "own-numbers" in cell.metadata.get("tags", []))
+    assert [wanted for wanted in names if f"{{{{{wanted}}}}}" not in said] == []  # each is said again by the run
+    assert "keep_on_drive" in cells[0].source and "processor cores the chapter took" in cells[0].source
+
+
+def test_a_notebook_quotes_the_book_and_then_its_own_run(small_book, tmp_path):
+    code = 'from zoobook import chapters\nchapters.glue("n", 4)'
+    after = "\n```\n\nOne. We saw {glue:text}`n` or {glue:text}`n:.1f` galaxies.\n\n```{code-cell} ipython3\n"
+    page = small_book("one", code + after)
+    assert make_notebooks.NOT_MEASURED in page.with_suffix(".ipynb").read_text()  # a new page can be run
+    assert execute_chapters.run_all([page], [Edition()], timeout=60, force=False) == []
+    folder = rerun_rule.cache_dir(tmp_path, Edition())
+    found = execute_chapters.measurement(page, Edition(), folder)
+    assert found["numbers"] == {"n": "4", "n:.1f": "4.0"} and found["date"] and "zoobook" in found["versions"]
+    measured.save(page.parent, {"one": found | {"numbers": {"n": "three", "n:.1f": "3.0"}}, "other": {}})
+    page.with_suffix(".ipynb").write_text(make_notebooks.build(page))
+    executed = nbformat.read(execute_chapters.run(page, Edition(), tmp_path), 4)
+    assert any(cell.source == "One. We saw three or 3.0 galaxies." for cell in executed.cells)
+    (own,) = (cell for cell in executed.cells if "own-numbers" in cell.metadata.tags)
+    assert own.outputs[0].data["text/markdown"] == "We saw **4** or **4.0** galaxies."
+    page.write_text(page.read_text().replace("{glue:text}`n`", "{glue:text}`m`"))
+    with pytest.raises(KeyError, match="quotes 'm'"):
+        execute_chapters.measurement(page, Edition(), folder)
+
+
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        ("No number. Here are {{n}}, e.g. of\nours (by X et al. (2022)). None here.",
+         ["Here are {{n}}, e.g. of ours (by X et al. (2022))."]),
+        ("## Title\n\n- one {{a}}. No.\n- none\n- two {{b}}", ["- one {{a}}.\n- two {{b}}"]),
+        ("| a |\n|---|\n| {{n}} |\n| none |\n\ntext", ["| a |\n|---|\n| {{n}} |\n| none |"]),
+        ("> **Note**\n>\n> None. It has\n> {{n}}.", ["It has {{n}}."]),
+        ("```python\nf'{{n}}'\n```\nNone.", []),
+    ],
+)  # fmt: skip
+def test_sentences_with_numbers(plain, said):
+    assert with_numbers(plain) == said
+
+
+def test_numbers_that_come_later_are_said_later(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *data, **_: shown.extend(data))
+    monkeypatch.setattr(chapters, "_glued", {})
+    monkeypatch.setattr(chapters, "_unsaid", [])
+    chapters.own_numbers("It has {{n}}.")
+    assert "further down" in capsys.readouterr().out and shown == []
+    chapters.glue("n", 0.5, "50 %")
+    chapters.glue("m", 2)
+    chapters.own_numbers("Not yet {{k}}.\n\nOr {{m:.1f}}.")
+    assert shown[-1].data == "It has **50 %**.\n\nOr **2.0**."
 
 
 @pytest.mark.parametrize("file", ["README.md", "CITATION.cff"])
@@ -276,8 +339,8 @@ def test_addresses_are_those_of_the_configuration(file):
     [
         ("{term}`votes <vote fraction>` of {term}`volunteers`", "votes of volunteers"),
         ("(label)=\n# Title", "# Title"),
-        ("{glue:text}`n:.2f` galaxies", "`n` galaxies"),
-        ("it took {run-time}`a minute`", "it took a minute"),
+        ("{glue:text}`n:.2f` galaxies", "{{n:.2f}} galaxies"),
+        ("it took {run-time}`a minute <none>`", "it took a minute"),
         ("% a remark\ntext", "text"),
         (":::{note}\nMind {term}`ring`.\n:::", "> **Note**\n>\n> Mind ring."),
         ("```{admonition} Solution\n:class: dropdown\nYes.\n```",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,9 @@ RING_SEED = 1
 SKY_SEED, SKY_PIXEL = 8, 0.7  # [arcsec] of the capstone's sky
 PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
 FEW_LABELS_SPLIT = (0.35, 0.1, 0.55)  # of a few hundred new labels most are for the test, so that its errors are small
+
+_glued: dict[str, tuple[float | str, str]] = {}  # name to value and text, of this run
+_unsaid: list[str] = []  # paragraphs with numbers that come later
 
 
 @dataclass(frozen=True)
@@ -242,13 +246,39 @@ def glue(name: str, value: float | str, text: str | None = None) -> None:
     """
     from IPython.display import display
 
-    plain = repr(str(value) if text is None else text)  # MyST-NB evaluates it: a bare 4,152 would become (4, 152)
+    text = str(value) if text is None else text
+    _glued[name] = (value, text)
+    plain = repr(text)  # MyST-NB evaluates it: a bare 4,152 would become (4, 152)
     prefix = "application/papermill.record/"
     display(
         {f"{prefix}text/plain": plain, f"{prefix}application/json": json.dumps(value)},  # nbformat wants text
         metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
         raw=True,
     )
+
+
+def own_numbers(text: str) -> None:
+    """Show sentences of the page again, with the numbers of this run. Notebooks call it after text with numbers.
+
+    Args:
+        text: Markdown in paragraphs, in which ``{{name}}`` or ``{{name:.2f}}`` stands for what was glued under that
+            name. A paragraph with numbers that come further down is shown by the next call that has them.
+    """
+    from IPython.display import Markdown, display
+
+    number = re.compile(r"\{\{([^{}:]+):?([^{}]*)\}\}")
+
+    def own(match: re.Match) -> str:
+        value, written = _glued[match[1]]
+        return f"**{format(value, match[2]) if match[2] else written}**"
+
+    _unsaid.extend(part for part in text.strip().split("\n\n") if part not in _unsaid)
+    ready = [part for part in _unsaid if all(name in _glued for name, _ in number.findall(part))]
+    _unsaid[:] = [part for part in _unsaid if part not in ready]
+    if ready:
+        display(Markdown("\n\n".join(number.sub(own, part) for part in ready)))
+    else:
+        print("The cells that measure this come further down.")
 
 
 def _render_missing(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:

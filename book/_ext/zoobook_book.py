@@ -1,4 +1,4 @@
-"""The Sphinx side of the book: which edition is rendered, folded solutions, how long chapters took."""
+"""The Sphinx side of the book: which edition is rendered, folded solutions, how chapters were run."""
 from __future__ import annotations
 
 import os
@@ -6,6 +6,7 @@ import posixpath
 import re
 import sys
 from dataclasses import astuple, dataclass, fields, replace
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sphinx.transforms import SphinxTransform
 import zoobook
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "_tools"))
+from measured import day, in_words, versions  # noqa: E402
 from rerun_rule import cache_dir  # noqa: E402
 
 FRAMEWORKS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}  # one edition of the book for each
@@ -47,14 +49,17 @@ class Edition:
 
     def of_page(self, text: str) -> Edition:
         """What a page is run with: one whose header says ``once: true`` is the same in all editions of the book."""
-        header = text.split("\n---", 1)[0]
-        return replace(self, framework=Edition.framework) if "\n  once: true" in header else self
+        return replace(self, framework=Edition.framework) if _once(text) else self
 
     def source(self, text: str) -> str:
         """A chapter's MyST source with this edition's values in its parameters cell."""
         for name, value in vars(self).items():
             text = re.sub(rf'^({name}: str = )"[^"\n]*"', rf'\1"{value}"', text, count=1, flags=re.MULTILINE)
         return text
+
+
+def _once(text: str) -> bool:
+    return "\n  once: true" in text.split("\n---", 1)[0]
 
 
 def _set_edition(app, config) -> None:
@@ -90,31 +95,28 @@ def run_time(name, rawtext, text, lineno, inliner, options=None, content=None):
     Without ``<chapter>`` it means the page it stands on.
     """
     guess, _, chapter = text.removesuffix(">").partition(" <")
+    here = inliner.document.settings.env.docname
+    chapter = posixpath.normpath(posixpath.join(posixpath.dirname(here), chapter)) if chapter else here
     return [nodes.inline("", guess, classes=["run-time"], chapter=chapter)], []
 
 
 def _fill_run_times(app, doctree, docname: str) -> None:
     for node in doctree.findall(lambda n: isinstance(n, nodes.inline) and "run-time" in n["classes"]):
-        chapter = node["chapter"]
-        other = posixpath.normpath(posixpath.join(posixpath.dirname(docname), chapter)) if chapter else docname
-        data = NbMetadataCollector.get_exec_data(app.env, other)
+        data = NbMetadataCollector.get_exec_data(app.env, node["chapter"])
         if data and data["runtime"]:
             node.children = [nodes.Text(in_words(data["runtime"]))]
 
 
-def in_words(seconds: float) -> str:
-    """A duration as people say it.
-
-    >>> in_words(7.4), in_words(48), in_words(200)
-    ('7 seconds', '50 seconds', '3 minutes')
-    """
-    if seconds < 10:
-        number, unit = max(1, round(seconds)), "second"
-    elif seconds < 95:
-        number, unit = 10 * round(seconds / 10), "second"
-    else:
-        number, unit = round(seconds / 60), "minute"
-    return f"{number} {unit}" + "s" * (number != 1)
+def _say_last_run(app, doctree) -> None:
+    """End a chapter with when and with what it was run. Versions are those of now: with others it had run again."""
+    data = NbMetadataCollector.get_exec_data(app.env, app.env.docname)
+    if data and data["runtime"]:
+        in_both = _once(Path(app.env.doc2path(app.env.docname)).read_text("utf8"))
+        used = versions(None if in_both else Edition.of_build().framework)
+        with_what = ", ".join(f"{name} {number}" for name, number in used.items())
+        when = day(datetime.fromtimestamp(data["mtime"]))
+        told = f"Last run on {when} in {in_words(data['runtime'])}, with {with_what}."
+        next(doctree.findall(nodes.section)).append(nodes.paragraph("", told, classes=["zb-last-run"]))
 
 
 def setup(app):
@@ -122,5 +124,6 @@ def setup(app):
     app.add_transform(FoldedSolutions)
     app.connect("config-inited", _set_edition)
     app.connect("source-read", _set_parameters)
+    app.connect("doctree-read", _say_last_run)
     app.connect("doctree-resolved", _fill_run_times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,6 +4,7 @@
     python book/_tools/execute_chapters.py data_notes --force       one chapter, even if nothing changed
     python book/_tools/execute_chapters.py --scale full             as on a GPU
     python book/_tools/execute_chapters.py --jobs 2                 the frameworks side by side
+    python book/_tools/execute_chapters.py --record                 then write what they measured to book/measured.json
 
 A chapter runs again only if its code cells changed or what `rerun_rule.py` says.
 Executed notebooks come to `_build/executed/<framework>/`; `jupyter-book build .` finds their outputs in its cache.
@@ -18,19 +19,22 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import measured
 import nbformat
 import papermill
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from layout import ROOT, chapters, header
+from measured import in_words
 from myst_nb.core.read import read_myst_markdown_notebook
+from myst_nb.core.variables import format_plain_text
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from rerun_rule import cache_dir
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
-from zoobook_book import FRAMEWORKS, Edition, in_words, installed  # noqa: E402
+from zoobook_book import FRAMEWORKS, Edition, installed  # noqa: E402
 
-NOT_IN_PAGE = {"injected-parameters", "colab-setup"}
+NOT_IN_PAGE = {"injected-parameters", "colab-setup", "own-numbers"}
 FAILURES = (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError)
 
 
@@ -171,6 +175,39 @@ def run_all(pages: list[Path], editions: list[Edition], timeout: int, force: boo
     return failed
 
 
+def measurement(page: Path, edition: Edition, folder: Path) -> dict:
+    """What a chapter that is up to date measured, and when and with what, as `measured.json` holds it.
+
+    Raises:
+        KeyError: it has not run with these code cells, or does not glue a number that its text quotes.
+    """
+    cache = get_cache(str(folder))
+    record = cache.match_cache_notebook(page_notebook(page, edition))
+    return {
+        "date": f"{record.created:%Y-%m-%d}",
+        "seconds": round(record.data["execution_seconds"]),
+        "cores": os.cpu_count(),
+        "versions": measured.versions(None if header(page).get("zoobook", {}).get("once") else edition.framework),
+        "numbers": numbers(page, cache.get_cache_bundle(record.pk).nb),
+    }
+
+
+def numbers(page: Path, executed: nbformat.NotebookNode) -> dict[str, str]:
+    """The numbers that a chapter's text quotes, by name and format, as the page shows them."""
+    glued = {}
+    for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
+        book = output.get("metadata", {}).get("scrapbook", {})
+        if "name" in book:
+            glued[book["name"]] = output["data"].get(f"{book.get('mime_prefix', '')}text/plain", "")
+    found = {}
+    for wanted in measured.quoted(page.read_text("utf8")):
+        name, _, form = wanted.partition(":")
+        if name not in glued:
+            raise KeyError(f"{page.name} quotes {name!r}, which none of its cells glues")
+        found[wanted] = str(format_plain_text(glued[name], form))
+    return found
+
+
 def _share_cores(jobs: int) -> None:
     """Let the kernels that this process starts use their part of the machine."""
     for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
@@ -185,6 +222,7 @@ def main() -> int:
     parser.add_argument("--scale", default=Edition.scale, choices=("quick", "full"))
     parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="chapters that run side by side (%(default)s)")
+    parser.add_argument("--record", action="store_true", help=f"write what they measured to book/{measured.NAME}")
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     chosen = parser.parse_args()
     pages = {page.stem: page for page in chapters()}
@@ -196,6 +234,10 @@ def main() -> int:
     failed = run_all(wanted, editions, chosen.timeout, chosen.force, chosen.jobs)
     if (chosen.dataset, chosen.scale) != (Edition.dataset, Edition.scale):
         print(f"to render this: ZOOBOOK_EDITION={editions[0]} python book/_tools/build_site.py")
+    if chosen.record:
+        standard, done = Edition(), [page for page in wanted if page.stem not in failed]
+        folder = cache_dir(ROOT, standard)
+        measured.save(ROOT / "book", {page.stem: measurement(page, standard, folder) for page in done})
     if failed:
         print(f"{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

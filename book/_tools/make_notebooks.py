@@ -3,35 +3,51 @@
     python book/_tools/make_notebooks.py            write those that changed
     python book/_tools/make_notebooks.py --check    write nothing; fail if one is out of date
 
-The same source always gives the same bytes, so the check needs no file times.
+The same sources, pages and `book/measured.json`, always give the same bytes, so the check needs no file times.
+
+Where a page quotes a number, the notebook shows what the book measured, and a cell after the text says the sentence
+again with what the reader's own run has found.
 """
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from datetime import date
 from pathlib import Path
 
 import jupytext
+import measured
 import nbformat
 from layout import BRANCH, COLAB, REPOSITORY, ROOT, SITE, chapters, header
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from plain_markdown import plain_markdown
+from plain_markdown import NUMBER, plain_markdown, with_numbers
 
 SETUP = f"""\
+keep_on_drive = False  # True: Colab keeps what you download and train in the folder zoobook of your Google Drive
+
 # On Colab this installs zoobook beside the packages that are already there. Anywhere else it does nothing.
+import os
 import sys
 
 if "google.colab" in sys.modules:
+    if keep_on_drive:
+        from google.colab import drive
+
+        drive.mount("/content/drive")
+        os.environ["ZOOBOOK_HOME"] = "/content/drive/MyDrive/zoobook"
     %pip install --quiet "zoobook[pytorch,tensorflow,chapters] @ git+{REPOSITORY}@{BRANCH}"
 """
-FOLDED = {"hide-input", "hide-cell"}
+NUMBERS = "# @title With the numbers of your run\nchapters.own_numbers({})"
+FOLDED = {"hide-input", "hide-cell", "remove-cell", "own-numbers"}
+NOT_MEASURED = "(not measured yet)"
 
 
 def build(page: Path) -> str:
     """The notebook of one chapter, as JSON text."""
     source = jupytext.reads(page.read_text("utf8"), fmt="md:myst")
     where = page.relative_to(ROOT).with_suffix("").as_posix()
+    run = measured.load(page.parent).get(page.stem, {})
     top = (
         f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({COLAB}/{where}.ipynb) "
         f"[Read this chapter in the book]({SITE}/{where}.html)\n\n"
@@ -47,24 +63,61 @@ def build(page: Path) -> str:
     if header(page).get("zoobook", {}).get("gpu"):
         notebook.metadata["accelerator"] = "GPU"
         notebook.metadata["colab"]["gpuType"] = "T4"
-    setup_needed = True
+    setup_needed, begun, unsaid = True, False, []
     for cell in source.cells:
         if cell.cell_type == "markdown":
-            text = plain_markdown(cell.source, page)
-            notebook.cells.append(new_markdown_cell(text if notebook.cells else top + text))
+            plain = plain_markdown(cell.source, page)
+            text = NUMBER.sub(lambda number: run.get("numbers", {}).get(number[1], NOT_MEASURED), plain)
+            text = text if notebook.cells else f"{top}{text}\n\n{_about(page, run)}"
+            notebook.cells.append(new_markdown_cell(text))
+            unsaid += with_numbers(plain)
+            if unsaid and begun:
+                notebook.cells.append(_code(NUMBERS.format(_quote("\n\n".join(unsaid))), ["own-numbers"]))
+                unsaid = []
             continue
         if setup_needed:
-            notebook.cells.append(new_code_cell(SETUP.rstrip(), metadata={"tags": ["colab-setup"]}))
+            notebook.cells.append(_code(SETUP.rstrip(), ["colab-setup"]))
             setup_needed = False
-        tags = list(cell.metadata.get("tags", []))
-        metadata = {"tags": tags} if tags else {}
-        if FOLDED & set(tags):
-            metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}
-        notebook.cells.append(new_code_cell(cell.source, metadata=metadata))
+        begun = begun or "chapters" in cell.source  # is imported
+        notebook.cells.append(_code(cell.source, list(cell.metadata.get("tags", []))))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{page.stem}-{number:03d}"[-64:]
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
+
+
+def _about(page: Path, run: dict) -> str:
+    """What one should know first: whose numbers these are, what it costs, how to keep what it makes."""
+    text = "> **Running this page.** "
+    if run and measured.quoted(page.read_text("utf8")):
+        text += (
+            f"The numbers in the text are the book's, measured on {measured.day(date.fromisoformat(run['date']))}. "
+            "When you run the page, a cell below such text says it again with your own numbers.\n>\n> "
+        )
+    if run:
+        versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+        text += (
+            f"On {run['cores']} processor cores the chapter took {measured.in_words(run['seconds'])} at the quick "
+            f"scale ({versions}). On Colab's T4 GPU it has not been measured.\n>\n> "
+        )
+    return text + (
+        "Colab forgets its files when you leave. To keep data and trained networks on your Google Drive, set "
+        "`keep_on_drive = True` in the next cell before you run it. That sets the variable `ZOOBOOK_HOME`, the "
+        "folder in which zoobook keeps everything; on your own machine you may set it, too."
+    )
+
+
+def _code(source: str, tags: list[str]) -> nbformat.NotebookNode:
+    metadata: dict = {"tags": tags} if tags else {}
+    if FOLDED & set(tags):
+        metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}
+    return new_code_cell(source, metadata=metadata)
+
+
+def _quote(text: str) -> str:
+    """A string literal of several lines."""
+    quotes = '"' * 3
+    return f"r{quotes}\n{text}\n{quotes}"
 
 
 def out_of_date() -> dict[Path, str | None]:

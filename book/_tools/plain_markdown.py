@@ -1,6 +1,7 @@
 """Rewrite the MyST of a chapter into the plain Markdown that Colab, GitHub and JupyterLab show.
 
-Directives and roles that are not known here are an error, so raw MyST never reaches a reader.
+Directives and roles that are not known here are an error, so raw MyST never reaches a reader. A number that the page
+quotes becomes ``{{name}}``: `make_notebooks.py` fills in what the book measured, a run of the notebook its own.
 """
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ from functools import cache
 from pathlib import Path
 
 from layout import BRANCH, RAW, REPOSITORY, ROOT, SITE
+from measured import in_words, load
 from pybtex.database import parse_file
 
 ADMONITIONS = {"note", "tip", "important", "warning", "caution", "danger", "seealso", "hint", "attention", "margin"}
 OPEN = re.compile(r"^(?P<indent> *)(?P<fence>:{3,}|`{3,}|~{3,})(?:\{(?P<name>[\w:-]+)\})?(?P<rest>.*)$")
 EQUATION = re.compile(r"^\$\$[ \t]*\(([\w:.-]+)\)[ \t]*$", re.MULTILINE)
 OPTION = re.compile(r"^:([\w-]+):\s*(.*)$")
+NUMBER = re.compile(r"\{\{([^{}]+)\}\}")
+SENTENCE_ENDS = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?][)*"])|(?<=[.!?]\*\*))\s+(?=[A-Z\[*_`{]|\((?!\d))""")
 
 
 def plain_markdown(text: str, page: Path) -> str:
@@ -57,6 +61,22 @@ def plain_markdown(text: str, page: Path) -> str:
     return "\n".join(out)
 
 
+def with_numbers(plain: str) -> list[str]:
+    """The sentences, list items and whole tables of plain Markdown in which there is a ``{{name}}``, by paragraph."""
+    found = []
+    for paragraph in re.split(r"\n[> ]*\n", re.sub(r"^(```|~~~).*?^\1", "", plain, flags=re.MULTILINE | re.DOTALL)):
+        if not NUMBER.search(paragraph):
+            continue
+        lines = [re.sub(r"^[> ]+", "", line) for line in paragraph.split("\n") if not line.startswith("#")]
+        if lines[0].startswith("|"):
+            found.append("\n".join(lines))
+            continue
+        items = re.split(r"\n(?=(?:[-*]|\d+\.) )", "\n".join(lines))
+        said = [[one for one in SENTENCE_ENDS.split(item) if NUMBER.search(one)] for item in items]
+        found.append("\n".join(" ".join(ones).replace("\n", " ") for ones in said if ones))
+    return found
+
+
 def _directive(name: str, title: str, body: list[str], page: Path) -> str:
     options, body = {}, list(body)
     while body and (option := OPTION.match(body[0].strip())):
@@ -85,8 +105,10 @@ def _directive(name: str, title: str, body: list[str], page: Path) -> str:
         return f"```{title}\n{raw}\n```"
     if name == "math":
         return f"$$\n{raw}\n$$"
-    if name in {"glue", "glue:figure"}:
-        return f"*(`{title}`, shown above)*" + (f" {_inline(raw, page)}" if raw else "")
+    if name == "glue:figure":
+        return "*(The cell that makes this figure shows it.)*" + (f"\n\n*{_inline(raw, page)}*" if raw else "")
+    if name.startswith("glue"):
+        return f"{{{{{title}}}}}"
     raise ValueError(f"{page.name}: book/_tools/plain_markdown.py cannot rewrite the directive {{{name}}}")
 
 
@@ -193,9 +215,11 @@ def _inline(text: str, page: Path) -> str:
             target = content.removeprefix("~")
             return f"[`{target.split('.')[-1] if content != target else target}`]({SITE}/book/api.html#{target})"
         if name.startswith("glue"):
-            return f"`{content.split(':')[0]}`"
+            return f"{{{{{content}}}}}"
         if name == "run-time":
-            return shown
+            chapter = Path(content[len(shown) :].strip(" <>") or page.stem).name
+            run = load(page.parent).get(chapter)
+            return in_words(run["seconds"]) if run else shown
         if name == "math":
             return f"${content}$"
         if name in {"file", "command", "code"}:
