@@ -189,7 +189,8 @@ def results(name: str) -> dict:
     """What the programs in ``book/encoder`` measured of the network that comes with zoobook.
 
     Args:
-        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies.
+        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies;
+            ``"loop"``: labels asked at random and by the loop.
 
     Returns:
         dict: the content of the file that lies beside the weights.
