@@ -113,10 +113,11 @@ def curve(values: np.ndarray, labels: np.ndarray, one_in: float | None, most: in
         by = {count: [one[how][count] for one in seeds if count in one[how]] for count in counts}
         found[how] = [
             {"labels": n, "value": float(np.mean(v)), "spread": float(np.std(v, ddof=1)), "seeds": len(v)}
-            for n, v in by.items() if len(v) > 2
+            for n, v in by.items() if len(v) == len(seeds)  # those that had bad luck count as well
         ]  # fmt: skip
     last = found["random"][-1]
-    reached = [one["labels"] for one in found["loop"] if one["value"] >= last["value"]]
+    above = [one["value"] >= last["value"] for one in found["loop"]]
+    reached = [one["labels"] for place, one in enumerate(found["loop"]) if all(above[place:])]  # and stays there
     each = []
     for one in seeds:
         goal = one["random"][max(one["random"])]
