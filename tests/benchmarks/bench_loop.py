@@ -69,7 +69,7 @@ def one_seed(values: np.ndarray, labels: np.ndarray, one_in: float | None, seed:
     rows = thinned(labels, one_in, rng)
     tested = [part[: int(TEST_SHARE * len(part))] for kind in (1, 0) for part in [rows[labels[rows] == kind]]]
     test = np.concatenate(tested)
-    pool = rows[~np.isin(rows, test)]
+    pool = rng.permutation(rows[~np.isin(rows, test)])
     names = np.array([f"g{row}" for row in range(len(labels))])
     table = pd.DataFrame(values[rows], columns=[f"feat_{k}" for k in range(values.shape[1])])
     table.insert(0, "id_str", names[rows])
@@ -136,20 +136,24 @@ def main() -> None:
 
     file = weights.find_shipped(ENCODER)
     model = zb.models.from_arrays(*weights.read(file))
-    rows = {"simulated_ring": {"what": "simulated rings"} | curve(*simulated(chosen.root, model), 50, 500)}
+    jobs = {"simulated_ring": ("simulated rings", *simulated(chosen.root, model), 50, 500)}
     if chosen.real:
         real = chosen.real.expanduser().absolute()
         efigi, rings = (measure.Galaxies.read(real, name, chosen.root) for name in ("efigi", "rings"))
         ring = measure.ROWS["efigi_ring"].label(efigi.catalog).to_numpy(float)
-        bar = measure.ROWS["efigi_bar"].label(efigi.catalog)
-        bar = bar.where((bar == 0) | (bar >= 0.5)).ge(0.5).astype(float).where(bar.eq(0) | bar.ge(0.5)).to_numpy()
-        seen = features(chosen.root, efigi.store, model)
-        rows["efigi_ring"] = {"what": "rings of EFIGI"} | curve(seen, ring, 10, 500)
-        rows["efigi_bar"] = {"what": "bars of EFIGI"} | curve(seen, bar, 10, 500)
+        length = measure.ROWS["efigi_bar"].label(efigi.catalog)
+        bar = (length >= 0.5).astype(float).where((length == 0) | (length >= 0.5)).to_numpy()
         tagged = measure.ROWS["decals_ring"].label(rings.catalog).to_numpy(float)
-        rows["decals_ring"] = {"what": "rings of DECaLS"} | curve(
-            features(chosen.root, rings.store, model), tagged, None, 150
-        )
+        seen = features(chosen.root, efigi.store, model)
+        jobs |= {
+            "efigi_ring": ("rings of EFIGI", seen, ring, 10, 500),
+            "efigi_bar": ("bars of EFIGI", seen, bar, 10, 500),
+            "decals_ring": ("rings of DECaLS", features(chosen.root, rings.store, model), tagged, None, 150),
+        }
+    from joblib import Parallel, delayed
+
+    curves = Parallel(-1)(delayed(curve)(*job[1:]) for job in jobs.values())
+    rows = {key: {"what": job[0], **found} for (key, job), found in zip(jobs.items(), curves, strict=True)}
     found = {
         "date": date.today().isoformat(), "zoobook": zoobook.__version__,
         "weights": hashlib.sha256(file.read_bytes()).hexdigest(), "batch": BATCH, "start": START, "rows": rows,
