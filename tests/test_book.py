@@ -129,6 +129,11 @@ def check_ring_finetuning(found: dict) -> None:
     assert auc["own_answer"] > auc["radial_profiles"] + 0.03  # it has been taught rings, and needs no label
     assert auc["all_unfrozen"] > auc["frozen_features"] - 0.08  # few labels do not spoil a good encoder
     assert auc["all_unfrozen"] > auc["from_scratch"] + 0.05  # what was learned before helps
+    assert len(found["seeds_auc"]) == 3 and found["seeds_spread"] < 0.05
+    # half of the rings, pure among as many others, are much less pure at one in fifty
+    assert abs(found["sample_completeness"] - 0.5) < 0.15 and found["sample_purity"] < found["purity_here"] - 0.05
+    assert 100 < found["looks"] <= found["looks_worst"] == 381
+    assert 0 < found["loop_needed"] <= 500 and found["loop_goal_labels"] == 1000
     # on real galaxies, measured apart: no method is near perfect, and the features are worth having
     for data in ("decals", "efigi"):
         assert 0.6 < found[f"real_{data}_frozen_features"] < 0.99
