@@ -3,13 +3,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from zoobook import arguments, files
-from zoobook.images import ImageStore
+from zoobook import arguments, catalogs, evaluation, files, plots, rarity, trees, votes
+from zoobook.catalogs import crossmatch, samples
+from zoobook.datasets.published import sample_runs
+from zoobook.images import ImageStore, read_image, stamps
 from zoobook.learning import runs
 from zoobook.trees import DecisionTree
 from zoobook.weights import inspect, write
+
+TREE = trees.load("decals_dr5")
 
 
 def test_home(monkeypatch, tmp_path):
@@ -19,6 +24,67 @@ def test_home(monkeypatch, tmp_path):
         assert arguments.path(given) == tmp_path / "a" / "b"
     with pytest.raises(ValueError, match="nobody-of-that-name"):
         arguments.path("~nobody-of-that-name/a")
+
+
+@pytest.mark.parametrize("value", ["", "  ", "a\0b", None, float("nan"), 3, b"a"])
+def test_what_is_no_path(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for takes_a_path in (arguments.path, ImageStore.open, read_image, files.ensure_writable_dir, inspect):
+        with pytest.raises((ValueError, TypeError), match="is no path"):
+            takes_a_path(value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "", "  "])
+def test_a_galaxy_without_the_place_of_its_image_is_named(tmp_path, missing):
+    catalog = pd.DataFrame({"id_str": ["a", "b"], "file_loc": ["a.png", missing]})
+    for read in (catalogs.read, lambda table: ImageStore.build(table, tmp_path / "s.arrow", 32), stamps.by_id):
+        with pytest.raises(ValueError, match="`file_loc` is empty for 1 galaxies: 'b' .row 1."):
+            read(catalog)
+
+
+VOTES = pd.DataFrame({"id_str": ["a", "b"], **dict.fromkeys(TREE.label_columns, 3)})
+ANSWERS = votes.prediction_table(["a", "b"], np.full((2, len(TREE.label_columns)), 4.0), TREE)
+STAMP = np.zeros((8, 8, 3), np.uint8)
+SENSELESS = {
+    "columns must be a whole number": lambda: plots.montage([STAMP], columns=0),
+    "3 images, but 1 titles": lambda: plots.montage([STAMP] * 3, titles=["a"]),
+    "`answers` is empty": lambda: plots.fractions(ANSWERS, VOTES, TREE, []),
+    "has no column 'none'": lambda: plots.fractions(ANSWERS, VOTES, TREE, ["none"]),
+    "of predictions has no column": lambda: plots.fractions(ANSWERS[["id_str"]], VOTES, TREE, TREE.label_columns[:1]),
+    "the catalogue has no column": lambda: plots.fractions(ANSWERS, VOTES[["id_str"]], TREE, TREE.label_columns[:1]),
+    "no column 'information_captured'": lambda: plots.information(pd.DataFrame({"x": [1]})),
+    "the predictions have no rows": lambda: evaluation.evaluate(ANSWERS.head(0), VOTES, TREE),
+    "must be two lists of the same length": lambda: evaluation.roc_auc([0, 1, 1], [0.1, 0.2]),
+    "resamples must be a whole number": lambda: evaluation.roc_auc([0, 1], [0.1, 0.2], resamples=0),
+    "both classes, 0 and 1; here: no, ring": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
+    "bins must be a whole number": lambda: evaluation.radial_profiles(STAMP[None], bins=0),
+    "the votes on bar must be a whole number": lambda: samples.select(VOTES, TREE, votes={"bar": "20"}),
+    "the fraction of bar_no must be a share": lambda: samples.select(VOTES, TREE, {"bar_no": "0.2"}),
+    "above must be a share": lambda: samples.classes(VOTES, TREE, "bar", above="0.5"),
+    "seed must be a whole number": lambda: catalogs.split(VOTES, seed=0.0),
+    "add up to 1: None": lambda: catalogs.split(VOTES, fractions=None),
+    "the catalogue has no column 'id_str'": lambda: crossmatch.near_pairs(pd.DataFrame({"ra": [1], "dec": [2]})),
+    "which is no text": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [b"\xff", "a"]})),
+    "an id is a text or a whole number": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [[1.0], [2.0]]})),
+    "size must be a whole number": lambda: sample_runs(VOTES, -1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", SENSELESS)
+def test_senseless_requests_are_refused_by_name(message):
+    with pytest.raises(ValueError, match=message):
+        SENSELESS[message]()
+
+
+def test_numbers_out_of_arrays():
+    assert arguments.real("x", np.array(0.5)) == 0.5 and type(arguments.real("x", np.float16(0.5))) is float
+    for value in (10**400, np.array([0.5]), 1j, "1"):
+        with pytest.raises(ValueError, match="x must be a positive number"):
+            arguments.real("x", value)
+    assert evaluation.roc_auc(np.array([0, 1], ">i4"), np.array([0.1, 0.2], ">f8"), resamples=20)["auc"] == 1
+    pair = rarity.sample([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], [3, 100], threshold=0.2)
+    assert pair.equals(rarity.sample([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], (3, 100), threshold=0.2))
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)])

@@ -62,20 +62,30 @@ def check_data_notes(found: dict) -> None:
     assert found["purity_at_any_vote"] < 0.7 < 0.95 < found["purity_at_a_quarter"]
     assert found["completeness_at_any_vote"] < 1
     assert found["five_votes_measured"] == pytest.approx(found["five_votes_expected"], rel=0.1)
-    # data sets are got and joined as the page says
+    # the farther a spiral, the fewer see that it is one
+    assert found["arms_at_4"] < 0.6 * found["arms_at_1"] and found["smooth_at_4"] > 1.5 * found["smooth_at_1"]
+    assert 16 <= found["n_spirals"] < n_galaxies and found["least_face_on"] > 0.75
+    assert found["few_asked_fraction"] > 0.6 > 0.15 > found["few_asked_share"]
+
+
+def check_data_sets(found: dict) -> None:
     assert found["rows_gz_desi"] > found["rows_gz_decals_volunteers_5"] > found["rows_rings"] == 470
     assert found["tiny_ids"] == ["588018090547020096", "588018090547020097"]
-    assert found["joined_by_id"] == found["joined_expected"] > 0.6 * n_galaxies and found["joined_right"] == 1
+    assert found["joined_by_id"] == found["joined_expected"] > 0.6 * found["n_galaxies"] and found["joined_right"] == 1
     assert found["joined_repeated"] == 1
     assert found["match_error"] < 5 * (0.25 / found["joined_expected"]) ** 0.5  # shares of pairs within a radius
     assert found["found_at_2"] > 0.99 and found["strangers_at_2"] < 0.01 < 0.1 < found["strangers_at_60"]
-    assert 16 <= found["n_spirals"] < n_galaxies and found["least_face_on"] > 0.75
-    assert found["few_asked_fraction"] > 0.6 > 0.15 > found["few_asked_share"]
     assert found["balance_train"] == found["balance_hidden"] == 0.5
 
 
 def check_training_from_scratch(found: dict) -> None:
     assert found["worst_difference"] < 1e-9  # the loss is SciPy's
+    assert found["by_hand_apart"] < 1e-12 and found["convolution_apart"] < 1e-12  # what the text computes is so
+    assert abs(found["arrived"] - found["bottom"]) < 0.1 < min(
+        abs(found[name] - found["bottom"]) for name in ("too_slow", "too_fast")
+    )
+    assert found["finest_share"] < found["forty_votes"] and found["share_width"] < found["count_width"]
+    assert found["between"] < found["believes_between"] - 0.1  # a single peak puts too many galaxies in the middle
     assert found["n_features"] == 1280 and found["seen"] == 0.5
     assert found["best_val_loss"] < found["first_val_loss"]
     assert found["captured_smooth_or_featured"] > 0.3 and found["captured_all"] > 0.2
@@ -95,12 +105,19 @@ def check_training_from_scratch(found: dict) -> None:
 def check_representations(found: dict) -> None:
     assert found["n_features"] == 1280 and found["n_components"] == 40
     assert found["explained"] > 0.7 and found["axes_95"] < 640
-    assert found["near"] < 0.7 * found["far"]  # look-alikes get like votes
+    assert found["distance_AB"] < min(found["distance_AC"], found["distance_BC"])  # two round ones and a spiral
+    # look-alikes get like votes: more so than by any rival, and not for their brightness and size alone
+    assert found["rival_shipped"] < min(found["rival_pixels"], found["rival_untrained"]) - 0.08 < found["rival_trivial"]
+    assert found["rival_rest"] < found["rival_shipped"] + 0.1
+    assert found["merger_with_10"] < found["merger_with_2"] - 0.1  # what is rare needs more than the first axes
+    assert abs(found["arms_with_40"] - found["arms_with_320"]) < 0.05
+    assert abs(found["all_features_arms"] - found["arms_with_40"]) < 0.05
     assert found["odd_edge_on"] > 1.5 * found["all_edge_on"]  # the forest finds what lies at the edge of the cloud
     assert found["rating_sought"] > 1.2 * found["rating_odd"] and found["rating_sought"] > 2 * found["rating_all"]
     assert 0 < found["n_left_out"] < 0.05 * found["n_galaxies"]
     assert abs(found["strongest_value"]) > 0.3
     assert found["largest_group"] < 0.7 * found["n_galaxies"]
+    assert found["outliers_own"] > 0.5  # a few images take the first axis for themselves
     assert found["moved"] < 0.7 * found["random"]  # a turned galaxy is much the same galaxy
 
 
@@ -112,6 +129,11 @@ def check_ring_finetuning(found: dict) -> None:
     assert auc["own_answer"] > auc["radial_profiles"] + 0.03  # it has been taught rings, and needs no label
     assert auc["all_unfrozen"] > auc["frozen_features"] - 0.08  # few labels do not spoil a good encoder
     assert auc["all_unfrozen"] > auc["from_scratch"] + 0.05  # what was learned before helps
+    assert len(found["seeds_auc"]) == 3 and found["seeds_spread"] < 0.05
+    # half of the rings, pure among as many others, are much less pure at one in fifty
+    assert abs(found["sample_completeness"] - 0.5) < 0.15 and found["sample_purity"] < found["purity_here"] - 0.05
+    assert 100 < found["looks"] <= found["looks_worst"] == 381
+    assert 0 < found["loop_needed"] <= 500 and found["loop_goal_labels"] == 1000
     # on real galaxies, measured apart: no method is near perfect, and the features are worth having
     for data in ("decals", "efigi"):
         assert 0.6 < found[f"real_{data}_frozen_features"] < 0.99
@@ -151,6 +173,34 @@ def check_scaling_up(found: dict) -> None:
     assert found["steepest"] < 1.6  # ten times the galaxies, ten times the time and not more
     assert found["table_mb"] > 150 > 1.5 * found["peak_mb"]  # a search holds but a piece of the table
     assert found["images_tb"] == pytest.approx(8.7e6 * 424**2 * 3 / 1e12)
+
+
+def check_a_survey_of_your_own(found: dict) -> None:
+    assert found["n_sources"] > found["n_survey"] > 1500 and found["n_measured"] == 300
+    rarity = found["n_random_rings"] / found["n_measured"]
+    assert found["n_random_rings"] >= 3 and rarity < 0.06  # rare, and yet some are there to measure by
+    assert found["n_lesson_rings"] / found["n_lesson"] > 2 * rarity  # the search finds them faster than chance
+    assert found["purity"] > 5 * rarity and found["completeness"] > 0.4  # so does the list
+    low, high = found["expected_purity"]
+    assert low - 0.02 < found["purity"] < high + 0.02  # and the random sample has not promised too much
+    assert found["share_found"] > 0.85
+    assert found["n_seen"] <= found["n_there"] < 0.06 * found["n_survey"]
+    assert found["n_looked"] < 0.4 * found["n_survey"]
+
+
+def check_which_knob(found: dict) -> None:
+    gains = {name: value for name, value in found.items() if name.startswith("gain_")}
+    assert len(gains) == 7 and sorted(gains.values(), reverse=True) == list(gains.values())  # a ranking
+    # the order in which the page has them: what was learned before and the labels, the view, and then the details
+    details = max(gains["gain_unfreeze"], gains["gain_augmentation"], gains["gain_learning_rate"])
+    assert min(gains["gain_encoder"], gains["gain_labels"]) > 2 * details
+    assert found["few_simulated"] < found["many_simulated"] and found["few_efigi"] < found["many_efigi"]
+    assert found["wrong_0_2_simulated"] < found["wrong_0_simulated"]
+    assert found["best_captured"] > found["slow_captured"] + 0.05 and (found["fast_captured"] or 0) < 0
+    # the remedies are true of the code
+    assert "the loss became" in found["nan_said"] and "learning_rate" in found["nan_said"]
+    assert found["scatter_lie"] < 0.3 * found["scatter_right"]
+    assert found["parts_apart"] < 0.5 and found["purity_rare"] < 0.5 * found["purity_sample"]
 
 
 def check_model_card(found: dict) -> None:

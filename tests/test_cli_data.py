@@ -17,7 +17,7 @@ def run(monkeypatch, tmp_path):
     entry = {**datasets.registry()["gz2_images"], "address": server.url + "{file}"}
     entry["files"] = {"gz2_filename_mapping.csv": {"hash": "md5:" + hashlib.md5(content).hexdigest()}}
     entries = {**datasets.registry(), "gz2_images": entry}
-    monkeypatch.setattr(datasets, "registry", lambda: entries)
+    monkeypatch.setattr(datasets.names, "registry", lambda: entries)
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
     yield lambda *arguments: CliRunner().invoke(app, list(arguments))
     server.close()

@@ -1,20 +1,24 @@
 """Sources and stamps: radii against analytic profiles, mosaics in all forms, stamps by the pixel, what is refused."""
 import json
+import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
 from PIL import Image
 from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincinv
 from typer.testing import CliRunner
 
-from zoobook import cli, simulation
+import zoobook
+from zoobook import cli, label, simulation
 from zoobook.images import BadImage, ImageStore, cutouts, mosaics
 from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
 from zoobook.images.sources import RADII, petrosian
@@ -92,6 +96,19 @@ def test_measured_radii_of_an_exponential_disk(tmp_path, scale):
     assert np.isnan(source[["r50_arcsec", "ra", "magnitude"]].to_numpy(float)).all()
     given = pd.DataFrame({"id_str": ["a"], "x": [150.3], "y": [149.6]})
     assert measure_sources(mosaic, given, workers=1)["r50_pixels"][0] == pytest.approx(source["r50_pixels"], rel=0.02)
+
+
+def test_radii_in_a_crowded_picture(tmp_path):
+    """Of a deep field, hardly any sky is far from a galaxy; the sky is measured all the same."""
+    light = np.full((300, 300), 11.0) + np.random.default_rng(3).normal(0, 2, (300, 300))
+    rows, columns = np.mgrid[:300, :300]
+    for x, y in np.stack(np.meshgrid(np.arange(12, 300, 24), np.arange(12, 300, 24)), -1).reshape(-1, 2):
+        light += 90 * np.exp(-np.hypot(columns - x, rows - y) / 2)
+    Image.fromarray(light.clip(0, 255).astype(np.uint8)).save(tmp_path / "field.png")
+    found = find_sources(Mosaic(tmp_path / "field.png"), workers=1)
+    inside = found[found["x"].between(20, 280) & found["y"].between(20, 280)]
+    assert len(inside) > 90 and inside["r50_pixels"].notna().mean() > 0.95
+    assert inside["r50_pixels"].median() == pytest.approx(1.67 * 2, rel=0.2)
 
 
 def test_the_frame_is_that_of_decals():
@@ -286,6 +303,36 @@ def test_on_the_command_line(sky, tmp_path):
     assert len(ImageStore.open(tmp_path / "again" / "stamps.arrow")) == 3
     wrong = CliRunner().invoke(cli.app, ["cutouts", str(tmp_path / "none.fits"), "--out", str(tmp_path)])
     assert wrong.exit_code == 1 and "the file is missing" in wrong.output
+
+
+def test_the_six_commands_of_the_book(sky, tmp_path, monkeypatch):
+    """The capstone's commands, as they stand on its page, with the labels that it says to give between them."""
+    if not any(find_spec(package) for package in zoobook.FRAMEWORKS.values()):
+        pytest.skip("needs a framework")
+    page = (Path(__file__).parents[1] / "book" / "a_survey_of_your_own.md").read_text("utf8")
+    commands = page.split("```console\n")[1].split("```")[0].splitlines()
+    assert len(commands) == 6
+    monkeypatch.chdir(tmp_path)
+    for file in sky.files:
+        Path(file.name).symlink_to(file)
+    for number, command in enumerate(commands):
+        if number == 2:
+            store = ImageStore.open("survey/stamps.arrow")
+            labels = label.Labeler(store, "rings.jsonl", "ring", [1, 0], order="given")
+            for row, galaxy in enumerate(store.ids):
+                labels.answer(row % 2, galaxy)
+            labels.close()
+            catalogue = pd.read_parquet("survey/catalogue.parquet")
+            label.table("rings.jsonl", catalog=catalogue).to_csv("labelled.csv")
+        run = CliRunner().invoke(cli.app, shlex.split(command)[1:])
+        assert run.exit_code == 0, f"{command}\n{run.output}"
+    made = Table.read("rings.fits")
+    assert len(made) == len(store) and made["ra"].unit == "deg" and len(made.meta["SHA256"]) == 64
+    assert (np.diff(made["ring_probability"]) <= 0).all() and "ring_probability" in Path("rings.html").read_text()
+    for wrong, message in ((["--sort", "none"], "no column 'none'"), (["--catalog", "labelled2.csv"], "no galaxy in")):
+        pd.DataFrame({"id_str": ["x"]}).to_csv("labelled2.csv", index=False)
+        run = CliRunner().invoke(cli.app, ["export", "scores", "a.fits", *wrong])
+        assert run.exit_code == 1 and message in run.output
 
 
 def test_zoobook_does_not_import_what_finds_sources():

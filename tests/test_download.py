@@ -361,7 +361,7 @@ def test_a_full_disk(server, tmp_path):
 @pytest.mark.parametrize("length", [True, False])
 def test_too_little_room(server, tmp_path, monkeypatch, length):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 999))
-    with pytest.raises(OSError, match=f"20,000 bytes are still to be fetched into {tmp_path}, which has 999 free"):
+    with pytest.raises(OSError, match=f"needs 20,000 bytes more in {tmp_path}, which has 999 free"):
         fetch([remote(server, "a", length=length)], tmp_path, "toy")
     assert server.sent.get("a", 0) == 0 or not length
     assert not list(tmp_path.glob("a*"))

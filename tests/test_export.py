@@ -1,5 +1,6 @@
 """Catalogues to give to others: what astropy reads back is what was written, and it says where it comes from."""
 import hashlib
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from astropy.table import Table
 
 import zoobook
 from zoobook import export, weights
+from zoobook.catalogs import tables
 from zoobook.weights.names import find_shipped
 
 NAME = weights.shipped()["name"][0]
@@ -63,3 +65,21 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, change, me
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         export.write(given.pop("table"), tmp_path / given.pop("path"), **given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["fits", "parquet"])
+def test_gaps_and_exact_numbers_are_read_back_by_everybody(tmp_path, ending):
+    long = 2**61 + 1
+    table = pd.DataFrame({
+        "id_str": list("abc"), "flag": pd.array([True, None, False], "boolean"),
+        "n": pd.array([long, None, 3], "Int64"), "z": [Decimal("1.5"), None, Decimal(2)],
+    })  # fmt: skip
+    path = export.write(table, tmp_path / f"t.{ending}")
+    for read in [tables.read] + ([pd.read_parquet] if ending == "parquet" else []):
+        found = read(path)
+        assert [None if pd.isna(v) else bool(v) for v in found["flag"]] == [True, None, False]
+        assert found["z"].isna().tolist() == [False, True, False] and found["z"][0] == 1.5
+        assert found["n"].isna().tolist() == [False, True, False]
+    assert tables.read(path)["n"].tolist() == [long, pd.NA, 3]
+    flags = Table.read(path)["flag"]
+    assert [bool(flags[0]), bool(flags[2])] == [True, False]

@@ -221,3 +221,27 @@ def test_files_that_are_none_of_labels(store, path):
         with pytest.raises(ValueError, match=message):
             labeler(store, path)
         assert path.read_bytes() == content
+
+
+def test_where_there_are_no_locks_it_is_said_and_nobody_writes_over_another(store, path, monkeypatch):
+    import filelock
+
+    def none(self, *args, **options):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", none)
+    with pytest.warns(UserWarning, match="has no locks"):
+        labels = labeler(store, path)
+    labels.answer("ring")
+    with open(path, "ab") as file:  # another process
+        file.write(json.dumps({"column": "ring", "id_str": "toy_9", "answer": "ring"}).encode() + b"\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="changed by another process; this answer was not written"):
+        labels.answer("ring")
+    assert path.read_bytes() == before
+    with pytest.warns(UserWarning, match="has no locks"):
+        labels = labeler(store, path)
+    labels.answer("no ring")
+    found = labels.table()
+    assert found["id_str"].tolist() == ["toy_0", "toy_9", "toy_1"]
+    assert found["ring"].tolist() == ["ring", "ring", "no ring"]

@@ -19,6 +19,7 @@ TOY = {
     "fractions": [0.7, 0.3, 0.0],
     "model": {"architecture": "test_efficientnet", "channels": 1, "field_of_view": 8.5},
     "training": {"batch_size": 32, "photometric": True, "patience": 9, "seed": 0},
+    "batchnorm_galaxies": 50,
     "stages": [
         {"n_galaxies": 100, "image_size": 24, "epochs": 2, "learning_rate": 2e-3},
         {"n_galaxies": 120, "image_size": 32, "epochs": 1, "learning_rate": 1e-3},

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from toys import TREE, array, survey, tensor, trained
 
 from zoobook import votes
@@ -36,6 +37,28 @@ def test_predictions_are_the_answers_of_the_model(half):
     represented = half.represent(model, store, batch_size=11)
     assert list(represented)[:2] == ["id_str", "feat_0"] and (represented.dtypes.iloc[1:] == np.float32).all()
     np.testing.assert_allclose(represented.iloc[:, 1:], features, atol=1e-4)
+
+
+def test_seen_in_all_orientations_a_galaxy_may_lie_on_the_sky_as_it_likes(half, tmp_path):
+    store, _ = survey()
+    folder, model = tmp_path, trained(half).model
+    for i, image in enumerate(store.pixels[:12]):
+        Image.fromarray(np.rot90(image, 1)).save(folder / f"turned_{i}.png")
+        Image.fromarray(image[:, ::-1]).save(folder / f"mirrored_{i}.png")
+        Image.fromarray(image).save(folder / f"upright_{i}.png")
+    names = [f"{how}_{i}" for how in ("upright", "turned", "mirrored") for i in range(12)]
+    catalog = pd.DataFrame({"id_str": names, "file_loc": [str(folder / f"{name}.png") for name in names]})
+    images = ImageStore.build(catalog, folder / "images.arrow", size=store.pixels.shape[1])
+    upright, turned, mirrored = half.represent(model, images, orientations=8).iloc[:, 1:].to_numpy().reshape(3, 12, -1)
+    np.testing.assert_allclose(turned, upright, atol=2e-5 * np.abs(upright).max())
+    np.testing.assert_allclose(mirrored, upright, atol=2e-5 * np.abs(upright).max())
+    once = half.represent(model, images).iloc[:, 1:].to_numpy().reshape(3, 12, -1)
+    assert np.abs(once[1] - once[0]).max() > 1e-3 * np.abs(once).max()
+    answers = half.predict(model, images, orientations=8).filter(like="_fraction").to_numpy().reshape(3, 12, -1)
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="orientations"):
+        half.predict(model, images, orientations=9)
+
 
 
 def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(half, tmp_path):

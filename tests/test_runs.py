@@ -68,3 +68,19 @@ def test_sharded_table_completes_what_is_missing(tmp_path):
         ShardedTable(tmp_path / "out", rows=10, config={"model": "other"}, shard_rows=4)
     with pytest.raises(ValueError, match="must have 2 rows"):
         again.write(2, pd.DataFrame({"x": range(4)}))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"plan": 1}', '{"settings": []}', "\0" * 40])
+def test_what_a_run_or_table_notes_of_itself_is_damaged(tmp_path, content):
+    RunFolder(tmp_path / "run", {"seed": 0})
+    (tmp_path / "run" / "run.json").write_text(content)
+    with pytest.raises(ValueError, match="run.json is damaged.*resume=False"):
+        RunFolder(tmp_path / "run", {"seed": 0})
+    assert not RunFolder(tmp_path / "run", {"seed": 0}, resume=False).finished
+
+    ShardedTable(tmp_path / "table", 2, {})
+    pd.DataFrame({"id_str": ["a", "b"]}).to_parquet(tmp_path / "table" / "00000.parquet")
+    (tmp_path / "table" / ShardedTable.MANIFEST).write_text(content)
+    for read in (lambda folder: ShardedTable(folder, 2, {}), table_files):
+        with pytest.raises(ValueError, match="_manifest.json is damaged: delete the folder"):
+            read(tmp_path / "table")

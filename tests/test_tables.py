@@ -1,6 +1,7 @@
 """Tables on disk: columns and rows out of CSV, parquet and FITS, and how little memory that takes."""
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from zoobook.catalogs import tables
+from zoobook.catalogs import columns, tables
 from zoobook.catalogs.shards import ShardedTable
 
 
@@ -18,7 +19,7 @@ def write_as(frame: pd.DataFrame, path) -> None:
     if ".csv" in path.name:
         frame.to_csv(path, index=False)
     elif path.suffix == ".fits":
-        Table.from_pandas(frame).write(path)
+        Table.from_pandas(frame.drop(columns="flag", errors="ignore")).write(path)  # has no boolean that is missing
     elif path.name == "grouped.parquet":
         pq.write_table(pa.table(frame), path, row_group_size=7)
     else:
@@ -86,8 +87,8 @@ def test_every_digit_beside_a_gap(tmp_path, name, rows):
     write_as(frame, tmp_path / name)
     got = tables.read(tmp_path / name, rows=None if rows is None else np.array(rows))
     expected = frame if rows is None else frame.iloc[rows].reset_index(drop=True)
-    if name == "t.fits":  # has no boolean that is missing
-        got, expected = got.drop(columns="flag"), expected.drop(columns="flag")
+    if name == "t.fits":
+        expected = expected.drop(columns="flag")
     pd.testing.assert_frame_equal(got, expected, check_dtype=False)
     if rows is None:
         assert got["n"][0] == LONG and got["n"].dtype == "Int64" and got["whole"].dtype == "int64"
@@ -156,3 +157,78 @@ def test_a_fits_table_behind_an_image_and_a_folder_of_parquet(tmp_path):
     pd.testing.assert_frame_equal(tables.read(tmp_path / "p"), frame, check_dtype=False)
     assert tables.read(tmp_path / "p", ["x"], np.array([1, 4]))["x"].tolist() == [1, 4]
     assert tables.id_column(tmp_path / "p", "id_str", "it").to_pylist() == list("abcde")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a,1,\nb,2,\n", "row 2 .counted from 1. has 3 cells, where the first row has 2"),  # pandas takes ids for an index
+    ("a,1\nb\n", "row 3 .counted from 1. has 1 cells"),  # and fills this up
+    ("a,1\nb", "was the file cut off"),
+    ('a,1\nb,"2\n', "could not be read as a table"),
+])  # fmt: skip
+def test_a_csv_with_rows_of_unequal_length(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(f"id_str,x\n{text}")
+    for rows in (None, np.array([0])):
+        with pytest.raises(ValueError, match=f"t.csv could not be read as a table: .*{message}|{message}"):
+            tables.read(tmp_path / "t.csv", rows=rows)
+
+
+def test_a_csv_that_may_be_cut_in_its_last_cell(tmp_path):
+    (tmp_path / "t.csv").write_text("id_str,x\na,1\nb,2")
+    with pytest.warns(UserWarning, match="does not end with a line break"):
+        assert tables.read(tmp_path / "t.csv")["x"].tolist() == [1, 2]
+    (tmp_path / "t.csv").write_bytes(b'id_str,x\r\n"a, the first\r\none",1\r\n\r\nb,2\r\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tables.read(tmp_path / "t.csv")["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("cells", [
+    [str(LONG), "nan", "2"], ["1.5", "nan", "  "], ["001", "nan", "x"], ["118446744073709551615", " ", "1"],
+    ["True", "", "1"], ["1", "2.5", "3"], ["001", "002", "nan"],
+])  # fmt: skip
+@pytest.mark.parametrize("piece", [1, 2, 100])
+def test_a_column_is_the_same_in_part_as_in_whole(tmp_path, cells, piece, monkeypatch):
+    monkeypatch.setattr(tables, "_CHUNK", piece)
+    (tmp_path / "t.csv").write_text("id_str,x\n" + "".join(f"g{i},{cell}\n" for i, cell in enumerate(cells)))
+    whole = tables.read(tmp_path / "t.csv")["x"].astype(object)
+    for rows in ([0], [0, 1], [1, 2], [0, 1, 2]):
+        part = tables.read(tmp_path / "t.csv", rows=np.array(rows))["x"].astype(object)
+        expected = whole.iloc[rows].reset_index(drop=True)
+        assert part.isna().tolist() == expected.isna().tolist()
+        assert list(map(str, part.dropna().map(lambda v: v if isinstance(v, str) else float(v)))) == list(
+            map(str, expected.dropna().map(lambda v: v if isinstance(v, str) else float(v)))
+        )
+
+
+def test_cells_of_blanks_among_numbers_are_empty(tmp_path):
+    (tmp_path / "t.csv").write_text(f"id_str,x,y\na,{LONG},1.5\nb,  , \nc,3,2\n")
+    got = tables.read(tmp_path / "t.csv")
+    assert got["x"].tolist() == [LONG, pd.NA, 3] and got["y"].isna().tolist() == [False, True, False]
+
+
+def test_tables_of_fits_in_ascii_and_text_that_is_missing(tmp_path):
+    fields = [fits.Column("id_str", "A5", array=["a", "b"]), fits.Column("n", "I10", array=[1, 2])]
+    fits.TableHDU.from_columns(fields).writeto(tmp_path / "ascii.fits")
+    assert tables.read(tmp_path / "ascii.fits").to_dict("list") == {"id_str": ["a", "b"], "n": [1, 2]}
+    Table({"id_str": list("abc"), "bar": ["None", "", "weak"]}).write(tmp_path / "t.fits")
+    bar = tables.read(tmp_path / "t.fits")["bar"]
+    assert bar[0] == "None" and bar.isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("rows", [None, [0, 1], [1, 2]])
+def test_gaps_as_astropy_writes_them_in_parquet(tmp_path, rows):
+    gap = [False, True, False]
+    Table({"id_str": list("abc"), "n": np.ma.array([LONG, 7, 3], mask=gap), "x": [1.0, 2, 3],
+           "flag": np.ma.array([True, True, False], mask=gap)}).write(tmp_path / "t.parquet")  # fmt: skip
+    kept = None if rows is None else np.array(rows)
+    got = tables.read(tmp_path / "t.parquet", rows=kept)
+    assert list(got.columns) == ["id_str", "n", "x", "flag"] == tables.column_names(tmp_path / "t.parquet")
+    expected = [[LONG, pd.NA, 3][row] for row in rows or range(3)]
+    assert got["n"].tolist() == expected and got["flag"].isna().tolist() == [value is pd.NA for value in expected]
+    assert tables.read(tmp_path / "t.parquet", ["x", "n"], kept).columns.tolist() == ["x", "n"]
+
+
+def test_text_as_astropy_gives_it_of_fits(tmp_path):
+    frame = pd.DataFrame({"id_str": [b"a ", b"b"], "subset": [b"train", None], "x": [1, 2]})
+    assert tables.in_memory(frame)["subset"].tolist() == ["train", None]
+    assert columns.file_locations(pd.DataFrame({"file_loc": [b"a.png"]}), folder="c") == ["c/a.png"]

@@ -297,6 +297,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "fractional"),
         (lambda c: c, {"learning_rate": float("nan")}, "learning_rate"),
         (lambda c: c, {"epochs": 0}, "epochs"),
+        (lambda c: c, {"image_size": 0}, "image_size must be a whole number"),
+        (lambda c: c, {"batch_size": 0}, "batch_size must be a whole number"),
         (lambda c: c, {"accumulate_grad_batches": 0}, "accumulate_grad_batches"),
         (lambda c: c, {"precision": "float8"}, "precision"),
         (lambda c: c, {"field_of_view": -3}, "field_of_view must be a positive number"),

@@ -25,8 +25,9 @@ def test_nll_is_scipys():
     ours = votes.nll(concentrations, counts, TREE)
     for q, (start, stop) in enumerate(TREE.index_groups):
         k, a = counts[:, start:stop], concentrations[:, start:stop]
-        theirs = -stats.dirichlet_multinomial.logpmf(k, a, k.sum(1))
-        np.testing.assert_allclose(ours[:, q], theirs, rtol=1e-9, atol=1e-11)
+        asked = k.sum(1) > 0  # older versions of SciPy refuse 0
+        theirs = -stats.dirichlet_multinomial.logpmf(k[asked], a[asked], k[asked].sum(1))
+        np.testing.assert_allclose(ours[asked, q], theirs, rtol=1e-9, atol=1e-11)
     assert ours[3, 2] == 0
 
 

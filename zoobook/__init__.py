@@ -20,13 +20,7 @@ __all__ = ["load_framework", *_PARTS]
 
 
 def load_framework(name: str) -> ModuleType:
-    """The twin package of a framework, so that one line changes the framework.
-
-    Args:
-        name: ``"pytorch"`` or ``"tensorflow"``.
-
-    Returns:
-        ModuleType: :mod:`zoobook.pytorch` or ``zoobook.tensorflow``.
+    """The twin package of a framework, ``"pytorch"`` or ``"tensorflow"``, so that one line changes the framework.
 
     Raises:
         ValueError: there is no such framework.

@@ -19,8 +19,10 @@ def path(value: str | os.PathLike) -> Path:
     """An absolute path, in which ``~`` is the home folder; a relative one counts from the current folder.
 
     Raises:
-        ValueError: there is no such user.
+        ValueError: it is empty or no text, or there is no such user.
     """
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip() or "\0" in str(value):
+        raise ValueError(f"{value!r} is no path")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:
@@ -55,10 +57,14 @@ def real(
     Raises:
         ValueError: it is none, or makes no sense.
     """
-    fits = isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
-    if not fits or not accepted(value):
+    value = value[()] if isinstance(value, np.ndarray) else value
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or not accepted(number):
         raise ValueError(f"{name} must be {meaning}, not {value!r}")
-    return float(value)
+    return number
 
 
 def share(name: str, value: Any) -> float:

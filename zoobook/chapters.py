@@ -24,6 +24,7 @@ TREE = "decals_dr5"
 ENCODER = "simulated_efficientnet_b0"  # the network that comes with zoobook
 FIELD_OF_VIEW = 8.5  # [R50] half of a DECaLS stamp, of which the rest is mostly sky
 RING_SEED = 1
+SKY_SEED, SKY_PIXEL = 8, 0.7  # [arcsec] of the capstone's sky
 PUBLISHED = "gz_decals_volunteers_5"  # real galaxies with votes on that tree, and with images
 FEW_LABELS_SPLIT = (0.35, 0.1, 0.55)  # of a few hundred new labels most are for the test, so that its errors are small
 
@@ -123,6 +124,24 @@ class Run:
         root = os.environ.get("ZOOBOOK_RINGS_ROOT") if self.dataset == "rings" else self.dataset
         return self._with_images(catalogs.split(datasets.load("rings", root=root)))
 
+    def sky(self) -> tuple[list[Path], pd.DataFrame | None]:
+        """A picture of the sky, to make a survey of: a third as many galaxies as :meth:`survey` has.
+
+        Returns:
+            tuple: its FITS files; and the truth, a table of :func:`~zoobook.simulation.make_mosaic`, which a real sky
+            has not (``None``): then the data set is a file, or a folder of them.
+        """
+        if self.dataset != "simulated":
+            place = Path(self.dataset).expanduser()
+            return (sorted(place.glob("*.fit*")) if place.is_dir() else [place]), None
+        number = self.scale.galaxies // 3
+        key = fingerprint(simulation.VERSION, number, SKY_SEED, SKY_PIXEL)[:8]
+        folder = ensure_writable_dir(datasets.home() / "chapters" / f"sky-{key}")
+        truth, files = folder / "truth.parquet", [folder / f"sky_{band}.fits" for band in "grz"]
+        if not truth.exists():  # it is written last
+            simulation.make_mosaic(folder, number, SKY_PIXEL, seed=SKY_SEED).galaxies.to_parquet(truth)
+        return files, pd.read_parquet(truth)
+
     def training(self) -> dict:
         """The settings of chapter 2's training, as ``train`` takes them."""
         return {
@@ -190,10 +209,12 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
 
 
 def results(name: str) -> dict:
-    """What the programs in ``book/encoder`` measured of the network that comes with zoobook.
+    """What was measured of the network that comes with zoobook, by programs that take too long for a page.
 
     Args:
-        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies.
+        name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies;
+            ``"knobs"``: which choices matter when it learns something new.
+            ``"loop"``: labels asked at random and by the loop.
 
     Returns:
         dict: the content of the file that lies beside the weights.

@@ -6,8 +6,10 @@ import pandas as pd
 from scipy.special import logsumexp
 from scipy.stats import betabinom, rankdata
 
+from zoobook import arguments
 from zoobook import votes as _votes
 from zoobook.catalogs import check_votes, keyed, tables
+from zoobook.catalogs.columns import listed
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -79,17 +81,12 @@ def evaluate(
 def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions, and the rows of a catalogue for the same galaxies in the same order.
 
-    Args:
-        predictions: a table made by ``predict``.
-        catalog: at least the same galaxies.
-
-    Returns:
-        tuple: both tables.
-
     Raises:
         ValueError: a galaxy is missing or has several rows, or ids are bad.
     """
     predictions, catalog = keyed(predictions, "the predictions"), keyed(catalog)
+    if predictions.empty:
+        raise ValueError("the predictions have no rows, so there is nothing to compare")
     missing = predictions["id_str"][~predictions["id_str"].isin(catalog["id_str"])]
     if len(missing):
         example = missing.iloc[0]
@@ -114,6 +111,7 @@ def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
         ValueError: the images have too few pixels for so many rings.
     """
     n, height, width, _ = pixels.shape
+    bins = arguments.whole("bins", bins)
     y, x = np.mgrid[:height, :width]
     radius = np.hypot((y - (height - 1) / 2) / height, (x - (width - 1) / 2) / width) * 2
     ring = np.minimum((radius * bins).astype(int), bins)  # the corners are left out
@@ -147,12 +145,9 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
     >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])["auc"]
     0.75
     """
-    labels, scores = np.asarray(labels), np.asarray(scores, float)
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
-    if set(np.unique(labels)) != {0, 1}:
-        raise ValueError(f"an AUC needs galaxies of both classes, 0 and 1; here: {sorted(set(labels.tolist()))}")
-    rng = np.random.default_rng(seed)
+    labels, scores = of_two_classes(labels, scores, "an AUC")
+    rng = np.random.default_rng(arguments.whole("seed", seed, 0))
+    resamples = arguments.whole("resamples", resamples)
     samples = []
     for _ in range(resamples):
         drawn = rng.integers(0, len(labels), len(labels))
@@ -160,6 +155,31 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
             samples.append(_auc(labels[drawn], scores[drawn]))
     low, high = np.quantile(samples, [0.025, 0.975])
     return {"auc": float(_auc(labels, scores)), "low": float(low), "high": float(high)}
+
+
+def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of the same galaxies, if they can be judged.
+
+    Args:
+        labels: [N] of 0 and 1.
+        scores: [N] numbers.
+        what: is to be judged, for the message.
+
+    Returns:
+        tuple: both as arrays [N].
+
+    Raises:
+        ValueError: they have different lengths, only one class is present, or a score is not finite.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, float)
+    if labels.shape != scores.shape or labels.ndim != 1:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
+    present = set(labels.tolist())
+    if present != {0, 1}:
+        raise ValueError(f"{what} needs galaxies of both classes, 0 and 1; here: {listed(sorted(map(str, present)))}")
+    return labels, scores
 
 
 def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -188,9 +208,8 @@ def _information(nll: dict[str, np.ndarray], resamples: int = 200) -> dict[str, 
 def _coverage(concentrations: np.ndarray, votes: np.ndarray) -> dict[str, float]:
     """Share of the vote counts within the predicted central intervals.
 
-    Counts are discrete, so no interval holds exactly 80 % of them. A count that straddles the end of an interval is
-    therefore counted in part (the expectation of the randomised probability integral transform, Czado et al. 2009,
-    Biometrics 65, 1254), which makes the coverage of a perfect model exactly nominal.
+    A count that straddles the end of an interval is counted in part (the expectation of the randomised probability
+    integral transform, Czado et al. 2009, Biometrics 65, 1254): so the coverage of a perfect model is exactly nominal.
     """
     below, upto = _count_distribution(concentrations, votes)
     row = {}

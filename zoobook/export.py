@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import listed
+from zoobook.catalogs.columns import floats, listed
 from zoobook.files import ensure_writable_dir
 
 _KNOWN = (  # names of columns, their units, and what they are
@@ -57,7 +58,6 @@ def write(
         FileNotFoundError: there are no such weights.
         OSError: the file cannot be written.
     """
-    from astropy.table import Table
     from astropy.units import Unit
 
     path, table = arguments.path(path), keyed(table, "the table")
@@ -67,7 +67,7 @@ def write(
     unknown = [name for name in [*(units or {}), *(descriptions or {})] if name not in table]
     if unknown:
         raise ValueError(f"the table has no column {unknown[0]!r}; there are: {listed(table.columns)}")
-    made = Table.from_pandas(_plain(table))
+    made = _astropy_table(_plain(table))
     for name in made.colnames:
         unit, description = _about(name)
         unit = (units or {}).get(name, unit)
@@ -93,10 +93,24 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """Columns as astropy takes them: text without gaps, numbers with theirs."""
     columns = {}
     for name, column in table.items():
+        if column.dtype == object and all(isinstance(value, Decimal) for value in column.dropna()):
+            column = pd.Series(floats(column), column.index)
         if isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column):
             column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
         columns[str(name)] = column
     return pd.DataFrame(columns)
+
+
+def _astropy_table(table: pd.DataFrame):
+    """The same in astropy, which before its version 7 does not know truths with gaps."""
+    from astropy.table import MaskedColumn, Table
+
+    gaps = {name: column.isna().to_numpy() for name, column in table.items() if column.dtype.kind == "b"}
+    made = Table.from_pandas(table.assign(**{name: table[name].fillna(False).astype(bool) for name in gaps}))
+    for name, mask in gaps.items():
+        if mask.any():
+            made[name] = MaskedColumn(made[name], mask=mask)
+    return made
 
 
 def _about(name: str) -> tuple[str, str]:
@@ -132,10 +146,13 @@ def _write_fits(made, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
         made.write(path, format="fits")
-    with fits.open(path, mode="update") as hdus:  # astropy's own note on descriptions only astropy reads
-        for number, name in enumerate(made.colnames, 1):
-            if made[name].description:
-                hdus[1].header[f"TCOMM{number}"] = made[name].description
+        warnings.filterwarnings("ignore", message=".*contains NULL.*")
+        with fits.open(path, mode="update") as hdus:
+            for number, name in enumerate(made.colnames, 1):
+                if made[name].dtype.kind == "b" and hasattr(made[name], "mask"):  # astropy would write truths for gaps
+                    np.rec.recarray.field(hdus[1].data, name)[made[name].mask] = 0
+                if made[name].description:  # astropy's own note on them only astropy reads
+                    hdus[1].header[f"TCOMM{number}"] = made[name].description
 
 
 def _write_votable(made, path: Path) -> None:
@@ -147,8 +164,18 @@ def _write_votable(made, path: Path) -> None:
     document.to_xml(str(path))
 
 
+def _write_parquet(made, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from zoobook.catalogs.tables import with_gaps
+
+    made.write(path, format="parquet")
+    # astropy notes gaps in columns of their own, which other readers do not know
+    pq.write_table(with_gaps(pq.read_table(path)), path)
+
+
 _WRITERS = {
     "fits": _write_fits,
     "votable": _write_votable,
-    "parquet": lambda made, path: made.write(path, format="parquet"),
+    "parquet": _write_parquet,
 }

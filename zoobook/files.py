@@ -3,18 +3,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from zoobook import arguments
+
+_PIECES = 2048  # of a megabyte
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -25,13 +29,10 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 
 def ensure_writable_dir(path: str | os.PathLike) -> Path:
-    """Make a folder to write to, with its parents, or say plainly why that cannot be.
-
-    Returns:
-        Path: the folder, absolute.
+    """Make a folder to write to, with its parents, and give back its absolute path.
 
     Raises:
-        OSError: it cannot be made or written to.
+        OSError: it cannot be made or written to; the message says so plainly.
     """
     path = arguments.path(path)
     try:
@@ -43,6 +44,22 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
             f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
         ) from None
     return path
+
+
+def check_room(
+    folder: Path, need: int, what: str, instead: str = "another folder (`root=`, or $ZOOBOOK_HOME)"
+) -> None:
+    """Check, before anything is written, that a disk has ``need`` bytes.
+
+    Raises:
+        OSError: it has not; the message begins with ``what``, such as "the images need".
+    """
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} {need:,} bytes more in {folder}, which has {free:,} free. Free some space, or choose {instead}.",
+        )
 
 
 @contextlib.contextmanager
@@ -63,14 +80,33 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
         ) from None  # fmt: skip
 
 
+@contextlib.contextmanager
+def unpacked(file: BinaryIO) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is.
+
+    Raises:
+        ValueError: after what was used it goes on for gigabytes.
+    """
+    begin = file.read(2)
+    file.seek(0)
+    if begin != b"\x1f\x8b":
+        yield file
+        return
+    with gzip.open(file) as inside:
+        yield inside
+    file.seek(0)
+    with gzip.open(file) as inside:  # again, since who reads FITS goes to and fro in it, and closes it
+        for _ in range(_PIECES):
+            if not inside.read(1 << 20):
+                return
+    raise ValueError("what is packed in it goes on for gigabytes")
+
+
 def fingerprint(*parts: Any) -> str:
-    """A short, stable digest of arrays, tables, lists and settings: equal content gives equal text on any machine.
+    """A short, stable digest (16 hexadecimal digits): equal content gives equal text on any machine.
 
     Args:
         *parts: NumPy arrays, DataFrames, or anything that JSON can hold.
-
-    Returns:
-        str: 16 hexadecimal digits.
 
     >>> fingerprint({"epochs": 3}, [1, 2]) == fingerprint({"epochs": np.int64(3)}, [1, 2])
     True

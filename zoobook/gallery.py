@@ -126,7 +126,9 @@ class Embedded:
 def _shown_columns(table: pd.DataFrame) -> list[str]:
     """Numbers, truths, and texts that sort the galaxies into few kinds."""
     def fits(column: pd.Series) -> bool:
-        return pd.api.types.is_numeric_dtype(column) or column.astype(object).nunique() <= 50
+        return pd.api.types.is_numeric_dtype(column) or (
+            pd.api.types.is_scalar(column.iloc[0]) and column.astype(object).nunique() <= 50
+        )
 
     return [name for name in table.columns if name not in ("id_str", "file_loc") and fits(table[name])]
 

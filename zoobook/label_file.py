@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,13 +47,15 @@ class LabelFile:
                 f"{self.path} is being labelled by another process. Stop that notebook's kernel (or call `close()` "
                 "there), or label in another file: zoobook.label.table puts several together."
             ) from None
-        except NotImplementedError:  # a file system without locks, such as a cloud's: one must see to it oneself
-            pass
+        except NotImplementedError:  # such as a cloud's; what others write is noticed at the next answer, see _write
+            warnings.warn(f"the file system of {self.path} has no locks: label in it from one place at a time",
+                          stacklevel=3)  # fmt: skip
         try:
             _cut_torn_line(self.path)
             self._history = _history(self.path).get(self.column, [])
             self.current = dict(self._history)
             self._check(set(ids))
+            self._size = self.path.stat().st_size if self.path.exists() else 0
         except BaseException:
             self._lock.release()
             raise
@@ -94,10 +97,16 @@ class LabelFile:
         line = json.dumps({"column": self.column, **what, "time": now}, default=arguments.plain).encode() + b"\n"
         with open(self.path, "ab", buffering=0) as file:
             before = file.seek(0, os.SEEK_END)
+            if before != self._size:
+                raise ValueError(
+                    f"{self.path} was changed by another process; this answer was not written. Stop the other one, and "
+                    "run this cell again to go on from what the file holds now."
+                )
             try:
                 if file.write(line) != len(line):
                     raise OSError(f"the disk of {self.path} is full")
                 os.fsync(file.fileno())
+                self._size += len(line)
             except OSError:
                 file.truncate(before)
                 raise

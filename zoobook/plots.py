@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from zoobook import evaluation
+from zoobook import arguments, evaluation
 from zoobook.catalogs import tables
+from zoobook.catalogs.columns import require
 from zoobook.trees import DecisionTree, Question
 
 # Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").
@@ -33,10 +34,13 @@ def montage(
         size: side of a galaxy in inches.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, not as many titles, or a number makes no sense.
     """
     if not len(images):
         raise ValueError("there are no images to show side by side: `images` is empty")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
+    columns, size = arguments.whole("columns", columns), arguments.real("size", size)
     rows = -(-len(images) // columns)
     height = size * (1.0 if titles is None else 1.22)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
@@ -124,28 +128,14 @@ def _draw_line(axis: Axes, parent: tuple[int, float], child: tuple[int, float]) 
 
 
 def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
-    """Mean share of volunteers who are asked each question, for :func:`tree`.
-
-    Args:
-        catalog: a catalogue with votes.
-        decision_tree: the tree.
-
-    Returns:
-        ndarray: [Q] shares between 0 and 1.
-    """
+    """Mean share of a catalogue's volunteers who are asked each question, [Q] between 0 and 1, for :func:`tree`."""
     votes = np.stack([tables.floats(catalog[column]) for column in decision_tree.label_columns], axis=1)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
     return totals.sum(0) / totals.max(1).sum()
 
 
 def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Figure:
-    """How the volunteers answered about one galaxy, question by question.
-
-    Args:
-        catalog: a catalogue with votes.
-        row: which galaxy.
-        decision_tree: the tree.
-    """
+    """How the volunteers answered about the galaxy in one row of a catalogue, question by question."""
     counts = catalog.iloc[row][decision_tree.label_columns].to_numpy(float)
     asked = [(question, counts[start:stop])
              for question, (start, stop) in zip(decision_tree.questions, decision_tree.index_groups, strict=True)
@@ -202,6 +192,7 @@ def information(table: pd.DataFrame) -> Figure:
     Args:
         table: the result of :func:`zoobook.evaluation.evaluate` for a survey whose oracle is known.
     """
+    require(["information_captured", "information_captured_error"], table.columns, "the table of scores")
     table = table[::-1]
     figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
     colours = [COLOURS[1] if name == "all" else COLOURS[0] for name in table.index]
@@ -226,8 +217,16 @@ def fractions(
         decision_tree: the tree.
         answers: label columns to show.
         minimum: galaxies with fewer votes on the question are left out.
+
+    Raises:
+        ValueError: ids or answers are bad, a galaxy has several rows, or a table lacks an answer.
     """
     predictions, votes = evaluation.of_same_galaxies(predictions, catalog)
+    minimum = arguments.whole("minimum", minimum, 0)
+    if not answers:
+        raise ValueError("there is nothing to show: `answers` is empty")
+    require(answers, decision_tree.label_columns, f"the tree {decision_tree.name!r}")
+    require([f"{column}_fraction" for column in answers], predictions.columns, "the table of predictions")
     columns = min(len(answers), 4)
     rows = -(-len(answers) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.75 * rows), squeeze=False,
@@ -236,6 +235,7 @@ def fractions(
         axis.axis("off")
     for axis, column in zip(axes.flat, answers, strict=False):
         question = next(q for q in decision_tree.questions if column in [a.column for a in q.answers])
+        require([answer.column for answer in question.answers], votes.columns, "the catalogue")
         total = np.nansum([tables.floats(votes[answer.column]) for answer in question.answers], axis=0)
         enough = total >= minimum
         observed = tables.floats(votes[column])[enough] / total[enough]

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 
 from zoobook import arguments
+from zoobook.evaluation import of_two_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,7 +142,7 @@ def plot(
 
     from zoobook.plots import COLOURS
 
-    table, share = curve(labels, scores, rarity), rarity[0] / rarity[1] if isinstance(rarity, tuple) else rarity
+    table, share = curve(labels, scores, rarity), rarity[0] / rarity[1] if isinstance(rarity, (tuple, list)) else rarity
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
@@ -160,13 +161,7 @@ def plot(
 
 
 def _curve(labels, scores, rarity, thresholds: np.ndarray, survey, level, seed) -> pd.DataFrame:
-    labels, scores = np.asarray(labels), np.asarray(scores, float)
-    if labels.shape != scores.shape or labels.ndim != 1:
-        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
-    if set(np.unique(labels)) != {0, 1}:
-        raise ValueError(f"purity needs galaxies of both classes, 0 and 1; here: {sorted(set(labels.tolist()))}")
+    labels, scores = of_two_classes(labels, scores, "purity")
     rng, level = np.random.default_rng(arguments.whole("seed", seed, 0)), _level(level)
     prior = _rarity(rarity, rng)
     passing = {}
@@ -187,7 +182,7 @@ def _curve(labels, scores, rarity, thresholds: np.ndarray, survey, level, seed) 
 
 def _rarity(rarity: float | tuple[int, int], rng: np.random.Generator) -> float | np.ndarray:
     """The share of what is sought: exact, or [draws] of it from a count."""
-    if not isinstance(rarity, tuple):
+    if not isinstance(rarity, (tuple, list)):
         return arguments.real("rarity", rarity, lambda share: 0 < share < 1, "between 0 and 1, or (found, looked_at)")
     if len(rarity) != 2:
         raise ValueError(f"rarity must be a share, or two numbers, (found, looked_at), not {rarity!r}")

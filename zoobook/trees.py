@@ -128,11 +128,7 @@ class DecisionTree:
         return order
 
     def question(self, name: str) -> Question:
-        """The question of that name, with or without the campaign's suffix: ``"bar-dr5"`` or ``"bar"``.
-
-        Raises:
-            ValueError: there is no such question.
-        """
+        """The question of that name, with or without the campaign's suffix; a ValueError where there is none."""
         for question in self.questions:
             if question.name in (name, name + self.suffix):
                 return question
@@ -140,9 +136,6 @@ class DecisionTree:
 
     def shared_with(self, other: DecisionTree) -> tuple[list[int], list[int]]:
         """Where two trees ask the same: questions of one name, whatever the campaign, that offer the same answers.
-
-        Args:
-            other: the other tree.
 
         Returns:
             tuple: positions of these answers among the label columns of this tree, and of the other.
@@ -189,9 +182,6 @@ class DecisionTree:
             spec: ``name``, optional ``suffix`` and ``campaign``, and ``questions``: a list with, for each question,
                 ``name``, ``answers`` (list of text), optional ``asks`` and optional ``asked_after`` (list of
                 ``{question}_{answer}`` without suffix; absent = always asked).
-
-        Returns:
-            DecisionTree: the checked tree.
 
         Raises:
             ValueError: something in ``spec`` is missing or does not fit; the message says what and where.
@@ -281,11 +271,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> DecisionTree:
-    """Load one of the Galaxy Zoo trees, such as ``"decals_dr5"`` or ``"gz2"``; :func:`names` lists them all.
-
-    Raises:
-        ValueError: there is no tree of that name.
-    """
+    """Load one of the Galaxy Zoo trees, such as ``"decals_dr5"``; a ValueError where :func:`names` has no such name."""
     library = _library()
     if name not in library:
         raise ValueError(_unknown("no decision tree is called", name, list(library)))

@@ -87,9 +87,7 @@ def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
 
 
 def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """Central interval that holds the true share of each answer with a given probability.
-
-    The share of one answer is Beta-distributed: the marginal of the Dirichlet distribution.
+    """Central interval that holds the true share of each answer, which is Beta-distributed, with a given probability.
 
     Args:
         concentrations: [N, A] Dirichlet concentrations.
@@ -111,8 +109,7 @@ def sample(
 ) -> np.ndarray:
     """Let simulated volunteers walk the tree.
 
-    Everybody answers the questions that are always asked; the number who answer a later question is the number who
-    gave an answer that leads to it.
+    The number who answer a later question is the number who gave an answer that leads to it.
 
     Args:
         concentrations: [N, A] Dirichlet concentrations.
@@ -138,7 +135,7 @@ def sample(
 def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
     """The one set of concentrations that describes all galaxies best: what a model could say without looking.
 
-    Found by maximum likelihood within the range of a model's output, so it is the model that ignores its image.
+    Found by maximum likelihood within the range of a model's output.
 
     Args:
         votes: [N, A] vote counts.
@@ -202,14 +199,7 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
 
 
 def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
-    """The concentrations in a table of predictions, as an array.
-
-    Args:
-        predictions: a table made by :func:`prediction_table`.
-        tree: the decision tree.
-
-    Returns:
-        ndarray: float64 [N, A, P].
+    """The concentrations in a table made by :func:`prediction_table`, as an array, float64 [N, A, P].
 
     Raises:
         ValueError: a column is missing, or does not hold equally many numbers for each galaxy.
@@ -218,7 +208,12 @@ def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> n
     missing = [column for column in columns if column not in predictions]
     if missing:
         raise ValueError(f"the predictions have no column {missing[0]!r}: were they made for tree {tree.name!r}?")
-    return np.stack([_several(predictions[column]) for column in columns], axis=1)
+    found = [_several(predictions[column]) for column in columns]
+    for column, values in zip(columns, found, strict=True):
+        if values.shape != found[0].shape:
+            raise ValueError(f"{column!r} holds {values.shape[1]} numbers for each galaxy, {columns[0]!r} "
+                             f"{found[0].shape[1]}: they are not of one table")  # fmt: skip
+    return np.stack(found, axis=1)
 
 
 def _several(column: pd.Series) -> np.ndarray:

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 DEPENDENCIES = (  # a new version of any of these may change what a chapter shows
-    "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "astropy", "pillow", "matplotlib", "umap-learn",
-    "torch", "torchvision", "pytorch-lightning", "timm", "tensorflow", "keras",
+    "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "astropy", "pillow", "matplotlib", "umap-learn", "sep",
+    "scikit-image", "torch", "torchvision", "pytorch-lightning", "timm", "tensorflow", "keras",
 )  # fmt: skip
 DATA = {".yaml", ".csv", ".json"}
 NO_PART = "cli/"  # of the package; no chapter calls it

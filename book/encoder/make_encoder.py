@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -21,6 +22,7 @@ import zoobook
 from zoobook import catalogs, evaluation, simulation, trees, weights
 from zoobook.files import atomic_write
 from zoobook.images import ImageStore
+from zoobook.learning.batchnorm import recompute_batchnorm_stats
 
 SHOWN = ["galaxies", "information_captured", "information_captured_error", "coverage_90"]
 SETTINGS = Path(__file__).with_name("encoder.yaml")
@@ -47,12 +49,15 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
         options = settings["training"] | stage | (settings["model"] if model is None else {})
         catalog, store = survey(folder, settings["survey"] | {"n_galaxies": options.pop("n_galaxies")})
         catalog = catalogs.split(catalog, settings["fractions"])
-        result = zoobook.load_framework(framework).train(
+        twin = zoobook.load_framework(framework)
+        result = twin.train(
             store, catalog, simulation.lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
         )
         model = result.model
+        learned = np.flatnonzero(catalog["subset"] == "train")[: settings["batchnorm_galaxies"]]
+        finished = recompute_batchnorm_stats(twin, model, store, learned, photometric=options["photometric"])
         epochs = result.history.assign(stage=number, image_size=stage["image_size"])
-        yield model, epochs, int((catalog["subset"] == "train").sum())
+        yield finished, epochs, int((catalog["subset"] == "train").sum())
 
 
 def measure(folder: Path, model, settings: dict, framework: str) -> pd.DataFrame:

@@ -30,7 +30,7 @@ NAMES = [name for name, entry in ALL.items() if "files" in entry]
 COPIES = copies.make()
 VOTES = "gz_decals_volunteers_5"
 TOLD = ("gz2_images", "galaxy_mnist")  # where a row is left out, with a warning
-PAGE = Path(__file__).parents[2] / "book" / "data_notes.md"
+PAGE = Path(__file__).parents[2] / "book" / "data_sets.md"
 
 
 def rows(name: str) -> int:
@@ -49,7 +49,7 @@ def server(monkeypatch, tmp_path):
             entries[name]["rows"] = rows(name)
         for file, content in files.items():
             serve(server, name, file, content)
-    monkeypatch.setattr(datasets, "registry", lambda: entries)
+    monkeypatch.setattr(datasets.names, "registry", lambda: entries)
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
     yield server
     server.close()
@@ -242,7 +242,7 @@ def noise(seed):
 
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_the_lines_of_the_chapter_run(server, tmp_path, monkeypatch):
-    """What chapter 1 tells its readers to type; it cannot run these lines itself without the network."""
+    """What the page on data sets tells its readers to type; it cannot run these lines itself without the network."""
     serve_images(server, 2)
     monkeypatch.setattr(rings, "load", lambda root: pd.DataFrame())  # 470 images, which have tests of their own
     copies.SKY[["ra", "dec"]].to_csv(tmp_path / "own.csv", index=False)

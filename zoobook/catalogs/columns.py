@@ -1,6 +1,7 @@
 """Columns of tables in memory: ids as text, numbers with every digit, bytes in the order of this machine."""
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from numbers import Number
@@ -14,27 +15,30 @@ _WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign th
 
 
 def in_memory(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table with bytes in the order of this machine: FITS has the other, which pandas cannot work with."""
+    """The same table as pandas can work with it: of FITS, astropy gives bytes in another order, and text as bytes."""
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
-    if not foreign:
+    encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O" and _is_encoded(table.iloc[:, n])]
+    if not foreign and not encoded:
         return table
     columns = [table.iloc[:, n] for n in range(table.shape[1])]
     for n in foreign:
         values = columns[n].to_numpy()
         columns[n] = pd.Series(values.astype(values.dtype.newbyteorder("=")), table.index, name=columns[n].name)
+    for n in encoded:
+        decoded = [_decoded(value, columns[n].name) for value in columns[n]]
+        columns[n] = pd.Series(decoded, table.index, dtype=object, name=columns[n].name)
     native = pd.concat(columns, axis=1)
     native.attrs = table.attrs
     return native
 
 
+def _is_encoded(column: pd.Series) -> bool:
+    present = column[column.notna()]
+    return len(present) > 0 and isinstance(present.iloc[0], bytes)
+
+
 def floats(column: pd.Series) -> np.ndarray:
-    """A column of numbers for calculations.
-
-    Args:
-        column: of any type, also nullable, object or Arrow.
-
-    Returns:
-        ndarray: float64 [N]; NaN where there is no number.
+    """A column of numbers, of any type, for calculations: float64 [N], NaN where there is no number.
 
     >>> floats(pd.Series([1, "x", None], dtype=object)).tolist()
     [1.0, nan, nan]
@@ -61,15 +65,7 @@ def listed(things: Iterable, most: int = 10) -> str:
 
 
 def ids_of(values: object, where: str = "the ids asked for", column: str = "id_str") -> np.ndarray:
-    """Ids in a list, an array, or alone, as they are stored: text without blanks around them.
-
-    Args:
-        values: one id, or several, as :func:`id_array` takes them.
-        where: what to call them in a message.
-        column: what to call their column in a message.
-
-    Returns:
-        ndarray: [N] of ``str`` (dtype object).
+    """One id, or several, as they are stored: [N] of ``str`` (dtype object), without blanks around them.
 
     >>> ids_of([587722981742084096, " J0942 "]).tolist()
     ['587722981742084096', 'J0942']
@@ -106,8 +102,8 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
             ids = ids.cast(pa.string())
             pattern = f"^\\s*({_WRITTEN_AS_FLOAT})\\s*$"
             from_floats = pc.all(pc.match_substring_regex(ids, pattern), min_count=1).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several types
-        raw = [v.decode() if isinstance(v, bytes) else v for v in values]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):  # of several types
+        raw = [_id_text(v, where, column) for v in (values.tolist() if hasattr(values, "tolist") else values)]
         from_floats = any(map(_is_float, raw))
         ids = pa.array([None if pd.isna(v) else str(v) for v in raw], pa.string())
     if from_floats:
@@ -127,15 +123,12 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
 
 
 def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str = "id_str") -> np.ndarray:
-    """The ids of a catalogue as text, each of them once.
+    """The ids of a catalogue as text, [N] of ``str`` (dtype object), each of them once.
 
     Args:
         catalog: the table.
         where: what to call it in a message.
         column: which column holds the ids.
-
-    Returns:
-        ndarray: [N] of ``str`` (dtype object).
 
     Raises:
         ValueError: the column is absent; ids are missing, repeated, or floating-point numbers.
@@ -158,6 +151,47 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
 def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
     """The same table of galaxies :func:`in_memory`, with an ``id_str`` that has passed :func:`check_ids`."""
     return in_memory(table).assign(id_str=check_ids(table, where))
+
+
+def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: str | os.PathLike = "") -> list[str]:
+    """The paths in a catalogue's ``file_loc``, in which ``~`` is the home folder.
+
+    Args:
+        catalog: the table.
+        where: what to call it in a message.
+        folder: from which relative paths count.
+
+    Returns:
+        list[str]: [N] paths, absolute where the folder is.
+
+    Raises:
+        ValueError: there is no such column, or it is empty somewhere.
+    """
+    if "file_loc" not in catalog.columns:
+        raise ValueError(f"{where} has no column `file_loc` with the paths of the images")
+    column = in_memory(catalog[["file_loc"]])["file_loc"].astype(object)
+    files = column.where(column.notna(), "").astype(str)
+    empty = np.flatnonzero(files.str.strip() == "")
+    if len(empty):
+        names = catalog["id_str"] if "id_str" in catalog.columns else pd.Series("?", catalog.index)
+        shown = listed((f"{str(names.iloc[row])!r} (row {row})" for row in empty), most=5)
+        raise ValueError(f"{where}: `file_loc` is empty for {len(empty)} galaxies: {shown} (rows count from 0)")
+    return [os.path.join(folder, os.path.expanduser(file)) for file in files]
+
+
+def _decoded(value: object, column: str) -> object:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        raise ValueError(f"the column {column!r} holds {value!r}, which is no text") from None
+
+
+def _id_text(value: object, where: str, column: str) -> object:
+    """An id out of a column of several types, if it can be one."""
+    value = _decoded(value, column)
+    if not pd.api.types.is_scalar(value):
+        raise ValueError(f"{where}: `{column}` holds {value!r}: an id is a text or a whole number")
+    return value
 
 
 def _is_float(value) -> bool:

@@ -33,9 +33,7 @@ def by_id(
     on: str | tuple[str, str] = "id_str",
     columns: list[str] | None = None,
 ) -> pd.DataFrame:
-    """Join two tables on an id, keeping the galaxies that both have.
-
-    Where an id is repeated, its first row counts.
+    """Join two tables on an id, keeping the galaxies that both have; where an id is repeated, its first row counts.
 
     Args:
         left: a table.
@@ -151,6 +149,7 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
+    require(["id_str"], catalog.columns, "the catalogue")
     sky, ids = _positions(catalog, "the catalogue"), ids_of(catalog["id_str"], "the catalogue")
     first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
     once = first < second
@@ -205,9 +204,9 @@ def _join(
 
 
 def _positions(table: pd.DataFrame | Path, where: str):
+    """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
     from astropy.coordinates import SkyCoord
 
-    """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
     require(["ra", "dec"], table.columns if isinstance(table, pd.DataFrame) else tables.column_names(table), where)
     if not isinstance(table, pd.DataFrame):
         table = tables.read(table, ["ra", "dec"])

@@ -10,11 +10,7 @@ from zoobook.trees import DecisionTree
 
 
 def add_fractions(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
-    """Add how many volunteers answered each question, and what share of them gave each answer.
-
-    Args:
-        catalog: a catalogue with the votes of the tree.
-        tree: the decision tree.
+    """Add how many volunteers answered each question of the tree, and what share of them gave each answer.
 
     Returns:
         DataFrame: a copy with ``{question}_total-votes`` (int64) and ``{label column}_fraction`` (float64, NaN where
@@ -63,15 +59,12 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
 
 
 def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
-    """How many volunteers answered a question.
+    """How many volunteers answered a question: [N] float64.
 
     Args:
         catalog: a catalogue with the total, or with the counts of all answers.
         tree: its decision tree.
         question: such as ``"bar"``; of one outside the tree the total is needed.
-
-    Returns:
-        ndarray: [N] float64.
 
     Raises:
         ValueError: the catalogue does not tell.

@@ -9,7 +9,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import check_ids, floats, in_memory, listed
+from zoobook.catalogs.columns import check_ids, file_locations, floats, in_memory, listed
 from zoobook.trees import DecisionTree
 
 _ID_COLUMNS = ("id_str", "iauname")
@@ -49,12 +49,7 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
     catalog = catalog.drop(columns="id_str", errors="ignore")
     catalog.insert(0, "id_str", ids)
     if "file_loc" in catalog.columns:
-        locations = catalog["file_loc"].astype(object).where(catalog["file_loc"].notna(), "").astype(str)
-        empty = np.flatnonzero(locations.str.strip() == "")
-        if len(empty):
-            shown = listed((f"{ids[row]!r} (row {row})" for row in empty), most=5)
-            raise ValueError(f"{where}: `file_loc` is empty for {len(empty)} galaxies: {shown} (rows count from 0)")
-        catalog["file_loc"] = [os.path.join(folder, os.path.expanduser(file)) for file in locations]
+        catalog["file_loc"] = file_locations(catalog, where, folder)
     if tree is not None:
         try:
             catalog[tree.label_columns] = check_votes(catalog, tree)
@@ -74,8 +69,8 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
         ndarray: [N, A] int64 votes, in the order of ``tree.label_columns``.
 
     Raises:
-        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers; names the
-            first galaxy and column and counts the bad cells by column.
+        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers; the message
+            names the first of them and counts them by column.
     """
     columns = tree.label_columns
     absent = [column for column in columns if column not in catalog.columns]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from zoobook import arguments
 from zoobook.catalogs.columns import in_memory
 from zoobook.catalogs.fractions import total_votes
 from zoobook.catalogs.fractions import vote_fraction as fraction
@@ -48,9 +49,11 @@ def select(
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
         tree.question(question)  # refuses one that the tree does not have
+        fewest = arguments.whole(f"the votes on {question}", fewest, 0)
         keep &= total_votes(catalog, tree, question) >= fewest
         left.append((f"at least {fewest} votes on {question}", int(keep.sum())))
     for answer, share in (fractions or {}).items():
+        share = arguments.share(f"the fraction of {answer}", share)
         keep &= fraction(catalog, tree, answer) > share  # false where undefined
         left.append((f"{answer} above {share:g}", int(keep.sum())))
     chosen = catalog[keep]
@@ -66,14 +69,9 @@ def cuts(selected: pd.DataFrame) -> pd.DataFrame:
 
 
 def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
-    """Share of all volunteers who were asked a question and gave an answer: fractions multiplied down the tree.
+    """Share of all volunteers who were asked a question and gave an answer, such as ``"bar_strong"``.
 
-    A strong bar of 0.9 among the one tenth who saw a disk means 0.09.
-
-    Args:
-        catalog: a catalogue.
-        tree: its decision tree.
-        answer: such as ``"bar_strong"``.
+    Fractions are multiplied down the tree: a strong bar of 0.9 among the one tenth who saw a disk means 0.09.
 
     Returns:
         ndarray: [N] float64; 0 where nobody came so far; NaN where a fraction on the way is missing.
@@ -83,15 +81,9 @@ def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np
 
 
 def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
-    """Share of all volunteers who reach a question. Above 0.5 the answers to it are about that galaxy.
+    """Share of all volunteers who reach a question, such as ``"bar"``: [N] float64, 1 for one that everybody is asked.
 
-    Args:
-        catalog: a catalogue.
-        tree: its decision tree.
-        question: such as ``"bar"``.
-
-    Returns:
-        ndarray: [N] float64; 1 for a question that everybody is asked.
+    Above 0.5 the answers to it are about that galaxy.
     """
     parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
     if not parents:
@@ -114,6 +106,7 @@ def classes(
     Returns:
         Series: the answer's name, named after the question; missing where the crowd was undecided or too small.
     """
+    above, votes = arguments.share("above", above), arguments.whole("votes", votes, 0)
     names = [answer.name for answer in tree.question(question).answers]
     short = tree.question(question).name.removesuffix(tree.suffix)
     shares = np.nan_to_num(np.stack([fraction(catalog, tree, f"{short}_{name}") for name in names], axis=1))

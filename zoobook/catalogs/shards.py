@@ -39,7 +39,7 @@ class ShardedTable:
         plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
         if self._manifest.exists():
-            earlier = json.loads(self._manifest.read_text())["plan"]
+            earlier = _read_manifest(self._manifest)["plan"]
             found, wanted = (
                 {**plan, "made_of": {**(unstated or {}), **plan["made_of"]}} for plan in (earlier, self._plan)
             )
@@ -57,12 +57,7 @@ class ShardedTable:
         return [(n, *bounds) for n, bounds in enumerate(self._bounds) if not self._file(n).exists()]
 
     def write(self, number: int, frame: pd.DataFrame) -> None:
-        """Write one shard, under a temporary name first.
-
-        Args:
-            number: which shard.
-            frame: its rows.
-        """
+        """Write the rows of one shard, under a temporary name first."""
         start, stop = self._bounds[number]
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
@@ -72,14 +67,7 @@ class ShardedTable:
         os.replace(part, self._file(number))
 
     def finish(self) -> Path:
-        """Declare the table complete.
-
-        Returns:
-            Path: the folder.
-
-        Raises:
-            ValueError: shards are missing.
-        """
+        """Declare the table complete, and give back its folder; a ValueError where shards are missing."""
         missing = self.missing()
         if missing:
             raise ValueError(f"{self.folder} lacks {len(missing)} of {len(self._bounds)} shards; run again")
@@ -92,14 +80,16 @@ class ShardedTable:
         return self.folder / f"{number:05d}.parquet"
 
 
+def _read_manifest(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_text())
+        return {"plan": dict(found["plan"], made_of=dict(found["plan"]["made_of"])), "complete": found["complete"]}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged: delete the folder {file.parent} and make the table again") from None
+
+
 def table_files(path: str | Path) -> list[Path]:
-    """The parquet files of a table: one file, or the shards of a complete folder.
-
-    Args:
-        path: a parquet file, or a folder of them.
-
-    Returns:
-        list[Path]: the files, in row order.
+    """The parquet files of a table, in row order: one file, or the shards of a complete folder.
 
     Raises:
         FileNotFoundError: there is nothing there.
@@ -112,6 +102,6 @@ def table_files(path: str | Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"no parquet table at {path}")
     manifest = path / ShardedTable.MANIFEST
-    if manifest.exists() and not json.loads(manifest.read_text())["complete"]:
+    if manifest.exists() and not _read_manifest(manifest)["complete"]:
         raise ValueError(f"the table in {path} is not finished: run again what writes it, and it will be completed")
     return files

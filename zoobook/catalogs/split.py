@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from zoobook import arguments
 from zoobook.catalogs.columns import check_ids
 
 
@@ -31,22 +32,23 @@ def split(
     >>> split(pd.DataFrame({"id_str": ["1_2", "588017703996096547"]}))["subset"].tolist()
     ['train', 'val']
     """
-    shares = np.asarray(fractions, dtype=float)
+    try:
+        shares = np.asarray(fractions, dtype=float)
+    except (TypeError, ValueError):
+        shares = np.zeros(0)
     if shares.shape != (3,) or not np.all(shares >= 0) or abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"fractions must be three shares (train, val, test), 0 or more, that add up to 1: {fractions}")
+    seed = arguments.whole("seed", seed, 0)
     subset = np.searchsorted(np.cumsum(shares)[:2], _uniform(catalog, str(seed)), side="right")
     return catalog.assign(subset=np.array(["train", "val", "test"], dtype=object)[subset])
 
 
 def shuffled(catalog: pd.DataFrame, seed: str) -> np.ndarray:
-    """An order of the galaxies that depends on nothing but their ids and the seed.
+    """An order of the galaxies, [N] positions of rows, that depends on nothing but their ids and the seed.
 
     Args:
         catalog: a catalogue.
         seed: any text; another one gives another, independent order. A whole number would follow :func:`split`.
-
-    Returns:
-        ndarray: [N] positions of rows.
     """
     return np.argsort(_uniform(catalog, seed), kind="stable")
 

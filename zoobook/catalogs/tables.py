@@ -5,20 +5,24 @@ Whole numbers keep every digit and booleans stay booleans, also beside a gap (th
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs.columns import floats, id_array, ids_of, in_memory, listed, require
 from zoobook.catalogs.shards import table_files
+from zoobook.files import unpacked
 
 __all__ = ["column_names", "floats", "id_array", "id_column", "ids_of", "in_memory", "listed", "read"]
 
@@ -98,9 +102,16 @@ def _guarded(path: Path, function: Callable, *options):
         raise FileNotFoundError(f"there is no table at {path}")
     if path.is_file() and not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
         raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
-    try:
+    with named(path):
         return function(path, *options)
-    except Exception as error:  # every reader has its own errors; to the reader of the message they mean the same
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Where a table is read: every reader has its own errors; to the reader of the message they mean the same."""
+    try:
+        yield
+    except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
             f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}"
@@ -120,14 +131,32 @@ def _names(path: Path) -> list[str]:
 
 
 def _parquet_names(path: Path) -> list[str]:
-    """All but the columns that pandas makes of a nameless row index, which says nothing about the galaxies."""
-    return [name for name in pq.read_schema(path).names if not re.fullmatch(r"__index_level_\d+__", name)]
+    """All but the columns in which pandas keeps a nameless row index, and astropy where others have gaps."""
+    schema = pq.read_schema(path)
+    gaps = set(_mask_columns(schema).values())
+    return [name for name in schema.names if not re.fullmatch(r"__index_level_\d+__", name) and name not in gaps]
+
+
+def _mask_columns(schema: pa.Schema) -> dict[str, str]:
+    """Where astropy has written a parquet file: by column, the one that says where it has gaps."""
+    names = set(schema.names) if b"table_meta_yaml" in (schema.metadata or {}) else set()
+    return {name: f"{name}.mask" for name in names if f"{name}.mask" in names}
+
+
+def with_gaps(table: pa.Table) -> pa.Table:
+    """A table that astropy has written, with missing values where it says that they are missing."""
+    for name, mask in _mask_columns(table.schema).items():
+        values = table.column(name)
+        gapped = pc.if_else(table.column(mask), pa.scalar(None, values.type), values)
+        table = table.set_column(table.column_names.index(name), name, gapped)
+    return table
 
 
 def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: tuple[str, ...]) -> pd.DataFrame:
     if _is_parquet(path):
         return _read_parquet(table_files(path), columns, rows)
     if _CSV_NAME.search(path.name):
+        _check_rows(path)
         table = _read_csv(path, columns, rows, {*TEXT_COLUMNS, *text})
     else:
         table = _read_fits(path)
@@ -138,20 +167,48 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: 
 
 def _read_csv(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: set[str]) -> pd.DataFrame:
     options = {"usecols": columns, "dtype_backend": "numpy_nullable", "keep_default_na": False, "na_values": [""]}
-    dtype = dict.fromkeys(text, "string")
+    dtype, kinds, mixed = dict.fromkeys(text, "string"), {}, []
     if rows is None:
         table = pd.read_csv(path, dtype=dtype, low_memory=False, **options)
     else:
-        pieces, words, numbers = [], set(), set()
+        pieces = []
         for piece in pd.read_csv(path, dtype=dtype, chunksize=_CHUNK, **options):
             for name in piece.columns[piece.notna().any()]:
-                (words if isinstance(piece[name].dtype, pd.StringDtype) else numbers).add(name)
+                for column in (piece[name], _settled(piece[name], name not in text)):
+                    kinds.setdefault(name, set()).add(column.dtype.kind.replace("f", "i"))
             pieces.append(piece[np.isin(piece.index, rows)])
-        mixed = words & numbers
-        if mixed:  # what is text anywhere is text from the beginning, as where the whole table is read
-            return _read_csv(path, columns, rows, text | mixed)
         table = pd.concat(pieces)
-    return pd.DataFrame({name: _settled(table[name], name not in text) for name in table.columns}, table.index)
+        mixed = [name for name, found in kinds.items() if len(found) > 1]
+        if mixed:  # what a column holds is told by all of it
+            whole = _read_csv(path, mixed, None, text).iloc[rows]
+    words = {name for name, found in kinds.items() if found == {"O"}} | text
+    made = {name: whole[name] if name in mixed else _settled(table[name], name not in words) for name in table.columns}
+    return pd.DataFrame(made, table.index)
+
+
+def _check_rows(path: Path) -> None:
+    """Refuse a CSV with a row that is shorter or longer than its first, which pandas would fill or shift silently."""
+    everything_as_bytes = {"include_columns": ["f0"], "column_types": {"f0": pa.binary()}}
+    try:
+        pieces = pa.csv.open_csv(
+            path, pa.csv.ReadOptions(autogenerate_column_names=True, block_size=1 << 24, use_threads=False),
+            pa.csv.ParseOptions(newlines_in_values=True), pa.csv.ConvertOptions(**everything_as_bytes),
+        )  # fmt: skip
+        for _ in pieces:
+            pass
+    except pa.ArrowInvalid as error:
+        found = re.search(r"(Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(error))
+        if found:  # whatever else it does not like, pandas judges
+            raise ValueError(
+                f"row {found[2] or '?'} (counted from 1) has {found[4]} cells, where the first row has {found[3]}: was "
+                "the file cut off, or a comma left out or added?"
+            ) from None
+    if path.suffix.lower() == ".csv" and path.stat().st_size:
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() not in b"\r\n":
+                warnings.warn(f"{path} does not end with a line break: if it was cut off, so may its last cell be",
+                              stacklevel=2)  # fmt: skip
 
 
 def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
@@ -160,16 +217,21 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     if gaps.all():
         return pd.Series(np.nan, column.index, name=column.name).astype(float if may_be_numbers else object)
     if isinstance(column.dtype, pd.StringDtype):
-        nan = column.isin(_NOT_A_NUMBER)
-        if may_be_numbers and nan.any() and not (nan | gaps).all():
-            try:
-                return _settled(pd.to_numeric(column.mask(nan), dtype_backend="numpy_nullable"), True)
-            except ValueError:
-                pass  # words among which is the word nan
+        filled = _but_gaps(column)
+        if may_be_numbers and filled.isna().sum() > gaps.sum() and filled.notna().any():
+            with contextlib.suppress(ValueError):  # words, among which is the word nan
+                numbers = pd.to_numeric(filled, dtype_backend="numpy_nullable")
+                if numbers.dtype.kind in "iuf":
+                    return _settled(numbers, True)
         return column.astype(object).where(~gaps, np.nan).astype(_TEXT)
     if isinstance(column.dtype, pd.Float64Dtype):
         return pd.Series(column.to_numpy(float, na_value=np.nan), column.index, name=column.name)
     return column if gaps.any() else column.astype(column.dtype.numpy_dtype)
+
+
+def _but_gaps(column: pd.Series) -> pd.Series:
+    """Text of a CSV, missing where it says nothing or what programs write for a number that is missing."""
+    return column.mask((column.isin(_NOT_A_NUMBER) | (column.str.strip() == "")).fillna(False))
 
 
 def _read_file(file: Path, columns: list[str]) -> pa.Table:
@@ -177,9 +239,11 @@ def _read_file(file: Path, columns: list[str]) -> pa.Table:
 
 
 def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
-    columns = _parquet_names(files[0]) if columns is None else columns
+    asked = _parquet_names(files[0]) if columns is None else columns
+    masks = _mask_columns(pq.read_schema(files[0]))
+    columns = [*asked, *(masks[name] for name in asked if name in masks)]
     if rows is None:
-        return _to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]))
+        return _to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]), asked)
     groups, start = [], 0
     for file in (pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) for path in files):
         empty = file.schema_arrow.empty_table().select(columns)
@@ -195,12 +259,13 @@ def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray
                 for block in blocks:
                     part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
                     taken |= {name: part.column(name) for name in block}
-                groups.append(pa.table(taken))
+                groups.append(pa.table(taken).replace_schema_metadata(file.schema_arrow.metadata))
             start += length
-    return _to_pandas(pa.concat_tables(groups or [empty]), self_destruct=True)
+    return _to_pandas(pa.concat_tables(groups or [empty]), asked, self_destruct=True)
 
 
-def _to_pandas(table: pa.Table, **options) -> pd.DataFrame:
+def _to_pandas(table: pa.Table, columns: list[str], **options) -> pd.DataFrame:
+    table = with_gaps(table).select(columns) if len(columns) < table.num_columns else table
     gaps = {name: table.column(name) for name in table.column_names
             if table.column(name).null_count and table.schema.field(name).type in _NULLABLE}
     names, rest = table.column_names, table.drop_columns(list(gaps))
@@ -216,7 +281,7 @@ def _read_fits(path: Path) -> pd.DataFrame:
     from astropy.io import fits
     from astropy.table import Table
 
-    with fits.open(path) as hdus, warnings.catch_warnings():
+    with open(path, "rb") as file, unpacked(file) as whole, fits.open(whole) as hdus, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*contains NULL.*")
         numbers = [n for n, hdu in enumerate(hdus)
                    if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(hdu, fits.CompImageHDU)]
@@ -225,9 +290,18 @@ def _read_fits(path: Path) -> pd.DataFrame:
         hdu = hdus[numbers[0]]
         table = Table.read(hdu)
         # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.
-        logical = [column.name for column in hdu.columns if column.format in ("L", "1L")]
+        binary = isinstance(hdu, fits.BinTableHDU)
+        logical = [column.name for column in hdu.columns if binary and column.format in ("L", "1L")]
         gaps = {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
     table.convert_bytestring_to_unicode()
     scalars = [name for name in table.colnames if table[name].ndim == 1]  # pandas has no array columns
     frame = table[scalars].to_pandas()
+    for name in scalars:
+        values, gap = table[name], getattr(table[name], "mask", np.False_)
+        if values.dtype.kind in "iu" and np.any(gap):  # of which older versions of astropy make floats
+            whole = np.asarray(values.data.data, values.dtype.newbyteorder("="))
+            frame[name] = pd.arrays.IntegerArray(whole, np.broadcast_to(gap, whole.shape).copy())
+    for name in [name for name in scalars if table[name].dtype.kind == "U"]:
+        frame[name] = frame[name].str.rstrip()
+        frame[name] = frame[name].mask(frame[name] == "")  # FITS has no other sign for a text that is missing
     return frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import zoobook
 from zoobook.cli import data, learn, options, weights
 from zoobook.cli.cutouts import cutouts
+from zoobook.cli.export import export
 from zoobook.cli.gallery import gallery
 
 _AS_OPTIONS = {  # what messages advise in Python, said as options
@@ -45,7 +46,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, help="Galaxy Zoo deep learning, equally in PyTorch and TensorFlow.", **options.APP)
-for _command in (learn.train, learn.finetune, learn.predict, learn.represent, cutouts, gallery):
+for _command in (learn.train, learn.finetune, learn.predict, learn.represent, cutouts, gallery, export):
     app.command()(_command)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")

@@ -10,6 +10,7 @@ import pandas as pd
 
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
+from zoobook.catalogs.columns import file_locations
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
@@ -55,8 +56,7 @@ def read_galaxies(
         return None, store
     by_name = source in datasets.registry() and not arguments.path(source).exists()
     catalog = datasets.load(source) if by_name else catalogs.read(source, tree)
-    if "file_loc" not in catalog:
-        raise ValueError(f"{source} has no column `file_loc` with the paths of the images")
+    file_locations(catalog, source)
     framing = framing or datasets.framing(source)
     size = stored_size(spec["image_size"], spec["field_of_view"], framing)
     bad = "quarantine" if images.skip_bad_images else "error"

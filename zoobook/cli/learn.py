@@ -36,8 +36,9 @@ def train(
     half, trained = inputs.load(model, framework)
     questions = inputs.load_tree(tree)
     spec = trained.spec if trained else {"image_size": 224, "field_of_view": FIELD_OF_VIEW}
-    image_size = image_size or spec["image_size"]
-    view = {"image_size": image_size, "field_of_view": field_of_view or spec["field_of_view"]}
+    image_size = spec["image_size"] if image_size is None else image_size
+    seen = spec["field_of_view"] if field_of_view is None else field_of_view
+    view = {"image_size": image_size, "field_of_view": seen}
     catalog, store = inputs.read_labelled(galaxies, view, images, questions)
     result = half.train(
         store, catalog, questions, model=trained, architecture=architecture, channels=channels, image_size=image_size,
@@ -82,6 +83,7 @@ def predict(
     out: Out,
     *,
     passes: Annotated[int, Option(help="Answers per galaxy; with more than one, dropout stays on.")] = 1,
+    orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,
     seed: options.Seed = 0,
@@ -93,7 +95,10 @@ def predict(
 
     half, trained = inputs.load(model, framework)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
-    table = half.predict(trained, store, out=out, passes=passes, seed=seed, devices=devices, batch_size=batch_size)
+    table = half.predict(
+        trained, store, out=out, passes=passes, orientations=orientations, devices=devices, batch_size=batch_size,
+        seed=seed,
+    )  # fmt: skip
     echo(f"the answers are in {table}")
 
 
@@ -103,6 +108,7 @@ def represent(
     galaxies: Galaxies,
     out: Out,
     *,
+    orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,
     images: Images,
@@ -113,5 +119,7 @@ def represent(
 
     half, trained = inputs.load(model, framework)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
-    table = half.represent(trained, store, out=out, devices=devices, batch_size=batch_size)
+    table = half.represent(
+        trained, store, out=out, orientations=orientations, devices=devices, batch_size=batch_size
+    )  # fmt: skip
     echo(f"the features are in {table}")

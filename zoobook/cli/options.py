@@ -24,6 +24,7 @@ Model = Annotated[str, Argument(help="A weight file, a run folder, a name of `zo
 Out = Annotated[Path, Option(help="Folder for the result; the same command completes it after an interruption.")]
 Framework = Annotated[str | None, Option(help="pytorch or tensorflow; by default what is installed, PyTorch first.")]
 Devices = Annotated[str, Option(help="auto, cpu, or how many GPUs.", parser=_device, metavar="TEXT")]
+Orientations = Annotated[int, Option(help="Quarter turns and mirror images over which to average, up to 8.")]
 BatchSize = Annotated[int, Option(help="Galaxies in a batch.")]
 Epochs = Annotated[int, Option(help="Passes over the galaxies, at most.")]
 Patience = Annotated[int, Option(help="Epochs without improvement after which to stop.")]

@@ -1,46 +1,33 @@
-"""Data sets by name: what there is, and loading it as a catalogue.
-
-Data live in one folder: the option ``root``, else ``$ZOOBOOK_HOME``, else the cache folder of the operating system.
-"""
+"""Data sets by name: what there is, and loading it as a catalogue."""
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
-import pooch
-import yaml
 
-from zoobook import arguments
+from zoobook.datasets import names, published, rings
 from zoobook.datasets.download import fetch as fetch_files
 from zoobook.datasets.download import missing
+from zoobook.datasets.names import framing, home, known, registry
 from zoobook.files import fingerprint
 from zoobook.images import ImageStore
-from zoobook.images.decals import DECALS_FRAMING
+
+__all__ = [
+    "available", "build_store", "fetch", "folder_of", "framing", "home", "known", "load", "registry", "remote_files",
+    "state",
+]  # fmt: skip
 
 _VERIFIED = {
     "bytes": "read and hashed",
     "code": "address and hash as in upstream code",
     "text": "address and hash as in a published description",
 }
-
-
-def home(root: str | os.PathLike | None = None) -> Path:
-    """The folder where data sets are kept.
-
-    Args:
-        root: a folder to use instead of ``$ZOOBOOK_HOME``, else the cache folder of the operating system.
-    """
-    if root is None:
-        root = os.environ.get("ZOOBOOK_HOME") or pooch.os_cache("zoobook")
-    return arguments.path(root)
 
 
 def build_store(catalog: pd.DataFrame, size: int, **options) -> ImageStore:
@@ -75,7 +62,7 @@ def available() -> pd.DataFrame:
                 "licence": entry["licence"],
                 "citation": entry["citation"],
             }
-            for name, entry in registry().items()
+            for name, entry in names.registry().items()
         ]
     )
     return table.astype({"rows": "Int64", "bytes": "Int64"})
@@ -143,14 +130,7 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
 
 
 def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
-    """Bring the files of a data set to disk without reading them.
-
-    Args:
-        name: of a data set that is downloaded.
-        root: the folder of the data; :func:`home` by default.
-
-    Returns:
-        Path: the folder where its files are.
+    """Bring the files of a data set, see :func:`state`, to disk without reading them, and give back their folder.
 
     Raises:
         ValueError: the name is unknown, or the data set is made here, not downloaded.
@@ -169,46 +149,13 @@ def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
 
 
 def remote_files(name: str, root: str | os.PathLike | None = None) -> tuple[list, Path]:
-    """The files of a data set that is downloaded, and the folder where they belong.
-
-    Raises:
-        ValueError: the name is unknown, or the data set is made here.
-    """
+    """The files of a data set that is downloaded, and their folder; a ValueError where there are none."""
     entry, root = known(name), home(root)
     if "address" not in entry:
         raise ValueError(f"the data set {name!r} is made on this machine: it has no files to fetch or to verify")
     if "catalogue" in entry:
-        from zoobook.datasets import rings
-
         return rings.remote_files(entry["address"]), rings.folder(root)
-    from zoobook.datasets import published
-
     return published.local_files(name, root / name), root / name
-
-
-def known(name: str) -> dict:
-    """What the registry says of one data set; a ValueError where there is none of that name."""
-    entries = registry()
-    if name not in entries:
-        close = difflib.get_close_matches(str(name), entries, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no data set {name!r}. {hint}Known: {', '.join(entries)}.")
-    return entries[name]
-
-
-def framing(name: str) -> float:
-    """The side of a data set's images in units of the galaxy's half-light radius R50, as ``ImageStore.build`` takes it.
-
-    Args:
-        name: of the data set; anything else, such as the path of one's own table, is taken to be framed as DECaLS.
-    """
-    return registry().get(name, {}).get("framing", DECALS_FRAMING)
-
-
-@cache
-def registry() -> dict[str, dict]:
-    """What is known of each data set: address, hashes, columns, licence, citation (``registry.yaml`` explains)."""
-    return yaml.safe_load(files(__name__).joinpath("registry.yaml").read_text("utf8"))
 
 
 def _loader(name: str, entry: dict) -> Callable[..., pd.DataFrame]:
@@ -225,8 +172,6 @@ def _size(name: str, entry: dict) -> int | None:
     """Bytes to fetch, if they are known of every file."""
     if "files" not in entry:
         return entry.get("bytes")
-    from zoobook.datasets import published
-
     told = [entry["files"][file.path] for file in published.local_files(name, home() / name)]
     sizes = [file.get("bytes", file.get("size")) for file in told]
     return None if None in sizes else sum(sizes)

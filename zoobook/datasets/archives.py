@@ -1,12 +1,13 @@
 """Images out of archives: of a zip on a server only the bytes that are needed, of archives on disk without a network.
 
 A zip keeps the list of its members at its end. With that list (a few megabytes of a 26 GB archive) a server can be
-asked for just the bytes of the images that a catalogue needs. `zipfile` reads the remote zip as if it were on disk.
+asked for just the bytes of the images that a catalogue needs; `zipfile` reads the remote zip as if it were on disk.
 
 Where an image is written follows from the catalogue, never from a name in an archive, so nothing leaves the folder.
 """
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import stat
 import string
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -35,13 +37,13 @@ from zoobook.datasets.download import (
     TransientError,
     Web,
     cannot_write,
-    check_room,
     fetch,
     folder_lock,
     missing,
     offline,
     require,
 )
+from zoobook.files import check_room
 
 _AT_ONCE = 4  # parts of a zip fetched at the same time, and held in memory
 _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
@@ -49,6 +51,7 @@ _GAP = 1 << 20  # bytes: members nearer than this are asked for together, since 
 _RUN = 1 << 25  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
 _RATIO, _SLACK = 100, 100_000_000  # an archive may grow 100-fold when unpacked, or to 100 MB; images hardly grow
+_BEFORE_BEGIN = errno.EINVAL  # of the error where a damaged zip leads to a place before its beginning
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError)
 
 Wanted = list[tuple[zipfile.ZipInfo, str]]  # members of a zip, and where each is written, below the folder
@@ -69,8 +72,8 @@ def images_for(
     """Bring the images of a catalogue to disk, out of archives on a server, fetching only what is not there yet.
 
     Of a zip only the list of its members and the images themselves are fetched; an archive that lies whole in the
-    folder is used without the network. Images are written as ``folder/{image}``, each whole or absent, those of zips
-    with their checksums verified. After an interruption the next call goes on.
+    folder is used without the network. Each image appears whole or not at all, those of zips with their checksums
+    verified. After an interruption the next call goes on.
 
     Args:
         catalog: the galaxies.
@@ -88,9 +91,7 @@ def images_for(
     Raises:
         ValueError: the catalogue lacks a column of the format, or has a value that makes no path.
         ArchiveError: an archive is damaged or not to be trusted.
-        DownloadError: the network or the server; finished images are kept.
-        FileNotFoundError: images are missing and the network may not be used.
-        OSError: the folder cannot be written to, or the disk is full; finished images are kept.
+        OSError: the network, the server or the disk failed, or the network may not be used; finished images are kept.
     """
     folder, names = arguments.path(folder), _image_names(catalog, image)
     causes: dict[str, str] = {}
@@ -143,7 +144,7 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
 
         need = sum(info.file_size for _, wanted in zips for info, _ in wanted)
         total = sum(len(wanted) for _, wanted in zips)
-        check_room(folder, need, f"{name} ({total:,})")
+        check_room(folder, need, f"{name} ({total:,}) need")
         where = archives[0].path if len(archives) == 1 else f"any of the {len(archives)} archives"
         causes = {path: f"not in {where}" for path in left}
         with tqdm(total=need, unit="B", unit_scale=True, desc=name, disable=not total) as bar:
@@ -179,7 +180,9 @@ class _Zip:
     def read_list(self, file: Path | BinaryIO, length: int, do: str) -> None:
         try:
             self.zip = zipfile.ZipFile(file)
-        except _DAMAGE as error:
+        except (*_DAMAGE, ValueError, NotImplementedError, OverflowError, struct.error, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
+                raise
             raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
         self.members = [info for info in self.zip.infolist() if not info.is_dir()]
         for info in self.members:
@@ -207,7 +210,9 @@ class _Zip:
         try:
             with self.zip.open(info) as source, _whole_or_absent(target) as out:
                 _copy(source, out, info.file_size)
-        except _DAMAGE as error:
+        except (*_DAMAGE, NotImplementedError, OverflowError, struct.error, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
+                raise
             return f"damaged in {self.label}: {error or type(error).__name__}"
         return None
 
@@ -240,13 +245,9 @@ class _RemoteZip(_Zip):
 
 
 def join_spans(spans: list[tuple[int, int]]) -> list[slice]:
-    """Which parts of a file to ask for together, since servers count requests.
+    """Which parts of a file to ask for together, since servers count requests: neighbours, some megabytes in all.
 
-    Args:
-        spans: first byte, and byte after the last one, of each part that is wanted, in the order of the file.
-
-    Returns:
-        list[slice]: runs of them that lie near each other, of some megabytes at most.
+    The spans, each a first byte and the byte after the last one, are in the order of the file.
     """
     runs: list[slice] = []
     for i, (start, stop) in enumerate(spans):
@@ -258,12 +259,7 @@ def join_spans(spans: list[tuple[int, int]]) -> list[slice]:
 
 
 class _RangeFile(io.RawIOBase):
-    """A file on a server for ``zipfile`` to read.
-
-    Attributes:
-        length: of the file, in bytes.
-        held: parts of it that need not be asked for again: (first byte, content).
-    """
+    """A file on a server for ``zipfile`` to read; what is ``held``, by first byte, need not be asked for again."""
 
     def __init__(self, archive: RemoteFile, web: Web):
         self.archive, self.web, self.at, self.versions = archive, web, 0, {}
@@ -339,7 +335,7 @@ def _unpack_tar(path: Path, folder: Path, left: set[str]) -> None:
             is_file = member.isreg() and not member.issparse()  # a sparse file may claim any length
             if is_file and (target := _take(member.name, left)):
                 targets[number], need = target, need + member.size
-        check_room(folder, need, path.name)
+        check_room(folder, need, f"what {path.name} holds needs")
         with tqdm(total=need, unit="B", unit_scale=True, desc=f"unpacking {path.name}") as bar:
             for number, (member, tar) in enumerate(_members(path)):
                 if number in targets:

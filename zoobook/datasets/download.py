@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.files import atomic_write, check_room, ensure_writable_dir
 
 _AT_ONCE = 8  # files fetched at the same time
 _TRIES = 4  # of an address that fails in a way that may pass
@@ -50,11 +49,8 @@ class DownloadError(OSError):
 class TransientError(Exception):
     """A failure that may pass.
 
-    Args:
-        problem: what it was.
-        discard: whether the piece of the file that is here is of no use.
-
     Attributes:
+        discard: whether the piece of the file that is here is of no use.
         progress: whether something was gained all the same, so that the tries are counted anew.
     """
 
@@ -100,15 +96,8 @@ def offline() -> bool:
 def missing(files: list[RemoteFile], folder: Path, thorough: bool = False) -> list[RemoteFile]:
     """Which of the files are not in the folder, whole and with the right content.
 
-    A file that was right once, and whose length and time of change are still the same, is not read again.
-
-    Args:
-        files: what should be there.
-        folder: where.
-        thorough: read every file again.
-
-    Returns:
-        list[RemoteFile]: the others.
+    A file that was right once, and whose length and time of change are still the same, is read again only if
+    ``thorough``.
     """
     record = folder / _RECORD
     before = {} if thorough else _read_json(record)
@@ -139,17 +128,11 @@ def missing(files: list[RemoteFile], folder: Path, thorough: bool = False) -> li
 
 
 def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None) -> None:
-    """Check that all files are in the folder, without the network.
-
-    Args:
-        files: what should be there.
-        folder: where.
-        name: of the data set, for messages.
-        by_hand: how to fetch all of them without this package.
+    """Check that all files of the data set ``name`` are in the folder, without the network.
 
     Raises:
         FileNotFoundError: some are missing or damaged; the message says which, where each belongs and where it can
-            be had.
+            be had, or how ``by_hand`` brings all of them.
     """
     lacking = missing(files, folder)
     if not lacking:
@@ -173,7 +156,7 @@ def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | Non
 def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[None]:
     """Hold a folder, so that no other process works in it; wait for the one that does.
 
-    The operating system lets go of a killed process' lock. Work that is held by different locks may go on side by side.
+    The operating system lets go of a killed process' lock.
     """
     held = FileLock(ensure_writable_dir(folder) / lock)
     try:
@@ -185,17 +168,6 @@ def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterat
         yield
     finally:
         held.release()
-
-
-def check_room(folder: Path, need: int, what: str) -> None:
-    """Check before anything is written that a disk has ``need`` bytes for ``what``, or raise an OSError."""
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"{what}: {need:,} bytes are still to be fetched into {folder}, which has {free:,} free. "
-            "Free some space or choose another folder (`root=`, or $ZOOBOOK_HOME).",
-        )
 
 
 def cannot_write(path: Path, error: OSError) -> OSError:
@@ -359,12 +331,12 @@ def fetch(
         files: what should be there.
         folder: where.
         name: of the data set, for messages.
-        by_hand: how to fetch the files without this function.
+        by_hand: how to fetch the files without this function, for messages.
         download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
 
     Raises:
         DownloadError: the network, the server or a wrong hash; finished files are kept.
-        FileNotFoundError: files are missing and the network may not be used; the message says which and where to.
+        FileNotFoundError: files are missing and the network may not be used, see :func:`require`.
         OSError: the folder cannot be written to, or the disk is full; finished files are kept.
     """
     if not missing(files, folder):
@@ -374,7 +346,7 @@ def fetch(
     with folder_lock(folder, f"fetching {name}"):
         lacking = missing(files, folder)  # another process may just have fetched them
         need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
-        check_room(folder, need, f"data set {name!r}")
+        check_room(folder, need, f"the data set {name!r} needs")
         try:
             _Fetch(files, lacking, folder, name).run()
         except OSError as error:
@@ -470,7 +442,7 @@ class _Fetch:
         """Add an answer to the partial file, and note beside it where it is from."""
         size = size_of(part)
         if answer.length is not None:
-            check_room(self.folder, answer.length - size, file.path)
+            check_room(self.folder, answer.length - size, f"{file.path} needs")
             self.show(file, size, answer.length)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)

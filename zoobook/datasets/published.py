@@ -17,6 +17,7 @@ from zoobook import arguments, catalogs, trees
 from zoobook.catalogs import tables
 from zoobook.datasets.archives import images_for
 from zoobook.datasets.download import RemoteFile, fetch
+from zoobook.datasets.names import home, known
 from zoobook.trees import DecisionTree
 
 _FEATURES = 1280
@@ -57,10 +58,7 @@ def load(
         ValueError: the file lacks columns or rows, or holds what it should not.
         OSError: the file could not be fetched or written.
     """
-    from zoobook import datasets
-
-    entry = datasets.registry()[name]
-    root = datasets.home(root)
+    entry, root = known(name), home(root)
     pictures = entry.get("images", {})
     images = pictures.get("always", False) if images is None else images
     if images and not pictures:
@@ -97,9 +95,8 @@ def load(
 def sample_runs(catalog: pd.DataFrame, size: int, seed: str = "chapters") -> np.ndarray:
     """Choose galaxies in runs of neighbouring names, whose images lie side by side in their archives.
 
-    A server is then asked about once for each run, where galaxies chosen one by one take as many requests as there are
-    galaxies. The price: a name tells a galaxy's place on the sky, so that the sample is as many strips of the sky as
-    there are runs, and less representative than as many galaxies chosen one by one.
+    A server is then asked about once for each run, and not once for each galaxy. The price: a name tells a galaxy's
+    place on the sky, so that the sample is as many strips of the sky as there are runs, and less representative.
 
     Args:
         catalog: a catalogue.
@@ -110,7 +107,8 @@ def sample_runs(catalog: pd.DataFrame, size: int, seed: str = "chapters") -> np.
         ndarray: [size] positions of rows, ascending. They depend on ids and seed alone; a smaller sample is a part of
         a larger one.
     """
-    in_order = np.argsort(catalog["id_str"].to_numpy(str), kind="stable")
+    size = arguments.whole("size", size, 0)
+    in_order = np.argsort(catalogs.check_ids(catalog).astype(str), kind="stable")
     runs = catalogs.shuffled(catalog.iloc[in_order[::_RUN]], seed)
     rows = [in_order[_RUN * run : _RUN * (run + 1)] for run in runs[: -(-size // _RUN) + 1]]
     return np.sort(np.concatenate(rows)[:size])
@@ -121,26 +119,24 @@ def sample_runs(catalog: pd.DataFrame, size: int, seed: str = "chapters") -> np.
 
 def local_files(name: str, folder: Path) -> list[RemoteFile]:
     """The tables of a data set in the format in which they are on disk, or else in that which is fetched, the first."""
-    from zoobook import datasets
-
-    entry, tables_ = datasets.registry()[name], {}
-    for file, known in entry["files"].items():
-        chosen = tables_.setdefault(known.get("subset"), file)
-        if (folder / file).is_file() and not (folder / chosen).is_file():
-            tables_[known.get("subset")] = file
-    return [_remote(entry["address"], file, entry["files"][file]) for file in tables_.values()]
+    entry, chosen = known(name), {}
+    for file, about in entry["files"].items():
+        first = chosen.setdefault(about.get("subset"), file)
+        if (folder / file).is_file() and not (folder / first).is_file():
+            chosen[about.get("subset")] = file
+    return [_remote(entry["address"], file, entry["files"][file]) for file in chosen.values()]
 
 
-def _remote(address: str | list[str], file: str, known: dict) -> RemoteFile:
+def _remote(address: str | list[str], file: str, about: dict) -> RemoteFile:
     addresses = [address] if isinstance(address, str) else address
-    urls = tuple(one.replace("{file}", known.get("at", file)) for one in addresses)
-    return RemoteFile(urls, file, known.get("bytes"), known.get("hash"))
+    urls = tuple(one.replace("{file}", about.get("at", file)) for one in addresses)
+    return RemoteFile(urls, file, about.get("bytes"), about.get("hash"))
 
 
 def _with_images(
     catalog: pd.DataFrame, name: str, pictures: dict, root: Path, download: bool, notes: list[str]
 ) -> pd.DataFrame:
-    archives = [_remote(pictures["address"], file, known) for file, known in pictures["archives"].items()]
+    archives = [_remote(pictures["address"], file, about) for file, about in pictures["archives"].items()]
     folder = root / pictures["folder"]
     catalog, lacking = images_for(catalog, archives, folder, pictures["image"], f"images of {name}", download)
     if len(lacking):
@@ -228,9 +224,9 @@ def _require(path: Path, entry: dict, tree: DecisionTree | None, names: list[str
         )
 
 
-def _closest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, list(map(str, known)), n=1)
-    return f" The closest that there is: {close[0]!r}." if close else f" There are: {tables.listed(known)}."
+def _closest(name: str, names) -> str:
+    close = difflib.get_close_matches(name, list(map(str, names)), n=1)
+    return f" The closest that there is: {close[0]!r}." if close else f" There are: {tables.listed(names)}."
 
 
 # ---- rows

@@ -1,7 +1,8 @@
 """Catalogues of rings: the basic one of Zoobot, with images, and both rebuilt from votes by their rules.
 
 The basic catalogue has 235 galaxies that a volunteer tagged "ring" and 235 that nobody did (Walmsley et al. 2022,
-MNRAS 513, 1581). The advanced one of that paper was never shipped, but its rules were.
+MNRAS 513, 1581). The advanced one of that paper was committed too (``data/example_ring_catalog_advanced.parquet``, at
+every tag from v0.0.2 to v2.0.1), but could not be obtained; its rules are published.
 """
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, trees
-from zoobook.datasets import home, registry
 from zoobook.datasets.download import RemoteFile, fetch
+from zoobook.datasets.names import home, known
 
 _TABLE_NAMES = ("catalog.csv", "catalog.csv.gz", "catalog.parquet", "catalog.fits")
 _TABLE_ENDING = re.compile(r"\.(csv|csv\.gz|parquet|fits?)$", re.IGNORECASE)
@@ -53,7 +54,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         if (root / name).is_file():
             return _labelled(catalogs.read(root / name), root / name)
 
-    entry, place = registry()["rings"], folder(root)
+    entry, place = known("rings"), folder(root)
     wanted = remote_files(base_url or os.environ.get("ZOOBOOK_RINGS_URL") or entry["address"])
     fetch(wanted, place, "rings", entry["by_hand"], download)
     catalog = catalogs.read(place / entry["catalogue"]["path"])
@@ -125,7 +126,7 @@ def basic_cuts(catalog: pd.DataFrame) -> np.ndarray:
 
 def remote_files(base_url: str) -> list[RemoteFile]:
     """The catalogue and its 470 images, below a base address."""
-    entry = registry()["rings"]
+    entry = known("rings")
     base_url = base_url.rstrip("/") + "/"
     table = entry["catalogue"]
     images = pd.read_csv(files("zoobook.datasets").joinpath("rings_basic_files.csv"))
@@ -140,7 +141,7 @@ def remote_files(base_url: str) -> list[RemoteFile]:
 
 def folder(root: Path) -> Path:
     """Where the files lie: a copy of the repository is used as it is, in another root they have a folder."""
-    return root if (root / registry()["rings"]["catalogue"]["path"]).is_file() else root / "rings"
+    return root if (root / known("rings")["catalogue"]["path"]).is_file() else root / "rings"
 
 
 def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:

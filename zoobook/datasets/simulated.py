@@ -6,25 +6,19 @@ from pathlib import Path
 import pandas as pd
 
 from zoobook import simulation
-from zoobook.datasets import home
+from zoobook.datasets.names import home
 
 
 def load(
     root: str | Path | None = None, n_galaxies: int = 6000, image_size: int = 128, seed: int = 0
 ) -> pd.DataFrame:
-    """Load the simulated survey, making the galaxies that are not on disk yet.
+    """Load the simulated survey, making the galaxies that are not on disk yet: see
+    :func:`zoobook.simulation.make_survey`.
 
     Args:
         root: folder of the data; the home of all data sets by default.
         n_galaxies: how many galaxies.
         image_size: pixels along a side.
         seed: seed of the survey.
-
-    Returns:
-        DataFrame: the catalogue of :func:`zoobook.simulation.make_survey`.
-
-    Raises:
-        ValueError: an option makes no sense.
-        OSError: the folder cannot be written to, or the disk is full.
     """
     return simulation.make_survey(home(root), n_galaxies, image_size, seed)

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from zoobook import arguments
-from zoobook.catalogs import check_ids
+from zoobook.catalogs.columns import check_ids, floats
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
 from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
@@ -142,8 +142,8 @@ def _sides(mosaic: Mosaic, catalog: pd.DataFrame) -> np.ndarray:
     if f"r50_{unit}" not in catalog:
         raise ValueError(f"the table has no column `r50_{unit}` with the half-light radii"
                          + (" (the mosaic does not tell the size of its pixels)" if not known else ""))  # fmt: skip
-    r50 = catalog[f"r50_{unit}"].to_numpy(float)
-    r90 = catalog[f"r90_{unit}"].to_numpy(float) if f"r90_{unit}" in catalog else np.full(len(r50), np.inf)
+    r50 = floats(catalog[f"r50_{unit}"])
+    r90 = floats(catalog[f"r90_{unit}"]) if f"r90_{unit}" in catalog else np.full(len(r50), np.inf)
     sides = frame_arcsec(r50, r90) / mosaic.pixel_arcsec if known else STAMP_PIXELS * np.fmin(0.04 * r50, 0.02 * r90)
     return np.where((r50 > 0) & np.isfinite(r50) & ~(r90 <= 0), sides, np.nan)
 

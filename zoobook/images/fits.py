@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from zoobook.files import unpacked
 from zoobook.images.checks import Unusable, check_shape
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
@@ -20,7 +21,7 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
     if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
         raise Unusable(f"it is not a FITS file (it begins with {begin!r})")
     try:
-        with fits.open(file, memmap=False, do_not_scale_image_data=True) as hdus:
+        with unpacked(file) as whole, fits.open(whole, memmap=False, do_not_scale_image_data=True) as hdus:
             chosen = image_hdus(hdus)
             check_shape(*chosen[0].shape[-2:])
             planes = np.concatenate([_planes(hdu) for hdu in chosen])
@@ -33,16 +34,13 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
 
 
 def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | None = None) -> np.ndarray:
-    """The colour picture of one plane (as r) or three (g, r, z), as that of Galaxy Zoo DECaLS.
+    """The colour picture, uint8 [H, W, 3], of one plane (as r) or three (g, r, z), as that of Galaxy Zoo DECaLS.
 
     Args:
         planes: float64 [1 or 3, H, W] in one flux unit per pixel, NaN where nothing was observed; is changed.
         pixel: side of a pixel [arcsec].
         max_blank: share of the pixels that may be NaN or infinite.
         unit: of the planes, for one nanomaggie per native pixel; by default told from the noise.
-
-    Returns:
-        ndarray: uint8 [H, W, 3].
 
     Raises:
         Unusable: too much of it is blank.
@@ -61,16 +59,13 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
 
 
 def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
-    """Take off the sky, in place, and fill gaps with it: both become 0.
+    """Take off the sky, in place, and fill gaps with it: both become 0. Gives back the noise of each plane, [P].
 
     Sky and noise are the median, and the absolute deviation from it, in a frame along the edges.
 
     Args:
         planes: float64 [P, H, W], NaN or infinite where there is no value; is changed.
         max_blank: share of the pixels that may have no value.
-
-    Returns:
-        ndarray: noise of each plane, [P].
 
     Raises:
         Unusable: too much of it is blank, or a whole plane, or all pixels have the same value.
@@ -123,10 +118,7 @@ def band_of(header: Mapping) -> str:
 
 
 def _planes(hdu) -> np.ndarray:
-    """Float64 [planes, H, W], NaN where a pixel is undefined.
-
-    Astropy would not see the undefined ones among unsigned whole numbers, which FITS stores with an offset.
-    """
+    """Float64 [planes, H, W], NaN where a pixel is undefined: Astropy does not see it among unsigned numbers."""
     header, stored = hdu.header, hdu.data
     scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
     planes = stored.astype(np.float64) * scale + zero

@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from zoobook import arguments
+from zoobook.catalogs.columns import floats
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.images.checks import BadImage, Unusable
 from zoobook.images.decals import ZERO_POINT
@@ -147,12 +148,12 @@ class Mosaic:
     def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Where the sources of a table are: its ``x`` and ``y``, or its ``ra`` and ``dec`` [deg] as pixels from 0."""
         if {"x", "y"} <= set(table):
-            return table["x"].to_numpy(float), table["y"].to_numpy(float)
+            return floats(table["x"]), floats(table["y"])
         if not {"ra", "dec"} <= set(table):
             raise ValueError("the table has neither `x` and `y` [pixels from 0] nor `ra` and `dec` [deg]")
         if self.wcs is None:
             raise ValueError(f"{self.files[0]} has no sky coordinates: give the positions as `x` and `y` in pixels")
-        x, y = self.wcs.all_world2pix(table["ra"].to_numpy(float), table["dec"].to_numpy(float), 0, quiet=True)
+        x, y = self.wcs.all_world2pix(floats(table["ra"]), floats(table["dec"]), 0, quiet=True)
         return np.where(np.abs(x) < 1e9, x, np.nan), np.where(np.abs(y) < 1e9, y, np.nan)
 
     def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from zoobook.images.mosaics import Mosaic, around, each_section
 
 MARGIN = 384  # pixels around a section, where large sources reach over
 SKY_BOX = 256  # pixels of the boxes in which the sky is measured
+OUTSKIRTS, MOST_HIDDEN = (15, 9, 5, 3, 1), 0.5  # [pixels] around sources no sky is measured; of the pixels, at most
 MOST_TAKEN = 0.9  # share of the pixels that sources may cover, or that may have one value
 RADII = 0.75 * 1.25 ** (np.arange(55) / 2)  # [pixels] of the curve of growth
 ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et al. 2001)
@@ -210,7 +211,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
                          f"{where}. Measuring needs an image with sky around the sources.")  # fmt: skip
     band = mosaic.bands.index("r") if "r" in mosaic.bands else len(planes) // 2
     plane = planes[band]
-    plane -= _sky(sep, plane, blank | _grown(taken)).back()
+    plane -= _sky(sep, plane, blank | _grown(taken, blank)).back()
     if places is None:
         at_home = (np.round(objects["y"]) + y0 >= core[0]) & (np.round(objects["y"]) + y0 < core[1])
         at_home &= (np.round(objects["x"]) + x0 >= core[2]) & (np.round(objects["x"]) + x0 < core[3])
@@ -238,11 +239,15 @@ def _sky(sep, plane: np.ndarray, blank: np.ndarray):
     return sep.Background(plane, mask=blank, bw=SKY_BOX, bh=SKY_BOX)
 
 
-def _grown(taken: np.ndarray) -> np.ndarray:
-    """The sources with their faint outskirts."""
+def _grown(taken: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """The sources with their faint outskirts; in a crowded sky with less of them, as sep needs half of a box free."""
     import cv2
 
-    return cv2.dilate(taken.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    for width in OUTSKIRTS:
+        grown = cv2.dilate(taken.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
+        if grown[~blank].mean() < MOST_HIDDEN:
+            break
+    return grown
 
 
 def _extract(sep, light: np.ndarray, level: float, blank: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:

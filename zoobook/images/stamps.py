@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from zoobook.catalogs import check_ids
+from zoobook.catalogs.columns import check_ids, file_locations
 from zoobook.images.decoding import BadImage, read_image
 from zoobook.images.store import ImageStore
 
@@ -27,9 +27,7 @@ def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
     """
     if isinstance(images, ImageStore):
         return lambda galaxy: images.pixels[images.rows([galaxy])[0]]
-    if "file_loc" not in images:
-        raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
-    files = dict(zip(check_ids(images), images["file_loc"], strict=True))
+    files = dict(zip(check_ids(images), file_locations(images), strict=True))
 
     def read(galaxy: str) -> np.ndarray:
         if galaxy not in files:

@@ -19,7 +19,7 @@ from filelock import FileLock
 from PIL import Image
 
 from zoobook import arguments
-from zoobook.catalogs.columns import check_ids, ids_of, listed
+from zoobook.catalogs.columns import check_ids, file_locations, ids_of, listed
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
@@ -89,12 +89,10 @@ class ImageStore:
             raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
         size, max_blank = arguments.whole("size", size, SMALLEST), arguments.share("max_blank", max_blank)
         framing = check_radii("framing", framing)
-        if "file_loc" not in catalog.columns:
-            raise ValueError("the catalogue has no column `file_loc` with the paths of the images")
+        files = [os.path.abspath(arguments.path(file)) for file in file_locations(catalog)]
         if len(catalog) == 0:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
-        files = [os.path.abspath(arguments.path(file)) for file in catalog["file_loc"].astype(str)]
         path = arguments.path(path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
@@ -135,9 +133,6 @@ class ImageStore:
             framing: see :meth:`build`.
             key: of what they were made of, see :meth:`finished`.
             left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
-
-        Returns:
-            ImageStore: the open store.
         """
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:
@@ -149,12 +144,7 @@ class ImageStore:
 
     @classmethod
     def finished(cls, path: Path, key: str) -> ImageStore | None:
-        """The store at this path, if it is whole and made of the same input.
-
-        Args:
-            path: the store.
-            key: fingerprint of the input.
-        """
+        """The store at this path, if it is whole and made of the same input, whose fingerprint is the key."""
         try:
             store = cls.open(path)
         except (FileNotFoundError, ValueError):
@@ -164,9 +154,6 @@ class ImageStore:
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
         """Open a finished store; nothing is read until it is asked for.
-
-        Args:
-            path: the file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -179,6 +166,7 @@ class ImageStore:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             about = json.loads(reader.schema.metadata[b"zoobook"])
             batch = reader.get_batch(0)
+            batch.validate(full=True)  # else damaged offsets would end the process
             ids = batch.column("id_str").to_numpy(zero_copy_only=False)
             values = batch.column("image").storage.flatten()
             pixels = np.frombuffer(values.buffers()[1], np.uint8, len(values), values.offset)
@@ -191,13 +179,10 @@ class ImageStore:
         return cls(path, ids, pixels, about)
 
     def check(self) -> None:
-        """Read the whole store once, and refuse it where its images are not those that were written.
-
-        Training and prediction do so before they begin: one bit that has turned on a disk would otherwise be learned
-        from without a word.
+        """Read the whole store once, as training and prediction do before they begin.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: its images are not those that were written: even one bit that has turned on the disk is noticed.
         """
         if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
             raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
@@ -211,13 +196,7 @@ class ImageStore:
         return pd.read_parquet(quarantine_file(self.path))
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Where galaxies are in the store.
-
-        Args:
-            ids: their ``id_str``; whole numbers count as their digits.
-
-        Returns:
-            ndarray: int64 rows of :attr:`pixels`, in the order asked for.
+        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for.
 
         Raises:
             ValueError: some are not in the store.

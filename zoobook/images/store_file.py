@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from zoobook.files import atomic_write
+from zoobook.files import atomic_write, check_room
 
 PIXELS_AT = 4096  # where the pixels begin: behind any header, and at the beginning of a page of memory
 _BATCH = 512  # images decoded between two looks at the results: bounds the memory
@@ -28,14 +27,7 @@ class UnfinishedStore:
     """Pixels in their place in ``….part``, and for each row, in ``….part.keys``, the key of the file decoded into it.
 
     A row counts as done when its key is the key wanted: a file replaced since is decoded again, and the others are not.
-
-    Args:
-        path: where the finished store will be.
-        count: number of images.
-        size: side of the stored images in pixels.
-
-    Raises:
-        OSError: the disk has too little room.
+    It is an OSError where the disk has too little room for the finished store at ``path``.
     """
 
     def __init__(self, path: Path, count: int, size: int):
@@ -45,13 +37,8 @@ class UnfinishedStore:
             self.part.unlink(missing_ok=True)
             self.keys.unlink(missing_ok=True)
         have = self.part.stat().st_size if self.part.exists() else 0
-        need, free = PIXELS_AT + count * self.row_bytes - have, shutil.disk_usage(path.parent).free
-        if need > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"{count} images of {size} × {size} pixels need {need:,} bytes more in {path.parent}, which has "
-                f"{free:,} free. Free some space, or choose another folder or a smaller size.",
-            )
+        what, instead = f"{count} images of {size} × {size} pixels need", "another folder or a smaller size"
+        check_room(path.parent, PIXELS_AT + count * self.row_bytes - have, what, instead)
         if not self.keys.exists():
             self.part.touch()
             atomic_write(self.keys, bytes(8 * count))  # 0: not done
@@ -123,12 +110,7 @@ class UnfinishedStore:
 def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, about: dict) -> None:
     """Make of a file with pixels from ``PIXELS_AT`` on an Arrow file, and give it its name.
 
-    Args:
-        part: the file.
-        path: its name when it is whole; the table of what was left out is beside it.
-        ids: [N] of ``str``.
-        left_out: ``id_str``, ``file_loc``, ``cause``.
-        about: what the store states: ``key``, ``size``, ``framing``.
+    The table of what was ``left_out`` goes beside it; ``about`` is what the store states: key, size and framing.
     """
     if len(left_out):
         table = path.with_name(f"{path.name}.quarantine.{os.getpid()}.part")

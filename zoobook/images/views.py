@@ -1,12 +1,11 @@
 """How a galaxy's image is seen: random views (rotation, zoom, shift, other telescopes) and the central one.
 
 A view is one affine map, [2, 3], from the pixels that the model sees to the stored image, both in coordinates from
--1 to 1 (left to right, top to bottom, 0 in the centre). So a flip, any rotation, a zoom and a shift cost one
-resampling. Everything random is drawn here, from the seed and the epoch alone: both frameworks see the very same
-views, and a run that was interrupted goes on as if it had not been.
+-1 to 1 (left to right, top to bottom, 0 in the centre): a flip, a rotation, a zoom and a shift cost one resampling.
+Everything random is drawn here, from the seed and the epoch alone, so that both frameworks see the very same views.
 
-Images follow the size of the galaxy: an image set states its framing, the side of its images in units of the galaxy's
-half-light radius R50, and a model its field of view, the side of what it sees in the same unit. The view joins both.
+An image set states its framing, the side of its images in units of the galaxy's half-light radius R50, and a model its
+field of view, the side of what it sees in the same unit. The view joins both.
 """
 from __future__ import annotations
 
@@ -52,17 +51,14 @@ def check_radii(name: str, value: Any) -> float:
 
 
 def share_seen(spec: dict, store: ImageStore) -> float:
-    """Which share of the side of its images a model sees at evaluation; above 1, it sees more than there is.
-
-    Args:
-        spec: the model's description, with its ``field_of_view``.
-        store: the :class:`~zoobook.images.ImageStore`, with its ``framing``.
-    """
+    """Which share of the side of its images a model with this ``spec`` sees at evaluation; above 1: beyond them."""
     return spec["field_of_view"] / store.framing
+
+ORIENTATIONS = 8  # quarter turns and mirror images, between which no pixel has to be resampled
 
 
 def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
-    """How large to store images for a model: as many pixels for its view as where both sides are Zoobot's.
+    """How large to store images for a model, in pixels: as many for its view as where both sides are Zoobot's.
 
     Args:
         image_size: side of the model's view, in pixels.
@@ -122,17 +118,15 @@ def views(n: int, seed: int, epoch: int, share: float = CENTRE, photometric: boo
     return maps
 
 
-def centre_views(n: int, share: float = CENTRE) -> np.ndarray:
-    """The view at evaluation: upright and central, as wide as the mean training view.
+def centre_views(n: int, share: float = CENTRE, orientation: int = 0) -> np.ndarray:
+    """The view at evaluation, float32 [N, 2, 3]: central, and as wide as this share of the stored side.
 
-    Args:
-        n: how many galaxies.
-        share: side of the view as a share of the stored side, see :func:`share_seen`.
-
-    Returns:
-        ndarray: float32 [N, 2, 3].
+    Orientation 0 is upright; 1, 2, 3 are turned by so many quarters, 4 to 7 are the mirror images of 0 to 3.
     """
-    return np.tile(np.float32([[share, 0, 0], [0, share, 0]]), (n, 1, 1))
+    quarter = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), orientation % 4)
+    mirror = np.diag([1 if orientation < 4 else -1, 1])
+    turned = np.hstack([share * quarter @ mirror, np.zeros((2, 1))])
+    return np.tile(turned.astype(np.float32), (n, 1, 1))
 
 
 def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int, int]:
@@ -144,8 +138,7 @@ def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int
         share: side of the view as a share of the stored side.
 
     Returns:
-        tuple: side of the blocks to average: 1 where the view needs fewer than two stored pixels for each of its own;
-            how many blocks there are along a side; and before them, how many pixels that fill no block.
+        tuple: side of the blocks to average, how many there are along a side, and how many pixels are left before them.
     """
     factor = min(max(1, int(stored * share / wanted + 1e-6)), stored)
     return factor, stored // factor, stored % factor // 2
@@ -156,8 +149,7 @@ def apply_view(
 ) -> np.ndarray:
     """What a model on a CPU sees of stored images: on all cores, one image at a time so that it stays in the cache.
 
-    It is what ``apply_view`` of either framework computes on a GPU, several times faster than either does on a CPU. Of
-    each image only what the view shows is touched. Beyond the image there is sky, see :func:`sky_rank`.
+    On a GPU, ``apply_view`` of either framework computes the same. Beyond the image there is sky, see :func:`sky_rank`.
 
     Args:
         images: uint8 [N, H, W, 3].
@@ -206,10 +198,10 @@ def preview(
     share: float = CENTRE,
     photometric: bool = False,
 ) -> np.ndarray:
-    """Random views of one galaxy, as training sees them.
+    """Random views of one galaxy, uint8 [H, W, 3], as training sees them.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: the galaxy.
         n_views: how many views.
         seed: other seeds give other views.
         channels: 1 for grey, 3 for colour.
@@ -240,10 +232,7 @@ def sky_step(image_size: int) -> int:
 
 @cache
 def noise_pool(size: int) -> np.ndarray:
-    """Standard normal numbers, float32, from which the noise of all views is cut: new ones take ten times as long.
-
-    There are a million, or twice the ``size`` values of a large view.
-    """
+    """A million standard normal numbers, or twice ``size``, float32; views cut their noise out of it, to save time."""
     return np.random.default_rng(0).standard_normal(max(1 << 20, 2 * size), np.float32)
 
 
@@ -286,7 +275,7 @@ def _between_pixels(views: np.ndarray, stored: int, factor: int, margin: int, wa
 def _seen_pixels(maps: np.ndarray, side: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First pixel that each view shows and the one after the last [N, 2], and whether it reaches beyond the image [N].
 
-    The maps [N, 2, 3] are changed: they then count from that first pixel.
+    The maps [N, 2, 3] then count from that first pixel.
     """
     middle = maps[:, :, :2].sum(2) * (wanted - 1) / 2 + maps[:, :, 2]
     reach = np.abs(maps[:, :, :2]).sum(2) * (wanted - 1) / 2

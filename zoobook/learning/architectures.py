@@ -89,15 +89,7 @@ BOTH: dict[str, EfficientNet | ResNet] = {
 
 
 def describe(architecture: str) -> dict:
-    """What another program must know, beside the tensors, to get the same features from a weight file.
-
-    Args:
-        architecture: name of the encoder.
-
-    Returns:
-        dict: plain data: ``input``, ``channel_order``, ``tensor_layout``, ``pooling``, and for an encoder of
-            :data:`BOTH` its ``padding``, ``stride_in`` (ResNets), ``batch_norm_epsilon`` and ``batch_norm_momentum``.
-    """
+    """What another program must know, beside the tensors, to get the same features from a weight file: plain data."""
     about = {
         "input": "0 to 1 (a byte divided by 255), no further normalisation",
         "channel_order": "red, green, blue; with one channel their plain mean",
@@ -117,8 +109,7 @@ def pass_through(add: Any, design: EfficientNet | ResNet, image: Any) -> Any:
     """Follow an image through an encoder, up to its last feature map.
 
     Args:
-        add: has a method for each operation (``convolve``, ``depthwise``, ``norm``, ``squeeze_and_excite``, ``pool``,
-            ``join``, ``width``), which gets its name in timm and what it must know, and gives back what comes out.
+        add: has a method for each operation (see :class:`_Shapes`), which gets its name in timm and what it must know.
         design: of the encoder.
         image: what goes in.
     """
@@ -171,15 +162,7 @@ def _resnet(add, design: ResNet, x):
 
 
 def tensor_shapes(architecture: str, channels: int) -> dict[str, list[int]]:
-    """The tensors of an encoder's weights, in the order in which an image passes them.
-
-    Args:
-        architecture: a name of :data:`BOTH`.
-        channels: of the images.
-
-    Returns:
-        dict: the shape of each tensor, in PyTorch's layout, by timm's name.
-    """
+    """Shapes of the weights of an encoder of :data:`BOTH`, by timm's names, in PyTorch's layout and in their order."""
     shapes = _Shapes()
     pass_through(shapes, BOTH[architecture], channels)
     return dict(shapes)
@@ -224,17 +207,7 @@ def whole_spec(spec: dict) -> dict:
 
 
 def check_options(spec: dict) -> dict:
-    """Refuse what no encoder can be built with.
-
-    Args:
-        spec: a model's description, see :class:`zoobook.learning.models.GalaxyNetwork`.
-
-    Returns:
-        dict: the same, its numbers as Python's own.
-
-    Raises:
-        ValueError: ``channels``, ``dropout``, ``image_size`` or ``field_of_view`` is out of range.
-    """
+    """A model's description with its numbers as Python's own; a ``ValueError`` where it makes no encoder."""
     if spec["channels"] not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {spec['channels']!r}")
     return {
@@ -247,16 +220,7 @@ def check_options(spec: dict) -> dict:
 
 
 def check_tensors(architecture: str, expected: dict[str, list[int]], arrays: dict) -> None:
-    """Refuse weights that are not those of a model.
-
-    Args:
-        architecture: name of the model's encoder, for the message.
-        expected: shape of each tensor by name.
-        arrays: the weights by name.
-
-    Raises:
-        ValueError: tensors are missing, not the model's, or of another shape; the message names up to four.
-    """
+    """Raise a ``ValueError`` that names up to four tensors which are missing, not the model's, or of another shape."""
     wrong = [f"{name} is missing" for name in sorted(expected.keys() - arrays.keys())]
     wrong += [f"{name} is not one of its tensors" for name in sorted(arrays.keys() - expected.keys())]
     wrong += [

@@ -15,10 +15,9 @@ def order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def split(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut an order into batches of nearly equal size, none above ``batch_size``.
+    """Cut an order into batches of nearly equal size, none above ``batch_size``: a small rest would upset statistics.
 
-    Nothing is dropped, and no small remainder upsets the batch statistics. Each batch is sorted, so that the disk is
-    read forwards.
+    Each batch is sorted, so that the disk is read forwards.
     """
     return [np.sort(part) for part in np.array_split(order, max(1, -(-len(order) // batch_size)))]
 
@@ -39,6 +38,7 @@ class GalaxyBatches:
     share: float = views.CENTRE  # of the stored side that a view at evaluation shows, see share_seen
     photometric: bool = False  # random views as if through other telescopes too
     epoch: int = 0  # which pass
+    orientation: int = 0  # of central views, see centre_views
 
     def __post_init__(self):
         self.photometric = self.photometric and self.seed is not None
@@ -54,20 +54,16 @@ class GalaxyBatches:
         return [len(batch) for batch in split(np.arange(len(self.rows)), self.batch_size) for _ in range(self.parts)]
 
     def read(self, rank: int = 0, of: int = 1) -> Iterator[tuple]:
-        """What one of several devices that work together sees of an epoch.
-
-        Args:
-            rank: the number of the device.
-            of: how many devices there are.
+        """What one device, number ``rank`` ``of`` several that work together, sees of an epoch.
 
         Yields:
             tuple: uint8 images [B, H, W, 3]; float32 views [B, 2 or 5, 3]; and where there are targets, these [B, ...]
-                and a number by which to divide each galaxy's loss: added up over the galaxies and devices, and averaged
+                and a number by which to divide each galaxy's loss: added up over galaxies and devices, and averaged
                 over the parts, that gives the mean over the batch, also where it is cut unequally.
         """
         n = len(self.rows)
         if self.seed is None:
-            galaxies, maps = np.arange(n), views.centre_views(n, self.share)
+            galaxies, maps = np.arange(n), views.centre_views(n, self.share, self.orientation)
         else:
             galaxies = order(n, self.seed, self.epoch)
             maps = views.views(n, self.seed, self.epoch, self.share, self.photometric)

@@ -13,11 +13,7 @@ from zoobook.learning.runs import RunFolder
 
 
 class EarlyStopping:
-    """Says which epoch is the best so far, and when to stop.
-
-    Args:
-        patience: epochs without a lower validation loss after which to stop.
-    """
+    """Says which epoch is the best so far, and when there were ``patience`` epochs without a lower validation loss."""
 
     def __init__(self, patience: int):
         self.patience, self.losses = patience, {}
@@ -35,12 +31,7 @@ class EarlyStopping:
 
 
 class History:
-    """Follows a training: shows it, writes its history, and keeps its best weights.
-
-    Args:
-        folder: where the run is kept.
-        patience: see :class:`EarlyStopping`.
-    """
+    """Follows a training: shows it, writes its history, and keeps its best weights."""
 
     def __init__(self, folder: RunFolder, patience: int):
         self.folder, self.stopping = folder, EarlyStopping(patience)
@@ -51,13 +42,9 @@ class History:
         self.epoch, self.epochs = 0, 0
 
     def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
-        """Start, or go on.
+        """Start, or go on, with ``epoch`` (counted from 0) of ``epochs`` that have ``steps`` each.
 
-        Args:
-            epoch: the first to be done now, from 0.
-            epochs: how many there are in all.
-            steps: of one epoch.
-            visible: ``False`` for all but one of several processes.
+        Of several processes, only one is ``visible``.
         """
         self.stopping.losses = {done: loss for done, loss in self.stopping.losses.items() if done < epoch}
         self.epoch, self.epochs = epoch, epochs

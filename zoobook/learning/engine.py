@@ -113,7 +113,6 @@ class Engine(Protocol):
         NAME: ``"pytorch"`` or ``"tensorflow"``.
         STATE: name of the file in a run folder from which an unfinished run goes on.
         GalaxyLoader: makes tensors of :class:`zoobook.learning.batches.GalaxyBatches`.
-        Trainer: trains; see :class:`Trainer`.
     """
 
     NAME: str
@@ -147,9 +146,6 @@ class Trainer(Protocol):
         devices: ``"auto"``, ``"cpu"``, or how many GPUs.
         num_nodes: machines.
         precision: one of :data:`zoobook.learning.devices.PRECISIONS`.
-
-    Attributes:
-        is_first: whether this process is the one of several that writes.
     """
 
     is_first: bool
@@ -160,22 +156,16 @@ class Trainer(Protocol):
         """Where the model is made: for these devices and this precision, its first weights from a seed."""
 
     def fit(self, model: Model, run: Run, lr_scales: dict[str, float]) -> None:
-        """Train, or go on training, and tell ``run.history`` of each step and epoch.
+        """Train a model made in :meth:`building`, or go on, and tell ``run.history`` of each step and epoch.
 
-        Args:
-            model: the model, made in :meth:`building`.
-            run: a :class:`zoobook.learning.training.Run`.
-            lr_scales: by name of a weight, the share of the learning rate where it is not the whole.
+        ``lr_scales`` has, by name of a weight, its share of the learning rate where that is not the whole.
         """
 
 
 def lazy_package(package: str, needs: tuple[str, ...], prepare: Callable[[], None] = lambda: None) -> tuple:
     """``__all__``, ``__getattr__`` and ``__dir__`` of a framework's package, which imports nothing before it is needed.
 
-    Args:
-        package: ``"zoobook.pytorch"`` or ``"zoobook.tensorflow"``.
-        needs: packages that must be installed.
-        prepare: called before these are imported.
+    What it ``needs`` must be installed; ``prepare`` is called before that is imported.
     """
 
     @functools.cache

@@ -18,9 +18,9 @@ def dirichlet_multinomial_nll(twin: Twin, concentrations: Any, votes: Any, tree:
 
         -log P = lgamma(N + A) - lgamma(A) - lgamma(N + 1) - sum(lgamma(k + a) - lgamma(a) - lgamma(k + 1))
 
-    Add up over questions and average over galaxies to get a training loss. Whatever the precision of the input, also
-    under mixed precision, the arithmetic is in float64: it is a few numbers per galaxy, and differences of ``lgamma``
-    lose every digit of float32 at large counts. A question without votes gives exactly 0, and exactly no gradient.
+    Add up over questions and average over galaxies to get a training loss. A question without votes gives exactly 0,
+    and exactly no gradient. Whatever the input, the arithmetic is in float64: it is a few numbers per galaxy, and
+    differences of ``lgamma`` lose every digit of float32 at large counts.
 
     Args:
         concentrations: tensor [N, A] of Dirichlet concentrations, above 0, in the order of ``tree.label_columns``.
@@ -46,11 +46,9 @@ def dirichlet_multinomial_nll(twin: Twin, concentrations: Any, votes: Any, tree:
 
 @lru_cache(maxsize=64)
 def question_sums(groups: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Two matrices that add up answers, float64, for a tree's ``index_groups``.
+    """Two float64 matrices that add up answers, for a tree's ``index_groups``.
 
-    Returns:
-        tuple: [A, A + Q], which puts beside the answers their sums, question by question; and [A + Q, Q], which gives
-            for each question this sum less its answers.
+    [A, A + Q] puts beside the answers their sums, question by question; [A + Q, Q] gives this sum less its answers.
     """
     answers, questions = np.eye(groups[-1][1]), np.eye(len(groups))
     member = questions.repeat([stop - start for start, stop in groups], axis=0)

@@ -37,12 +37,11 @@ def build_model(
         channels: 1 for grey images (the mean of the colours), 3 for colour.
         dropout: share of the features that are left out at random while training.
         image_size: side of the images that the model sees, in pixels.
-        field_of_view: the same in units of the galaxy's half-light radius R50. Zoobot sees 14.7 of the 17 of a stamp of
-            GZ DECaLS.
+        field_of_view: the same in units of the galaxy's half-light radius R50. By default Zoobot's, 14.7.
 
     Returns:
-        GalaxyModel: the network. It takes float images from 0 to 1: in PyTorch [N, channels, image_size, image_size],
-            in TensorFlow [N, image_size, image_size, channels].
+        GalaxyModel: the network, for float images from 0 to 1: in PyTorch [N, channels, image_size, image_size], in
+            TensorFlow [N, image_size, image_size, channels].
 
     Raises:
         ValueError: an unknown architecture, or channels, dropout, image_size or field_of_view out of range.
@@ -124,11 +123,7 @@ class GalaxyNetwork:
 
 @contextlib.contextmanager
 def temporarily(*settings: tuple[Callable, Callable, Any]) -> Iterator[None]:
-    """Settings of a framework as they must be; afterwards they are as the user had them.
-
-    Args:
-        *settings: for each what reads it, what sets it, and its value meanwhile.
-    """
+    """Settings, each by what reads it, what sets it, and its value meanwhile; afterwards they are as they were."""
     before = [read() for read, _, _ in settings]
     try:
         for _, write, value in settings:

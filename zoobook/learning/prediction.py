@@ -21,7 +21,7 @@ from zoobook import arguments
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.files import explain_full_disk, fingerprint
 from zoobook.images import ImageStore
-from zoobook.images.views import UNSTATED, share_seen
+from zoobook.images.views import ORIENTATIONS, UNSTATED, share_seen
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import count_gpus, tune_malloc
 from zoobook.learning.engine import Replica, Twin
@@ -37,6 +37,7 @@ def predict(
     *,
     out: str | Path | None = None,
     passes: int = 1,
+    orientations: int = 1,
     devices: str | int = "auto",
     batch_size: int = 256,
     seed: int = 0,
@@ -51,6 +52,8 @@ def predict(
             is returned.
         passes: 1: one answer, without dropout. More: that many answers with dropout on, which tell how sure the model
             is (Gal & Ghahramani 2016; Walmsley et al. 2020, MNRAS 491, 1554).
+        orientations: 1: galaxies are seen upright. Up to 8: features are the mean over so many quarter turns and mirror
+            images; that takes so many times as long, and tells more of a galaxy.
         devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
         batch_size: images at a time on each device; where its memory does not suffice, half as many, and so on.
         seed: decides which features dropout leaves out.
@@ -73,7 +76,7 @@ def predict(
         return model.kind.table(ids, twin.engine.head_answers(model, features, passes, drawn))
 
     config = {"what": "predict", "passes": passes, "seed": seed}
-    return _apply(twin, model, store, table, out, devices, batch_size, config)
+    return _apply(twin, model, store, table, out, orientations, devices, batch_size, config)
 
 
 def represent(
@@ -82,19 +85,13 @@ def represent(
     store: ImageStore,
     *,
     out: str | Path | None = None,
+    orientations: int = 1,
     devices: str | int = "auto",
     batch_size: int = 256,
 ) -> pd.DataFrame | Path:
-    """The features that a model's encoder finds in every image: galaxies alike in form are near one another in them.
+    """The features that a model's encoder finds in every image (Walmsley et al. 2022, MNRAS 513, 1581).
 
-    As in Walmsley et al. 2022 (MNRAS 513, 1581).
-
-    Args:
-        model: a trained model, with or without a head; it is left as it is.
-        store: as for ``predict``.
-        out: as for ``predict``.
-        devices: as for ``predict``.
-        batch_size: as for ``predict``.
+    Galaxies alike in form are near one another in them. The arguments are those of ``predict``.
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
@@ -104,7 +101,7 @@ def represent(
         ValueError: an argument is bad, or ``out`` holds another table.
         OSError: ``out`` cannot be written to.
     """
-    return _apply(twin, model, store, feature_table, out, devices, batch_size, {"what": "represent"})
+    return _apply(twin, model, store, feature_table, out, orientations, devices, batch_size, {"what": "represent"})
 
 
 def feature_table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
@@ -124,13 +121,14 @@ def features_of(
 
 
 def batch_features(
-    twin: Twin, replica: Replica, store: ImageStore, rows: np.ndarray, batch_size: int, share: float
-) -> Iterator[np.ndarray]:
+    twin: Twin, replica: Replica, store: ImageStore, rows: np.ndarray, batch_size: int, share: float,
+    orientation: int = 0,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """Features of some rows, batch by batch; out of memory, with batches half as large."""
     done = 0
     while done < len(rows):
         try:
-            batches = GalaxyBatches(store.pixels, rows[done:], batch_size, share=share)
+            batches = GalaxyBatches(store.pixels, rows[done:], batch_size, share=share, orientation=orientation)
             for found in twin.engine.features(replica, batches):
                 done += len(found)
                 yield found
@@ -159,9 +157,6 @@ def by_shards(
         out: folder for the table, which a rerun completes; ``None``: the table is returned.
         config: what decides the content, beside the images, as JSON can hold it.
         shard_rows: rows of a shard.
-
-    Returns:
-        DataFrame or Path: the table, or its folder.
     """
     tune_malloc()
     store.check()
@@ -223,17 +218,25 @@ def _in_parallel(replicas: list, features, todo: list[tuple[int, int, int]], bar
 
 
 def _apply(
-    twin: Twin, model: GalaxyNetwork, store: ImageStore, table, out, devices: str | int, batch_size: int, config: dict
-) -> pd.DataFrame | Path:
+    twin: Twin, model: GalaxyNetwork, store: ImageStore, table, out, orientations: int, devices: str | int,
+    batch_size: int, config: dict,
+) -> pd.DataFrame | Path:  # fmt: skip
     """The table that ``table`` makes of the features of all images."""
     batch_size = arguments.whole("batch_size", batch_size)
+    orientations = arguments.whole("orientations", orientations, 1, ORIENTATIONS)
     replicas = twin.engine.replicate(model, twin.engine.device_names(count_gpus(devices, twin.engine.gpus())))
     share = share_seen(model.spec, store)
     if out is not None:
         config["model"] = fingerprint(*twin.models.to_arrays(model).values())
         config |= {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
+        if orientations > 1:
+            config["orientations"] = orientations
 
     def features(replica, rows: np.ndarray) -> Iterator[np.ndarray]:
-        return batch_features(twin, replica, store, rows, batch_size, share)
+        each = (batch_features(twin, replica, store, rows, batch_size, share, turn) for turn in range(orientations))
+        if orientations == 1:
+            yield from next(each)
+        else:
+            yield sum(np.concatenate(list(found)) for found in each) / np.float32(orientations)
 
     return by_shards(store, replicas, features, table, out, config, SHARD_ROWS)

@@ -51,7 +51,7 @@ class RunFolder:
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
         if resume and self._record.exists():
-            earlier = _as_now(json.loads(self._record.read_text())["settings"])
+            earlier = _as_now(self._read()["settings"])
             other = [
                 f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
                 for key in sorted(earlier.keys() | self.settings.keys())
@@ -73,7 +73,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
-        return self.resuming and json.loads(self._record.read_text())["finished"]
+        return self.resuming and self._read()["finished"]
 
     def finish(self) -> None:
         """Note that the run came to its end: from now on it is only read. Of several processes, one may say so."""
@@ -85,19 +85,25 @@ class RunFolder:
     def history(self) -> pd.DataFrame:
         """The epochs so far, one row each."""
         file = self.path / "history.csv"
-        return pd.read_csv(file, engine="python") if file.exists() else pd.DataFrame()  # exact floats
+        return pd.read_csv(file, float_precision="round_trip") if file.exists() else pd.DataFrame()
 
     def log(self, **row: float) -> None:
-        """Add an epoch to the history; a repeated epoch replaces its earlier row.
-
-        Args:
-            **row: must hold ``epoch``.
-        """
+        """Add a row, with its ``epoch``, to the history; a repeated epoch replaces its earlier row."""
         history = self.history
         if len(history):
             history = history[history["epoch"] < row["epoch"]]
         history = pd.concat([history, pd.DataFrame([row])], ignore_index=True) if len(history) else pd.DataFrame([row])
         atomic_write(self.path / "history.csv", history.to_csv(index=False))
+
+    def _read(self) -> dict:
+        try:
+            record = json.loads(self._record.read_text())
+            return {"settings": dict(record["settings"]), "finished": bool(record["finished"])}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self._record} is damaged, so the run cannot go on: choose another out_dir, or pass resume=False to "
+                "start it afresh"
+            ) from None
 
     def _write(self, finished: bool) -> None:
         atomic_write(self._record, json.dumps({"settings": self.settings, "finished": finished}, indent=1))

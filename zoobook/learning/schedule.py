@@ -7,11 +7,7 @@ import numpy as np
 def learning_rate_factors(steps: int) -> np.ndarray:
     """The learning rate of each step as a share of the highest: a short linear warm-up, then half a cosine.
 
-    Args:
-        steps: how many steps the training has.
-
-    Returns:
-        ndarray: float32 [steps + 1], from above 0 to 1 and down to 0.01.
+    Float32 [steps + 1], from above 0 to 1 and down to 0.01.
     """
     step = np.arange(steps + 1)
     warm_up = max(1, steps // 20)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, votes
+from zoobook.catalogs.columns import listed
 from zoobook.files import fingerprint
 from zoobook.images import ImageStore
 from zoobook.trees import DecisionTree
@@ -74,15 +75,10 @@ class Kind:
         return found.coef_, found.intercept_
 
     def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
-        """The table that ``predict`` writes.
+        """The table that ``predict`` writes, of ids [N] and answers [N, outputs, P] over P forward passes.
 
-        Args:
-            ids: [N] galaxy ids.
-            answers: [N, outputs, P], over P forward passes.
-
-        Returns:
-            DataFrame: ``id_str`` and :attr:`columns`; over several passes these are means, and ``…_deviation`` is their
-                standard deviation.
+        It has ``id_str`` and :attr:`columns`; over several passes, their means and ``…_deviation``, their standard
+        deviation.
         """
         found: dict = {"id_str": np.asarray(ids, dtype=object)}
         for number, name in enumerate(self.columns):
@@ -239,9 +235,6 @@ def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTre
         catalog: galaxies with ``id_str``, ``subset`` and the labels.
         label: name of a column, or a decision tree.
 
-    Returns:
-        Task: what to learn.
-
     Raises:
         ValueError: a column or a subset is missing, a galaxy has several rows, a label is absent or bad, the training
             galaxies are all of one class, or galaxies have no image.
@@ -262,15 +255,13 @@ def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTre
 def linear_answer(features: np.ndarray, targets: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     """The linear answer to the features of a frozen encoder from which fine-tuning sets out.
 
-    Kumar et al. 2022 (ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution"): an
-    encoder that learns together with a random head loses some of what it knew before the head has learned anything.
-    For a number it is a ridge regression, else a logistic regression, both on standardised features; how small the
-    weights are held is what serves best in cross-validation.
+    An encoder that learns together with a random head loses some of what it knew before the head has learned anything
+    (Kumar et al. 2022, ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
 
     Args:
         features: float32 [N, F] of the training galaxies.
         targets: what a :class:`Task` has for them.
-        kind: the kind of answer.
+        kind: the kind of answer, whose :meth:`Kind.regress` is used, with the strength that cross-validates best.
 
     Returns:
         tuple: float32 weights [outputs, F] and bias [outputs] of the logits.
@@ -343,7 +334,6 @@ def _with_usable_labels(parts: dict[str, pd.DataFrame], label: str) -> dict[str,
 
 
 def _plain_values(values: pd.Series, label: str) -> pd.Series:
-    values = [value.decode("utf8", "replace") if isinstance(value, bytes) else value for value in values]
     kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
     found: dict = {}
     for value in values:
@@ -375,5 +365,5 @@ def _check_known(galaxies: pd.DataFrame, label: str, known: list) -> None:
         row = galaxies[unknown].iloc[0]
         raise ValueError(
             f"galaxy {row['id_str']} of the validation subset has {label} = {row[label]!r}, which no training galaxy "
-            f"has ({int(unknown.sum())} such galaxies); the training galaxies have {known}"
+            f"has ({int(unknown.sum())} such galaxies); the training galaxies have {listed(known)}"
         )

@@ -118,7 +118,7 @@ def train(
     built = {
         "architecture": given["architecture"] if architecture is None else architecture,
         "channels": given["channels"] if channels is None else channels,
-        "image_size": image_size or store.size,
+        "image_size": store.size if image_size is None else image_size,
         "field_of_view": given["field_of_view"] if field_of_view is None else field_of_view,
     }
     twin.models.check_architecture(built["architecture"])  # bad arguments are refused before anything is written
@@ -175,7 +175,7 @@ def finetune(
 
     The start is judged like every epoch (epoch -1 of the history, without training loss), and may be the best: by its
     validation loss, the result is never worse than what it began with. Runs are kept, resumed and repeated as in
-    ``train``, and arguments that are not explain_full_disk here are those of ``train``.
+    ``train``, and arguments that are not explained here are those of ``train``.
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
@@ -184,18 +184,10 @@ def finetune(
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
             ``"all"`` the whole encoder. What is frozen keeps its batch statistics.
-        photometric: see ``train``.
-        epochs: passes over the training galaxies, at most.
         batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
-        accumulate_grad_batches: see ``train``.
         learning_rate: highest learning rate, that of the head.
-        patience: epochs without a lower validation loss after which to stop.
-        precision: see ``train``.
-        devices: see ``train``.
-        num_nodes: see ``train``.
         seed: decides order, views, dropout, and the head's first weights for new questions of a tree.
         out_dir: folder of the run.
-        resume: go on with the run in ``out_dir``; ``False`` starts it afresh.
 
     Returns:
         Result: model of the best epoch, history, and weight file.
@@ -210,7 +202,7 @@ def finetune(
     votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)
     settings = dict(
         what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
-        batch_size=batch_size or BATCH_SIZE["votes" if votes else "labels"],
+        batch_size=BATCH_SIZE["votes" if votes else "labels"] if batch_size is None else batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
         precision=precision, seed=seed, model=model_fingerprint(model.spec, twin.models.to_arrays(model)),
     )  # fmt: skip

@@ -20,14 +20,9 @@ LAYER_DECAY = 0.7  # and each stage further from the head this much more slowly 
 
 
 def new_spec(spec: dict, task: Task) -> dict:
-    """What a network is made of that goes on from a trained one: its encoder, and a linear head.
+    """What a network is made of that goes on from a trained one: its encoder, and a linear head for the task.
 
-    Args:
-        spec: of the trained model.
-        task: what it is to learn.
-
-    Returns:
-        dict: a model's ``spec``. For votes, the dropout is the trained model's where it had such a head, or none.
+    For votes, the dropout is the trained model's where it had such a head, or none.
     """
     votes = isinstance(task.kind, Votes)
     usual = not votes or (spec["head"] or {}).get("hidden")  # hidden layers have the strong dropout of few labels
@@ -40,14 +35,7 @@ def new_spec(spec: dict, task: Task) -> dict:
 
 
 def new_model(twin: Twin, spec: dict, task: Task, trained: GalaxyNetwork | None = None) -> GalaxyNetwork:
-    """A network to be trained; where there is a trained one, it begins where that has arrived.
-
-    Args:
-        twin: the framework.
-        spec: what the new network is made of.
-        task: what it is to learn.
-        trained: the trained model, with the same encoder; it is left as it is.
-    """
+    """A network with this ``spec``, to be trained; it begins where the trained one, if there is one, has arrived."""
     model = twin.models.GalaxyModel(spec)
     arrays = twin.models.to_arrays(model)
     if isinstance(task.kind, Votes):
@@ -59,12 +47,7 @@ def new_model(twin: Twin, spec: dict, task: Task, trained: GalaxyNetwork | None 
 
 
 def init_output_bias(arrays: dict[str, np.ndarray], constant: np.ndarray) -> dict[str, np.ndarray]:
-    """Make the untrained head answer much the same for every galaxy: what is known without looking.
-
-    Args:
-        arrays: the model's weights by name.
-        constant: [A] concentrations, such as those of :func:`zoobook.votes.fit_constant`.
-    """
+    """Let the untrained head answer much the same for every galaxy: these concentrations [A], known without looking."""
     share = np.clip((constant - LOWEST) / (HIGHEST - LOWEST), 1e-3, 1 - 1e-3)
     weight = arrays["head.output.weight"]
     bias = np.log(share / (1 - share)).astype(weight.dtype)
@@ -72,17 +55,10 @@ def init_output_bias(arrays: dict[str, np.ndarray], constant: np.ndarray) -> dic
 
 
 def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
-    """The weights with which a network begins that goes on from a trained one.
+    """The weights, by name, with which a network begins that goes on from a trained one.
 
-    Args:
-        spec: of the trained model.
-        arrays: its weights by name.
-        new_spec: of the network to be trained.
-        new_arrays: its first weights by name; what they say stays where the trained model says nothing.
-
-    Returns:
-        dict: the weights by name: the trained encoder with its batch statistics and, where both models have a linear
-            head for votes, the trained answers to each question that both their trees have with the same answers.
+    Taken over are the encoder with its batch statistics and, where both models have a linear head for votes, the
+    answers to each question that both their trees have with the same answers. For the rest, ``new_arrays`` stays.
     """
     begun = new_arrays | {name: array for name, array in arrays.items() if name.startswith("encoder.")}
     linear = {"kind": Votes.name, "hidden": []}
@@ -95,12 +71,7 @@ def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dic
 
 
 def freeze_layers(twin: Twin, model: GalaxyNetwork, unfreeze: str) -> dict[str, float]:
-    """Freeze the stages of an encoder that are not to learn.
-
-    Args:
-        twin: the framework.
-        model: the model.
-        unfreeze: ``"head"``, ``"top"`` or ``"all"``, see :func:`zoobook.learning.training.finetune`.
+    """Freeze the stages of an encoder that are not to learn, see ``unfreeze`` of ``finetune``.
 
     Returns:
         dict: for the encoder's weights, by name, the share of the learning rate, which falls with the distance from the
@@ -128,8 +99,7 @@ def freeze_batchnorm(twin: Twin, model: GalaxyNetwork) -> None:
 def start_head(twin: Twin, model: GalaxyNetwork, store: ImageStore, task: Task, devices: str | int) -> bool:
     """Let the head of a label begin with the linear answer to what the encoder finds in the training galaxies.
 
-    Returns:
-        bool: whether the encoder was untrained, so that it has nothing to lose.
+    Returns whether the encoder was untrained, so that it has nothing to lose.
     """
     spec, rows, share = model.spec, task.rows["train"], share_seen(model.spec, store)
     images, views = next(iter(twin.engine.GalaxyLoader(GalaxyBatches(store.pixels, rows, 128, share=share))))

@@ -42,10 +42,7 @@ def compute_capability() -> int | None:
 
 
 class GalaxyLoader:
-    """The batches as tensors; on a GPU, the next one is read while the current one is in use.
-
-    Among several processes each takes its share of every batch.
-    """
+    """The batches as tensors, of which each of several processes takes its share; on a GPU, they are read ahead."""
 
     def __init__(self, batches: GalaxyBatches):
         self.batches = batches
@@ -118,10 +115,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def building(self, seed: int) -> Iterator[None]:
-        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        devices = list(range(torch.cuda.device_count()))
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(seed)
             yield
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def fit(self, model: GalaxyModel, run: Run, lr_scales: dict[str, float]) -> None:
         groups = _parameter_groups(model, run.settings["learning_rate"], lr_scales)
         module = GalaxyModule(model, groups, run)

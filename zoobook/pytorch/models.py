@@ -1,7 +1,8 @@
 """From stored images to answers, in PyTorch: what the network sees, the network, and its weights as arrays."""
 
+import contextlib
 import difflib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -20,8 +21,17 @@ from zoobook.pytorch.losses import LOSSES
 DTYPE = "float32"  # of weights and features, whatever the user's default is
 
 
-def known_defaults() -> AbstractContextManager:
-    return temporarily((torch.get_default_dtype, torch.set_default_dtype, getattr(torch, DTYPE)))
+@contextlib.contextmanager
+def known_defaults() -> Iterator[None]:
+    with contextlib.ExitStack() as settings:
+        settings.enter_context(
+            temporarily((torch.get_default_dtype, torch.set_default_dtype, getattr(torch, DTYPE)))
+        )
+        if torch.get_default_device().type != "cpu":  # only then, since it costs time in every call of PyTorch
+            settings.enter_context(torch.device("cpu"))
+        for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+            settings.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 class GalaxyModel(GalaxyNetwork, nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs import tables
+from zoobook.catalogs import check_ids, tables
 from zoobook.representations.tables import FeatureTable, blocks
 
 _SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted
@@ -35,7 +35,7 @@ def anomalies(path: str | Path, seed: int = 0) -> pd.DataFrame:
 
 
 def interesting(
-    path: str | Path, ratings: Mapping[str, float], explore: float = 1.0, seed: int = 0
+    path: str | Path, ratings: Mapping[str, float] | pd.Series, explore: float = 1.0, seed: int = 0
 ) -> pd.DataFrame:
     """Rank galaxies by how interesting they may be, judged by the ratings of a few: active search for the unusual.
 
@@ -56,9 +56,10 @@ def interesting(
     Raises:
         ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.
     """
-    table, rated = FeatureTable(path), tables.ids_of(ratings)
+    table, ratings = FeatureTable(path), dict(ratings)
+    rated = check_ids(pd.DataFrame({"id_str": pd.Series(list(ratings), dtype=object)}), "the ratings")
     seed, explore = arguments.whole("seed", seed, 0), arguments.real("explore", explore, np.isfinite, "a number")
-    known = np.array(list(ratings.values()), dtype=float)
+    known = tables.floats(pd.Series(list(ratings.values()), dtype=object))
     if len(rated) < 2:
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():

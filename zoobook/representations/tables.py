@@ -41,7 +41,10 @@ class FeatureTable:
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
-        self._rows = sum(pq.read_metadata(file).num_rows for file in self._files)
+        self._rows = 0
+        for file in self._files:
+            with tables.named(file):
+                self._rows += pq.read_metadata(file).num_rows
         if not self._rows:
             raise ValueError(f"{path} has no rows, so there are no galaxies to look at")
         self._as_ids(next(self._scan([self.id_column], 1024)).column(0))  # floats are refused before any work
@@ -173,21 +176,30 @@ class FeatureTable:
     def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
         for file in self._files:
-            whole = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
-            yield from whole.iter_batches(rows, columns=columns)
+            with tables.named(file):
+                whole = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
+                pieces = whole.iter_batches(rows, columns=columns)
+            while True:
+                with tables.named(file):
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
+                yield piece
 
     def _take(self, rows: np.ndarray, columns: list[str]) -> list[pa.ChunkedArray]:
         """Columns of some rows, in the order asked for; a row group without any of them is not read."""
         order = np.argsort(rows, kind="stable")
         wanted, found, first = np.asarray(rows)[order], [], 0
-        for file in map(pq.ParquetFile, self._files):
-            found.append(file.schema_arrow.empty_table().select(columns))
-            for group in range(file.num_row_groups):
-                length = file.metadata.row_group(group).num_rows
-                here = _within(wanted, first, length)
-                if len(here):
-                    found.append(file.read_row_group(group, columns=columns).take(pa.array(here)))
-                first += length
+        for path in self._files:
+            with tables.named(path):
+                file = pq.ParquetFile(path, page_checksum_verification=True)
+                found.append(file.schema_arrow.empty_table().select(columns))
+                for group in range(file.num_row_groups):
+                    length = file.metadata.row_group(group).num_rows
+                    here = _within(wanted, first, length)
+                    if len(here):
+                        found.append(file.read_row_group(group, columns=columns).take(pa.array(here)))
+                    first += length
         taken = pa.concat_tables(found, promote_options="permissive")
         return taken.take(pa.array(np.argsort(order, kind="stable"))).columns
 

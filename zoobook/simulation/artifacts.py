@@ -39,10 +39,10 @@ def add_bright_star(
     bands: np.ndarray, place: tuple, magnitude: float, seeing: float, grid: Grid, rng: np.random.Generator,
     level: np.ndarray,
 ) -> None:  # fmt: skip
-    """Add one saturated star.
+    """Add one saturated star to ``bands``, [3, H, W] in nanomaggies per native pixel.
 
     Args:
-        bands: [3, H, W] in nanomaggies per native pixel, changed in place.
+        bands: changed in place.
         place: x, y from the middle [arcsec].
         magnitude: in r.
         seeing: full width of the PSF at half maximum in r [arcsec].

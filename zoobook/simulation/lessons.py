@@ -26,11 +26,7 @@ _STRUCTURE = {
 
 
 def lesson_tree() -> trees.DecisionTree:
-    """The DR5 tree, then a question for each rare feature (ticked or not) and for each known quantity.
-
-    Returns:
-        DecisionTree: the first columns are those of ``decals_dr5``; all other questions are always asked.
-    """
+    """The DR5 tree, whose columns come first, then a question for each rare feature and each known quantity."""
     spec = trees.load("decals_dr5").to_dict()
     spec["name"] = "decals_dr5_lessons"
     spec["questions"] += [
@@ -43,15 +39,10 @@ def lesson_tree() -> trees.DecisionTree:
 
 
 def add_lessons(catalog: pd.DataFrame) -> pd.DataFrame:
-    """Add the counts that :func:`lesson_tree` asks for to a simulated survey.
+    """Add the counts that :func:`lesson_tree` asks for to a catalogue of :func:`~zoobook.simulation.make_survey`.
 
-    Args:
-        catalog: a catalogue of :func:`~zoobook.simulation.make_survey`.
-
-    Returns:
-        DataFrame: a copy with two whole-number columns more for each of these questions. Rare features: who ticked it
-        and who did not. Quantities: the share as the nearest number of 20; nobody is asked about the disk of an
-        elliptical, nor about anything of a galaxy that an artifact hides.
+    For rare features they say who ticked it and who did not, for quantities the share as the nearest number of 20;
+    nobody is asked about the disk of an elliptical, nor about anything of a galaxy that an artifact hides.
 
     Raises:
         ValueError: a column is missing.

@@ -46,7 +46,7 @@ def sersic(
     grid: Grid, flux: float, r50: float, index: float, q: float = 1.0, pa_deg: float = 0.0, x0: float = 0.0,
     y0: float = 0.0, boxiness: float = 2.0,
 ) -> np.ndarray:  # fmt: skip
-    """Sérsic profile (Sérsic 1963), integrated over pixels where it is steep.
+    """Sérsic profile (Sérsic 1963), float32 [side, side] in flux per square arcsec, the steep pixels integrated.
 
     Args:
         grid: the pixels.
@@ -57,9 +57,6 @@ def sersic(
         pa_deg: position angle of the major axis, from the x axis towards y [deg].
         x0, y0: centre [arcsec].
         boxiness: exponent of the isophotes; 2 = ellipses, more = boxy.
-
-    Returns:
-        ndarray: float32 [side, side], flux per square arcsec.
     """
     b = gammaincinv(2.0 * index, 0.5)
     area = 4.0 * gamma(1.0 + 1.0 / boxiness) ** 2 / gamma(1.0 + 2.0 / boxiness)
@@ -136,16 +133,13 @@ def texture(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarra
 def psf_transform(
     side: int, step: float, fwhm: Sequence[float], middle: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
-    """Fourier transform of the PSF on the pixel grid, as `scipy.fft.rfft2` orders it.
+    """Fourier transform of the PSF on the pixel grid, complex64 [3, side, side // 2 + 1], ordered as by `rfft2`.
 
     Args:
         side: pixels along a side.
         step: side of a pixel [arcsec].
         fwhm: full width at half maximum in each band [arcsec], [3].
         middle: x, y of the PSF's middle [arcsec], by which it moves what it blurs.
-
-    Returns:
-        ndarray: complex64 [3, side, side // 2 + 1], 1 at zero frequency.
     """
     # The images to be blurred are means over pixels already: take a pixel's variance off, then integrate over
     # pixels, which stays positive (no ringing) however coarse the pixels are.

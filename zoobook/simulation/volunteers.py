@@ -265,9 +265,6 @@ def rare_probabilities(truth: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         DataFrame: columns ring, irregular, dust-lane and overlapping, between 0 and 1.
-
-    Raises:
-        ValueError: see :func:`visibility`.
     """
     seen = visibility(truth)
     irregular = truth_table(truth)["type"] == "irregular"

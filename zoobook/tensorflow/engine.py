@@ -39,13 +39,7 @@ def compute_capability() -> int | None:
 
 
 class GalaxyLoader:
-    """The batches as tensors, the next ones being read while the current one is in use.
-
-    Args:
-        batches: the batches.
-        replica: the number of the device, of several that work together.
-        of: how many devices there are.
-    """
+    """The batches as tensors, the next ones being read ahead: the share of one ``replica`` ``of`` several."""
 
     def __init__(self, batches: GalaxyBatches, replica: int = 0, of: int = 1):
         self.batches, self.place = batches, (replica, of)

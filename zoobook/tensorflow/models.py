@@ -186,8 +186,10 @@ def initialize_batchnorm_stats(model: GalaxyModel, images: tf.Tensor) -> bool:
 
 
 class _FusedBatchNorm(layers.BatchNormalization):
-    """Batch normalisation of images in TensorFlow's one kernel for it, which Keras does not use: a step takes 0.8 of
-    the time. As in PyTorch, the running variance is the unbiased estimate, divided by N - 1."""
+    """Batch normalisation in TensorFlow's one kernel for it, which Keras does not use: a step takes 0.8 of the time.
+
+    As in PyTorch, the running variance is the unbiased estimate, divided by N - 1.
+    """
 
     def call(self, inputs, training=None, mask=None):
         if inputs.dtype == tf.float64:  # there is no kernel

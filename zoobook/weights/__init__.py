@@ -1,14 +1,11 @@
 """Weight files that know no framework: safetensors, tensors named as in timm, and a JSON description.
 
 A file holds ``encoder.*`` (names and layouts of timm's PyTorch models) and, if the model has one, ``head.*``. Its
-metadata holds the model's ``spec`` (architecture, channels, image size, field of view, dropout, decision tree and
-head), what else another program must know to get the same features
+metadata holds the model's ``spec``, what else another program must know to get the same features
 (:func:`zoobook.learning.architectures.describe`), and where it comes from.
 
-Some files come with zoobook: :func:`shipped` lists them, and their names serve wherever a path does.
-
-Zoobot's own weights, which come in several other layouts, are listed by :func:`published`, fetched by :func:`fetch` and
-read by :func:`read_legacy`.
+The names of files that come with zoobook (:func:`shipped`) serve wherever a path does. Zoobot's own weights, which come
+in several other layouts, are listed by :func:`published`, fetched by :func:`fetch` and read by :func:`read_legacy`.
 """
 from __future__ import annotations
 
@@ -26,16 +23,13 @@ __all__ = [
 
 
 def save(model: GalaxyNetwork, path: str | Path, *, half: bool = False, **provenance: str) -> Path:
-    """Write a model's weights and description.
+    """Write a model's weights and description, and give back the path.
 
     Args:
         model: a model of ``zoobook.pytorch`` or ``zoobook.tensorflow``.
         path: the file, usually ``….safetensors``.
         half: see :func:`write`.
         **provenance: anything worth remembering, such as ``data="GZ DECaLS"``.
-
-    Returns:
-        Path: the file.
 
     Raises:
         OSError: it cannot be written.
@@ -48,14 +42,11 @@ def save(model: GalaxyNetwork, path: str | Path, *, half: bool = False, **proven
 
 
 def load(path: str | Path, framework: str) -> GalaxyNetwork:
-    """Build the model that a weight file describes.
+    """Build the model, in evaluation mode, that a weight file describes.
 
     Args:
         path: a file written by :func:`save`, a run folder, or a name that :func:`shipped` lists.
         framework: ``"pytorch"`` or ``"tensorflow"``.
-
-    Returns:
-        the model, in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such file.

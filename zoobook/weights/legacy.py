@@ -28,18 +28,10 @@ Contents = tuple[dict, dict[str, np.ndarray]]  # a model's spec, and its tensors
 
 
 def read(path: str | Path, architecture: str | None = None) -> Contents:
-    """What a file that Zoobot published holds, without any framework.
-
-    Args:
-        path: as for :func:`zoobook.weights.read_legacy`.
-        architecture: likewise.
+    """What a file that Zoobot published holds, without any framework; see :func:`zoobook.weights.read_legacy`.
 
     Returns:
         tuple: a model's spec, and its tensors, float32, by zoobook's names.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: as for :func:`zoobook.weights.read_legacy`.
     """
     kind, found = _find(str(path))
     try:

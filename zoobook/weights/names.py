@@ -23,16 +23,10 @@ def registry() -> dict[str, dict[str, dict]]:
 
 
 def find_shipped(name: str) -> Path | None:
-    """The file of weights that come with zoobook.
-
-    Args:
-        name: such as ``"simulated_efficientnet_b0"``.
-
-    Returns:
-        Path: the file, checked against its hash; ``None`` where no weights of that name come with zoobook.
+    """The file of weights of this name that come with zoobook, or ``None``.
 
     Raises:
-        ValueError: the file is not the one that zoobook came with.
+        ValueError: the file is not the one that zoobook came with: its hash differs.
     """
     entry = registry()["shipped"].get(name)
     if entry is None:

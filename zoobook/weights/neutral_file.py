@@ -19,7 +19,7 @@ FORMAT = "zoobook 1"
 
 
 def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half: bool = False, **provenance) -> Path:
-    """Write a model's weights and description without any framework.
+    """Write a model's weights and description without any framework, and give back the path.
 
     Args:
         path: the file.
@@ -28,9 +28,6 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
         half: write matrices and kernels in half precision, in half the space; whoever reads the file gets float32. The
             few other numbers, biases and batch statistics, stay exact.
         **provenance: as for :func:`zoobook.weights.save`.
-
-    Returns:
-        Path: the file.
 
     Raises:
         OSError: it cannot be written.
@@ -52,13 +49,10 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
 
 
 def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """What a weight file holds, without any framework.
+    """What a weight file holds: the model's spec, and its tensors, float32, by name.
 
     Args:
         path: as for :func:`zoobook.weights.load`.
-
-    Returns:
-        tuple: the model's spec, and its tensors, float32, by name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -77,10 +71,7 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def inspect(path: str | Path) -> dict:
-    """What a weight file says of itself.
-
-    Args:
-        path: as for :func:`zoobook.weights.load`.
+    """What a weight file, see :func:`zoobook.weights.load`, says of itself.
 
     Returns:
         dict: ``spec``, ``encoder`` (see :func:`zoobook.learning.architectures.describe`), ``provenance`` and
@@ -99,11 +90,11 @@ def inspect(path: str | Path) -> dict:
 
 def _open(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     """The description in a file, and its tensors."""
-    name, path = os.fspath(path), arguments.path(path)
+    name, path = path, arguments.path(path)
     if path.is_dir() and (path / "best.safetensors").is_file():  # a run folder
         path = path / "best.safetensors"
     if not path.is_file():
-        path = find_shipped(name)
+        path = find_shipped(os.fspath(name))
         if path is None:
             raise FileNotFoundError(f"no weight file at {name}{known_names(name)}")
     try:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +28,11 @@ _KNOWN = {
     "torch", "torchvision", "timm", "zoobot", "pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics",
     "numpy", "pathlib", "omegaconf", "argparse",
 }  # fmt: skip
+
+_DAMAGE = (
+    zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError, OverflowError, UnicodeDecodeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 class Shell(dict):
@@ -94,7 +101,7 @@ def read(path: Path) -> dict:
             for name, value in list(state.items()):
                 if isinstance(value, _Tensor):
                     state[name] = _array(archive, root, value)
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise ValueError(
             f"{path} is not a whole PyTorch checkpoint ({error}). Fetch it again. (Files from before PyTorch 1.6 are "
             "no zip archives; whoever has one must load and save it with a newer PyTorch.)"
@@ -126,8 +133,7 @@ def _unpickle(archive: zipfile.ZipFile, path: Path) -> tuple[dict, str]:
 class _Reader(pickle._Unpickler):
     """Unpickles notes instead of objects: no name in the file leads to anything that could do something.
 
-    Built on the unpickler in plain Python: the one in C takes all memory where a damaged file has it remember an object
-    under a huge number.
+    In plain Python: the unpickler in C takes all memory where a damaged file stores an object under a huge number.
     """
 
     def __init__(self, file: io.BytesIO):

@@ -17,8 +17,7 @@ def shipped() -> pd.DataFrame:
     """The weights that come with zoobook; :func:`zoobook.weights.load` takes their names.
 
     Returns:
-        DataFrame: one row each: ``name``, ``architecture``, ``channels``, ``image_size``, ``tree``, ``trained_on``,
-        ``licence``.
+        DataFrame: ``name``, ``architecture``, ``channels``, ``image_size``, ``tree``, ``trained_on``, ``licence``.
     """
     rows = []
     for name, entry in registry()["shipped"].items():

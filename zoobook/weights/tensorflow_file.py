@@ -39,32 +39,33 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
         if missing:
             raise ValueError(f"the checkpoint {prefix} is not whole: {', '.join(missing[:4])} is not beside its index")
         data = [np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8) for file in files]
-        tensors = {key.decode(): _tensor(key.decode(), _fields(entry), data) for key, entry in entries.items()}
+        tensors = {key.decode(): _tensor(key.decode(), _fields(entry), data, files) for key, entry in entries.items()}
     except (KeyError, IndexError, TypeError, AttributeError, struct.error, OverflowError, UnicodeDecodeError) as error:
         raise ValueError(f"{index} is not a whole index of a TensorFlow checkpoint ({error!r})") from None
     return {key: array for key, array in tensors.items() if array is not None}
 
 
-def _tensor(key: str, entry: dict, data: list[np.ndarray]) -> np.ndarray | None:
+def _tensor(key: str, entry: dict, data: list[np.ndarray], files: list[Path]) -> np.ndarray | None:
     dtype = _DTYPES.get(entry.get(1, [0])[0])
     if dtype is None:
         return None
     shape = [_fields(axis).get(1, [0])[0] for axis in _fields(entry.get(2, [b""])[0]).get(2, [])]
     start, size = entry.get(4, [0])[0], entry.get(5, [0])[0]
-    shard = data[entry.get(3, [0])[0]]
+    number = entry.get(3, [0])[0]
+    shard, file = data[number], files[number]
     if start + size > len(shard) or size != np.dtype(dtype).itemsize * int(np.prod(shape, dtype=object)):
-        raise ValueError(f"the data of {key} are cut short: fetch the checkpoint's data file again")
+        raise ValueError(f"{file}: the data of {key} are cut short; fetch this file again")
     content = shard[start : start + size].tobytes()
     if 6 in entry and size >= 4 and entry[6][0] != _masked(checksum(content)):
-        raise ValueError(f"the data of {key} are damaged (their checksum is wrong): fetch the data file again")
+        raise ValueError(f"{file}: the data of {key} are damaged (their checksum is wrong); fetch this file again")
     return np.frombuffer(content, dtype).reshape(shape)
 
 
 def checksum(content: bytes) -> int:
     """CRC-32C (Castagnoli) of at least 4 bytes, which TensorFlow keeps of each tensor.
 
-    The bytes are cut into equal pieces that are gone through at once. The checksum of joined pieces is that of the
-    first, moved on by as many zeros as the second has bytes, plus (exclusive or) that of the second.
+    The bytes are cut into equal pieces that are gone through at once; their checksums are joined afterwards, each moved
+    on by as many zeros as the next piece has bytes.
     """
     length = math.isqrt(len(content))
     padded = np.zeros(-(-len(content) // length) * length, np.uint8)  # zeros before the content change nothing

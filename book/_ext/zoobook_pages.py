@@ -1,0 +1,176 @@
+"""The last touch to every finished page: what the theme leaves heavy, or closed to keyboards and screen readers.
+
+It runs when Sphinx has written the pages. The pictures of the site become WebP where that is smaller, are loaded when
+they come into view and know their size; scripts wait until the page can be read; those that are never used are dropped;
+long logs of a training fold; the words of the glossary travel with the page that uses them, for `zoobook.js` to show.
+"""
+from __future__ import annotations
+
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+
+from bs4 import BeautifulSoup, Tag
+from PIL import Image
+
+UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
+NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
+LONG_LOG = 6  # epochs
+TERM = "glossary.html#term-"
+
+
+def shrink(folder: Path) -> dict[str, str]:
+    """Turn the pictures of a folder into WebP where that is smaller by a fifth.
+
+    Photographs lose what nobody sees; drawings, of which few colours tell, lose nothing.
+
+    Args:
+        folder: with PNG files; those that are replaced are deleted.
+
+    Returns:
+        dict: old name to new name.
+    """
+    renamed = {}
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as picture:
+            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        few_colours = picture.convert("RGB").getcolors(20_000) is not None
+        buffer = BytesIO()
+        picture.save(buffer, "WEBP", lossless=few_colours, quality=80, method=4)
+        if len(buffer.getvalue()) < 0.8 * path.stat().st_size:
+            path.with_suffix(".webp").write_bytes(buffer.getvalue())
+            path.unlink()
+            renamed[path.name] = path.with_suffix(".webp").name
+    return renamed
+
+
+def definitions(glossary: str) -> dict[str, str]:
+    """The terms of the finished glossary page: anchor to definition, as plain text."""
+    found = {}
+    for term in BeautifulSoup(glossary, "html.parser").select("dl.glossary dt[id]"):
+        told = term.find_next_sibling("dd")
+        if told:
+            found[term["id"]] = " ".join(told.get_text().split())
+    return found
+
+
+def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]) -> str:
+    """A finished page.
+
+    Args:
+        text: HTML as the theme wrote it.
+        page: its file; pictures are looked up from there.
+        renamed: what :func:`shrink` returned.
+        terms: what :func:`definitions` returned.
+    """
+    soup = BeautifulSoup(text, "html.parser")
+    _scripts(soup)
+    _pictures(soup, page, renamed)
+    _landmarks_and_names(soup)
+    _lists_and_tables(soup)
+    _fold_logs(soup)
+    _take_out_frames(soup, page)
+    _add_terms(soup, terms)
+    return str(soup)
+
+
+def _scripts(soup: BeautifulSoup) -> None:
+    for tag in soup.select("script, link[rel=stylesheet]"):
+        address = tag.get("src") or tag.get("href") or ""
+        if UNUSED.search(address or tag.get_text()) or tag.get("type") == "text/x-thebe-config":
+            tag.decompose()
+        elif tag.name == "script" and address and NEEDED_AT_ONCE not in address:
+            tag["defer"] = ""
+
+
+def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
+    for link in soup.select("a[href]"):  # a picture that links to itself in full size
+        link["href"] = _new_name(link["href"], renamed)
+    for n, picture in enumerate(soup.select("article img")):
+        picture["src"] = _new_name(picture["src"], renamed)
+        file = page.parent / picture["src"]
+        if file.suffix in {".png", ".webp", ".jpg"} and file.exists() and not picture.get("height"):
+            with Image.open(file) as opened:
+                picture["width"], picture["height"] = map(str, opened.size)
+        if n:
+            picture["loading"] = "lazy"
+        picture["decoding"] = "async"
+
+
+def _new_name(address: str, renamed: dict[str, str]) -> str:
+    folder, slash, name = address.rpartition("/")
+    return folder + slash + renamed.get(name, name) if folder.endswith("_images") else address
+
+
+def _landmarks_and_names(soup: BeautifulSoup) -> None:
+    for key in soup.select(".search-button__kbd-shortcut"):
+        key["aria-hidden"] = "true"
+    for named in soup.select("summary[aria-label], .search-button-field[aria-label]"):  # what they show is their name
+        del named["aria-label"]
+    sidebar = soup.find(id="pst-primary-sidebar")
+    if sidebar:
+        sidebar["role"], sidebar["aria-label"] = "complementary", "The book"
+
+
+def _lists_and_tables(soup: BeautifulSoup) -> None:
+    for head in soup.select("th"):
+        if not head.get_text(strip=True) and not head.find("img"):
+            head.name = "td"
+    for entry in soup.select(".citation-list, .citation"):
+        del entry["role"]
+    for inner in soup.select("ul > ul"):
+        before = inner.find_previous_sibling("li")
+        if before:
+            before.append(inner)
+
+
+def _fold_logs(soup: BeautifulSoup) -> None:
+    for log in soup.select(".cell_output > .output.stream"):
+        epochs = sum(line.lstrip().lower().startswith("epoch") for line in log.get_text().splitlines())
+        if epochs >= LONG_LOG:
+            fold, summary = soup.new_tag("details", attrs={"class": "zb-log"}), soup.new_tag("summary")
+            summary.string = f"What the training wrote, {epochs} epochs"
+            log.wrap(fold)
+            fold.insert(0, summary)
+
+
+def _take_out_frames(soup: BeautifulSoup, page: Path) -> None:
+    """What stands in a frame becomes a file of its own, so that it is loaded only when somebody opens it."""
+    for n, frame in enumerate(soup.select("iframe[srcdoc]")):
+        root = Path(*[".."] * len(page.parent.relative_to(_root(page)).parts))
+        name = f"_static/{page.stem}-{n}.html"
+        (_root(page) / name).write_text(frame["srcdoc"], "utf8")
+        frame["src"] = (root / name).as_posix()
+        del frame["srcdoc"]
+
+
+def _root(page: Path) -> Path:
+    """The folder of the site in which a page lies."""
+    return next(folder for folder in page.parents if (folder / "_static").is_dir())
+
+
+def _add_terms(soup: BeautifulSoup, terms: dict[str, str]) -> None:
+    anchors = [link["href"].rpartition("#")[2] for link in soup.select(f'article a[href*="{TERM}"]')]
+    used = {anchor: terms[anchor] for anchor in anchors if anchor in terms}
+    if used and isinstance(soup.body, Tag):
+        told = soup.new_tag("script", attrs={"type": "application/json", "id": "zb-terms"})
+        told.string = json.dumps(used, ensure_ascii=False).replace("<", "\\u003c")
+        soup.body.append(told)
+
+
+def _finish_all(app, failed) -> None:
+    if failed or app.builder.name not in ("html", "dirhtml"):
+        return
+    out = Path(app.outdir)
+    glossary = out / "book/glossary.html"
+    terms = definitions(glossary.read_text("utf8")) if glossary.exists() else {}
+    renamed = shrink(out / "_images")
+    for page in sorted(out.rglob("*.html")):
+        if "_static" not in page.parts and page.relative_to(out).parts[0] not in ("tensorflow", "pytorch"):
+            page.write_text(finish(page.read_text("utf8"), page, renamed, terms), "utf8")
+
+
+def setup(app):
+    app.connect("build-finished", _finish_all)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

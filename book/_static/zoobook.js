@@ -1,0 +1,55 @@
+// The words of the glossary show what they mean under the pointer and when the keyboard reaches them; Escape hides it.
+// What is wider than its box can be scrolled with the arrow keys.
+"use strict";
+addEventListener("DOMContentLoaded", () => {
+  const told = document.getElementById("zb-terms");
+  if (told) {
+    const terms = JSON.parse(told.textContent), tip = document.createElement("div");
+    let shown = null, leaving = 0;
+    Object.assign(tip, { id: "zb-tip", hidden: true });
+    tip.setAttribute("role", "tooltip");
+    document.querySelector("article").append(tip);
+    const hide = () => {
+      shown?.removeAttribute("aria-describedby");
+      shown = null;
+      tip.hidden = true;
+    };
+    const hideSoon = () => { leaving = setTimeout(hide, 200); }; // there is time to move onto it
+    const show = (link) => {
+      clearTimeout(leaving);
+      if (link === shown) return;
+      hide();
+      shown = link;
+      tip.textContent = terms[link.hash.slice(1)];
+      tip.hidden = false;
+      link.setAttribute("aria-describedby", tip.id);
+      put(link);
+    };
+    const put = (link) => {
+      const box = link.getClientRects()[0], wide = document.documentElement.clientWidth, gap = 8;
+      tip.style.left = `${Math.max(gap, Math.min(box.left, wide - tip.offsetWidth - gap))}px`;
+      const below = box.bottom + 4;
+      tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : Math.max(gap, box.top - tip.offsetHeight - 4)}px`;
+    };
+    for (const link of document.querySelectorAll('article a[href*="glossary.html#term-"]')) {
+      if (!(link.hash.slice(1) in terms)) continue;
+      link.addEventListener("pointerenter", () => show(link));
+      link.addEventListener("focus", () => show(link));
+      link.addEventListener("pointerleave", hideSoon);
+      link.addEventListener("blur", hide);
+    }
+    tip.addEventListener("pointerenter", () => clearTimeout(leaving));
+    tip.addEventListener("pointerleave", hideSoon);
+    addEventListener("keydown", (event) => event.key === "Escape" && hide());
+    addEventListener("scroll", () => shown && put(shown), { passive: true });
+  }
+  const reach = () => {
+    for (const box of document.querySelectorAll("article :is(pre, .cell_output, .pst-scrollable-table-container, div.math)")) {
+      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  };
+  addEventListener("load", reach);
+  addEventListener("resize", reach);
+  addEventListener("beforeprint", () => document.querySelectorAll("article details").forEach((fold) => { fold.open = true; }));
+});

@@ -1,0 +1,142 @@
+"""The rendered site in a browser: every page of each edition, light and dark, on a wide screen and on a phone.
+
+They look at `_build/html`, which `make book` renders; where it is not there, they are skipped.
+"""
+import functools
+import http.server
+import re
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from browser import axe_source, chromium, violations
+
+pytest.importorskip("bs4", reason="needs the `book` extra")
+from bs4 import BeautifulSoup  # noqa: E402
+from PIL import Image  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build/html"
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+import zoobook_pages  # noqa: E402
+
+STILL = "*, *::before, *::after { transition: none !important; animation: none !important }"
+MOST_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """Every page, as its address within the site."""
+    found = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
+    if not found:
+        pytest.skip("needs the rendered book in _build/html: run `make book` first")
+    return [page for page in found if not re.search(r"(^|/)index\.html$", page) or "book/" in page]  # no redirections
+
+
+@pytest.fixture(scope="module")
+def address():
+    """The site, served as a web server would."""
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def handle(self):
+            try:
+                super().handle()
+            except ConnectionError:  # the browser has turned to the next page
+                pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def page():
+    with chromium() as page:
+        yield page
+
+
+@pytest.mark.book
+def test_every_page_is_accessible_in_light_and_dark_and_fits_a_phone(page, pages, address, tmp_path):
+    source, wrong = axe_source(tmp_path), []
+    for name in pages:
+        page.goto(f"{address}/{name}")
+        page.add_style_tag(content=STILL)
+        wrong += [f"{name} (light): {one}" for one in violations(page, source)]
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        colours = '{"runOnly": ["color-contrast", "link-in-text-block"]}'  # nothing else depends on the theme
+        wrong += [f"{name} (dark): {one}" for one in violations(page, source, f"document, {colours}")]
+        page.set_viewport_size({"width": 390, "height": 844})
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        wrong += [f"{name}: {beyond} pixels wider than a phone"] * (beyond > 0)
+        page.set_viewport_size({"width": 1200, "height": 950})
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.book
+def test_every_page_is_light_and_asks_nobody_else_for_anything(page, pages, address):
+    """Bytes of a first visit, uncompressed, with all pictures, to whose end nobody has to scroll."""
+    sizes, elsewhere = {}, []
+    page.context.set_extra_http_headers({"Cache-Control": "no-store"})
+    page.on("request", lambda request: request.url.startswith((address, "data:")) or elsewhere.append(request.url))
+    for name in pages:
+        if "_modules/" in name:
+            continue
+        page.goto(f"{address}/{name}")
+        loaded = page.evaluate("""async () => {
+            for (const picture of document.images) { picture.loading = "eager"; await picture.decode().catch(() => 0); }
+            return performance.getEntries().map(entry => entry.encodedBodySize || 0).reduce((a, b) => a + b);
+        }""")
+        sizes[name] = loaded
+    assert max(sizes.values()) > 300_000  # it measures something
+    assert not {name: size for name, size in sizes.items() if size > MOST_BYTES} and not elsewhere
+
+
+def test_every_picture_is_described(pages):
+    bad = []
+    for name in pages:
+        for picture in BeautifulSoup((SITE / name).read_text("utf8"), "html.parser").select("article img"):
+            told = picture.get("alt", "").strip()
+            if len(told) < 12 or re.search(r"\.(png|webp|svg|jpe?g)\b|_images/", told):
+                bad.append(f"{name}: {told!r}")
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.book
+def test_a_word_of_the_glossary_is_explained_to_pointer_and_keyboard(page, pages, address):
+    page.goto(f"{address}/book/index.html")
+    link = page.locator('article a[href*="glossary.html#term-"]').first
+    tip = page.locator("#zb-tip")
+    for reach in (link.hover, link.focus):
+        reach()
+        tip.wait_for(state="visible")
+        assert len(tip.inner_text()) > 20 and link.get_attribute("aria-describedby") == "zb-tip"
+        page.keyboard.press("Escape")
+        tip.wait_for(state="hidden")
+        page.mouse.move(0, 0)
+
+
+def test_what_finishing_does_to_a_page(tmp_path):
+    (tmp_path / "_images").mkdir()
+    noise = Image.effect_noise((200, 200), 90).convert("RGB")
+    noise.save(tmp_path / "_images/a.png")
+    renamed = zoobook_pages.shrink(tmp_path / "_images")
+    assert renamed == {"a.png": "a.webp"} and not (tmp_path / "_images/a.png").exists()
+    log = "".join(f"epoch {n}/9 loss 1\n" for n in range(9))
+    text = f"""<html><head><script src="_static/scripts/fontawesome.js"></script><script src="x.js"></script></head>
+        <body><article><img src="_images/a.png" alt="x"><img src="_images/a.png" alt="y">
+        <table><tr><th></th><th>b</th></tr></table><ul><li>a</li><ul><li>b</li></ul></ul>
+        <div class="cell_output"><div class="output stream"><pre>{log}</pre></div></div>
+        <a href="glossary.html#term-ring">ring</a></article></body></html>"""
+    finished = zoobook_pages.finish(text, tmp_path / "p.html", renamed, {"term-ring": "a <b>"})
+    soup = BeautifulSoup(finished, "html.parser")
+    assert [script.get("src") for script in soup.select("script[defer]")] == ["x.js"] and not soup.select("[src*=font]")
+    assert [picture.get("loading") for picture in soup.select("img")] == [None, "lazy"]
+    assert soup.img["src"] == "_images/a.webp" and (soup.img["width"], soup.img["height"]) == ("200", "200")
+    assert len(soup.select("th")) == 1 and soup.select_one("li > ul") and not soup.select("ul > ul")
+    assert soup.select_one("details.zb-log > summary").get_text() == "What the training wrote, 9 epochs"
+    assert "a \\u003cb>" in soup.find(id="zb-terms").get_text()
