@@ -48,7 +48,8 @@ PART = """([name, site, parts]) => {
     const anchor = decodeURIComponent(to.hash.slice(1));
     const inside = to.pathname.includes("/book/") && parts.includes(page);
     const path = to.pathname.split(/\\/(?=(?:book|_modules|_sources|_images|_static)\\/)/).slice(1).join("/");
-    link.setAttribute("href", inside ? (anchor ? `#${page}--${anchor}` : `#part-${page}`) : `${site}/${path}${to.hash}`);
+    const here = anchor ? `#${page}--${anchor}` : `#part-${page}`;
+    link.setAttribute("href", inside ? here : `${site}/${path}${to.hash}`);
   });
   article.querySelectorAll("[id]").forEach(node => { node.id = own(node.id); });
   return `<section class="zb-part" id="part-${name}">${article.innerHTML}</section>`;
@@ -107,7 +108,7 @@ main.bd-content { display: block; }
 .zb-tab-title { font-weight: 600; margin: 1em 0 0.3em; break-after: avoid; }
 .zb-book > nav .zb-tab-title { font-size: 20pt; }
 """
-FOOTER = '<div style="width: 100%; text-align: center; font-size: 8pt; color: #555"><span class="pageNumber"></span></div>'
+FOOTER = '<p style="width: 100%; text-align: center; font-size: 8pt; color: #555"><span class="pageNumber"></span></p>'
 
 
 def parts() -> list[str]:
