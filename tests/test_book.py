@@ -499,7 +499,8 @@ def test_a_pdf_is_one_book_with_its_own_links(two_editions, tmp_path, monkeypatc
     assert {name: 1 + book.get_destination_page_number(to) for name, to in book.named_destinations.items()} == {
         "/a--same": 3, "/b--same": 4,
     }  # fmt: skip
-    targets = [link.get_object()["/A"].get("/URI") for link in book.pages[2].get("/Annots", []) if "/A" in link.get_object()]
+    links = [link.get_object() for link in book.pages[2].get("/Annots", [])]
+    targets = [link["/A"].get("/URI") for link in links if "/A" in link]
     assert f"{layout.SITE}/tensorflow/x.html" in targets and not any("file:" in str(target) for target in targets)
 
 
