@@ -9,7 +9,7 @@ JOBS ?= 2
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
-.PHONY: setup check chapters record book test quick nightly bench notebooks clean
+.PHONY: setup check chapters record book downloads test quick nightly bench notebooks clean
 
 setup: .venv/.ready
 
@@ -33,6 +33,11 @@ record: chapters  ## the numbers that the notebooks show are those of the last r
 
 book: chapters
 	$(BIN)/python book/_tools/build_site.py $(addprefix --framework ,$(FRAMEWORK))
+	$(BIN)/python book/_tools/check_links.py _build/html
+
+downloads: book  ## in addition a PDF an edition, a zip that opens from a disk, llms.txt: minutes
+	$(BIN)/python book/_tools/print_book.py $(addprefix --framework ,$(FRAMEWORK))
+	$(BIN)/python book/_tools/take_away.py
 	$(BIN)/python book/_tools/check_links.py _build/html
 
 test: check chapters

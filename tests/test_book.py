@@ -4,7 +4,9 @@ The numbers of a chapter are those of the run that the site shows: it is run her
 """
 import json
 import os
+import re
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -23,6 +25,7 @@ import layout  # noqa: E402
 import make_notebooks  # noqa: E402
 import measured  # noqa: E402
 import rerun_rule  # noqa: E402
+import take_away  # noqa: E402
 import zoobook_book  # noqa: E402
 from myst_nb.core.variables import format_plain_text  # noqa: E402
 from plain_markdown import plain_markdown, with_numbers  # noqa: E402
@@ -450,6 +453,55 @@ def test_glued_results_reach_the_page_as_written(value, text, monkeypatch):
     chapters.glue("name", value, text)
     (data,) = (next(v for k, v in data.items() if k.endswith("text/plain")) for data in shown)
     assert format_plain_text(data, "") == (text or value)
+
+
+# --- to take away ----------------------------------------------------------------------------------------------
+
+
+def test_llms_txt_names_every_page():
+    text = take_away.llms_txt()
+    assert text.startswith("# zoobook\n\n> ") and "{" not in text
+    for page in CHAPTERS.values():
+        (line,) = (line for line in text.split("\n") if f"book/{page.name})" in line)
+        assert ("): " in line) == ("**You will learn**" in page.read_text("utf8"))
+
+
+def test_the_zip_holds_the_site_and_the_first_page_links_to_it(two_editions, tmp_path):
+    for root in two_editions.values():
+        (root / "book/index.html").write_text('<p class="zb-downloads"></p>')
+    (tmp_path / "zoobook-pytorch.pdf").write_bytes(b"%PDF")
+    take_away.zip_site(tmp_path, tmp_path / take_away.ZIP)
+    with zipfile.ZipFile(tmp_path / take_away.ZIP) as archive:
+        held = set(archive.namelist())
+    assert {"zoobook/index.html", "zoobook/tensorflow/book/index.html"} < held and not any("pdf" in x for x in held)
+    take_away.link(tmp_path)
+    take_away.link(tmp_path)
+    assert check_links.broken(tmp_path) == []
+    for root in two_editions.values():
+        assert (root / "book/index.html").read_text().count("<a ") == 2
+
+
+def test_a_pdf_is_one_book_with_its_own_links(two_editions, tmp_path, monkeypatch):
+    print_book = pytest.importorskip("print_book", reason="needs playwright and pypdf: pip install 'zoobook[test]'")
+    from browser import chromium
+
+    monkeypatch.setattr(print_book, "parts", lambda: ["a", "b"])
+    body = '<article class="bd-article"><section id="same"><h1>{}</h1><p>{}</p></section></article>'
+    root = two_editions["tensorflow"]
+    (root / "book/a.html").write_text(body.format("One", '<a href="b.html#same">on</a> <a href="../x.html">out</a>'))
+    (root / "book/b.html").write_text(body.format("Two", '<a href="#same">here</a><details>folded</details>'))
+    with chromium() as page:
+        print_book.print_edition(page.context.browser, "tensorflow", root, tmp_path / "book.pdf")
+    book = print_book.PdfReader(tmp_path / "book.pdf")
+    texts = [page.extract_text() for page in book.pages]
+    assert len(texts) == 4 and "TensorFlow" in texts[0] and "folded" in texts[3]
+    assert re.findall(r"(One|Two)\s*(\d)", texts[1]) == [("One", "3"), ("Two", "4")]
+    assert {name: 1 + book.get_destination_page_number(to) for name, to in book.named_destinations.items()} == {
+        "/a--same": 3, "/b--same": 4,
+    }  # fmt: skip
+    actions = [link.get_object().get("/A", {}) for link in book.pages[2]["/Annots"]]
+    targets = [action.get("/URI") for action in actions]
+    assert f"{layout.SITE}/tensorflow/x.html" in targets and not any("file:" in str(target) for target in targets)
 
 
 # --- editions --------------------------------------------------------------------------------------------------
