@@ -23,12 +23,12 @@ sys.path.insert(0, str(ROOT / "book/_ext"))
 from zoobook_book import FRAMEWORKS, installed  # noqa: E402
 
 # One page of the site as a part of the book: its anchors get the page's name, its links lead to other parts, what can
-# be folded is open, and of tabs each has its title.
-PART = """([name, site, parts]) => {
+# be folded is open, save long logs, and each tab has its title.
+PART = """([name, site, parts, root]) => {
   const article = document.querySelector("article.bd-article"), own = id => `${name}--${id}`;
   article.querySelectorAll("script, .headerlink, .copybtn, .zb-editions, .toctree-wrapper, .zb-downloads")
     .forEach(node => node.remove());
-  article.querySelectorAll("details").forEach(node => { node.open = true; });
+  article.querySelectorAll("details:not(.zb-log)").forEach(node => { node.open = true; });
   article.querySelectorAll("img").forEach(node => { node.src = node.src; node.loading = "eager"; });
   article.querySelectorAll(".sd-tab-set").forEach(set => {
     const shown = [...set.querySelectorAll(":scope > .sd-tab-content")].flatMap(content => {
@@ -46,10 +46,9 @@ PART = """([name, site, parts]) => {
     if (to.protocol !== "file:") return;
     const page = to.pathname.split("/").pop().replace(/\\.html$/, "");
     const anchor = decodeURIComponent(to.hash.slice(1));
-    const inside = to.pathname.includes("/book/") && parts.includes(page);
-    const path = to.pathname.split(/\\/(?=(?:book|_modules|_sources|_images|_static)\\/)/).slice(1).join("/");
+    const inside = to.href.startsWith(`${root}/book/`) && parts.includes(page);
     const here = anchor ? `#${page}--${anchor}` : `#part-${page}`;
-    link.setAttribute("href", inside ? here : `${site}/${path}${to.hash}`);
+    link.setAttribute("href", inside ? here : to.href.replace(root, site));
   });
   article.querySelectorAll("[id]").forEach(node => { node.id = own(node.id); });
   return `<section class="zb-part" id="part-${name}">${article.innerHTML}</section>`;
@@ -135,7 +134,7 @@ def print_edition(browser: Browser, framework: str, root: Path, out: Path) -> No
     collected = []
     for name in names:
         page.goto((root / f"book/{name}.html").as_uri())
-        collected.append(page.evaluate(PART, [name, site, names]))
+        collected.append(page.evaluate(PART, [name, site, names, root.as_uri()]))
     title = f"zoobook: the {FRAMEWORKS[framework]} edition"
     lines = ["zoobook", f"The {FRAMEWORKS[framework]} edition", f"Printed on {day(date.today())}",
              f'The pages, with their notebooks: <a href="{site}">{site}</a>']  # fmt: skip
