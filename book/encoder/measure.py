@@ -209,11 +209,11 @@ def imagenet(store: ImageStore, share: float, file: Path) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def represent(store: ImageStore, model) -> np.ndarray:
+def represent(store: ImageStore, model, orientations: int = 1) -> np.ndarray:
     """The features of an encoder."""
     import zoobook.pytorch as zb
 
-    return zb.represent(model, store).drop(columns="id_str").to_numpy()
+    return zb.represent(model, store, orientations=orientations).drop(columns="id_str").to_numpy()
 
 
 def feature_makers(model, galaxies: Galaxies, imagenet_file: Path | None) -> dict[str, Callable]:
@@ -386,6 +386,30 @@ def measure_answers(model, galaxies: dict[str, Galaxies]) -> dict:
     return found
 
 
+def measure_orientations(
+    galaxies: dict[str, Galaxies], upright: dict[str, np.ndarray], averaged: dict[str, np.ndarray], development: bool
+) -> dict:
+    """What it brings to average the encoder's features over all orientations: each row with all labels."""
+    found = {}
+    for key, row in ROWS.items():
+        labels = row.label(galaxies[row.data].catalog).to_numpy(float)
+        rows = np.flatnonzero(np.isfinite(labels))
+        guesses = {}
+        for name, features in (("upright", upright[row.data]), ("averaged", averaged[row.data])):
+            if row.data in FIT:
+                fit, test = (part[np.isin(part, rows)] for part in split(row.data, len(labels), development))
+                guesses[name] = learn_and_guess(row.score, features, labels, fit, test)
+            else:
+                test, guess = rows, partial(learn_and_guess, row.score, features[rows], labels[rows])
+                guesses[name] = in_folds(guess, labels[rows], 0)
+        resamples = {name: resampled(row.score, labels[test], guess[None]) for name, guess in guesses.items()}
+        scores = {name: score(row.score, labels[test], guess) for name, guess in guesses.items()}
+        found[key] = {name: figure([value], resamples[name]) for name, value in scores.items()}
+        gap = found[key]["averaged"]["value"] - found[key]["upright"]["value"]
+        found[key]["ahead"] = {"value": gap, "error": float(np.std(resamples["averaged"] - resamples["upright"]))}
+    return found
+
+
 # --- fine-tuning --------------------------------------------------------------------------------------------------
 
 
@@ -483,7 +507,13 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         print(f"row: {key}", flush=True)
         rows[key] = measure_row(row, features[row.data], galaxies[row.data].catalog, **times, development=development)
     answers = measure_answers(model, galaxies)
-    runs = work / f"finetuned-{fingerprint(model.spec, *arrays.values(), development)[:12]}"
+    mark = fingerprint(model.spec, *arrays.values())[:12]
+    averaged = {
+        name: kept(work / f"{name}-averaged-{mark}.npy", partial(represent, one.store, model, views.ORIENTATIONS))
+        for name, one in galaxies.items()
+    }
+    upright = {name: by["encoder"] for name, by in features.items()}
+    runs = work / f"finetuned-{mark}{development:d}"
     return {
         "protocol": {
             "seed": SEED, "framing": FRAMING, "galaxies": {name: len(one.store) for name, one in galaxies.items()},
@@ -493,6 +523,7 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         },
         "unlabelled": answers,
         "rows": rows,
+        "orientations": measure_orientations(galaxies, upright, averaged, development),
         "finetuned": {} if quick else measure_finetuning(model, galaxies, features, runs, development),
     }  # fmt: skip
 
