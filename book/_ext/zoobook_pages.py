@@ -104,6 +104,8 @@ def _new_name(address: str, renamed: dict[str, str]) -> str:
 
 
 def _landmarks_and_names(soup: BeautifulSoup) -> None:
+    for toggle in soup.select("img.toggler"):
+        toggle["alt"] = "show or hide the modules of this package"
     for key in soup.select(".search-button__kbd-shortcut"):
         key["aria-hidden"] = "true"
     for named in soup.select("summary[aria-label], .search-button-field[aria-label]"):  # what they show is their name
