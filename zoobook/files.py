@@ -29,11 +29,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 
 def ensure_writable_dir(path: str | os.PathLike) -> Path:
-    """Make a folder to write to, with its parents, and give back its absolute path.
-
-    Raises:
-        OSError: it cannot be made or written to; the message says so plainly.
-    """
+    """Make a folder to write to, with its parents, and give back its absolute path."""
     path = arguments.path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -49,11 +45,7 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
 def check_room(
     folder: Path, need: int, what: str, instead: str = "another folder (`root=`, or $ZOOBOOK_HOME)"
 ) -> None:
-    """Check, before anything is written, that a disk has ``need`` bytes.
-
-    Raises:
-        OSError: it has not; the message begins with ``what``, such as "the images need".
-    """
+    """Check, before anything is written, that a disk has ``need`` bytes."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise OSError(
@@ -64,11 +56,7 @@ def check_room(
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Where long work writes to a folder: a disk that fills up is said plainly, with what to do.
-
-    Raises:
-        OSError: the disk is full, or may not be written to any more.
-    """
+    """Where long work writes to a folder: a disk that fills up is said plainly, with what to do."""
     try:
         yield
     except OSError as error:
@@ -82,11 +70,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unpacked(file: BinaryIO) -> Iterator[BinaryIO | gzip.GzipFile]:
-    """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is.
-
-    Raises:
-        ValueError: after what was used it goes on for gigabytes.
-    """
+    """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is."""
     begin = file.read(2)
     file.seek(0)
     if begin != b"\x1f\x8b":

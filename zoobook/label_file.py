@@ -25,9 +25,6 @@ class LabelFile:
         column: the column.
         answers: the possible answers.
         ids: the galaxies that they may be given to.
-
-    Raises:
-        ValueError: another process labels in the file, it is not one of answers, or those in it do not fit.
     """
 
     _open: dict[Path, LabelFile] = {}  # of this process: a cell that is run again takes its file over from itself
@@ -62,12 +59,7 @@ class LabelFile:
         self._open[self.path] = self
 
     def add(self, id_str: str, answer: str | int | None) -> None:
-        """Note an answer (``None``: not sure); it is on disk when this returns.
-
-        Raises:
-            ValueError: there is no such answer, or another cell has taken over the file.
-            OSError: the file cannot be written to.
-        """
+        """Note an answer (``None``: not sure); it is on disk when this returns."""
         if answer is not None and answer not in self._answers:
             raise ValueError(f"{answer!r} is not one of the answers: {listed(self._answers)}")
         self._write({"id_str": id_str, "answer": answer})
@@ -173,9 +165,6 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     Returns:
         Series: ``kappa`` (1: always, 0: as by chance), ``same`` (share of equal answers), ``galaxies`` (answered by
         both).
-
-    Raises:
-        ValueError: a column is missing, or there is no galaxy that both answered.
     """
     from sklearn.metrics import cohen_kappa_score
 

@@ -50,9 +50,6 @@ def sample(
     Returns:
         Series: ``threshold`` and, each with ``…_low`` and ``…_high``, ``completeness``, ``purity``, ``number``.
 
-    Raises:
-        ValueError: see :func:`curve`; or not one of ``threshold`` and ``purity`` is given, or no threshold is so pure.
-
     >>> found = sample([1] * 90 + [0] * 910, [2] * 80 + [0] * 10 + [2] * 5 + [0] * 905, 0.02, threshold=1)
     >>> [round(float(found[name]), 2) for name in ("completeness", "purity", "purity_low", "purity_high")]
     [0.89, 0.76, 0.61, 0.89]
@@ -87,9 +84,6 @@ def curve(
 
     Returns:
         DataFrame: a row for each threshold, from the highest; columns as in :func:`sample`. Values are medians.
-
-    Raises:
-        ValueError: only one class is present, a score is not finite, or the rarity is not between 0 and 1.
     """
     distinct = np.unique(np.asarray(scores, float))[::-1]
     places = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), _STEPS)).round().astype(int))
@@ -107,9 +101,6 @@ def checks_needed(purity: float, within: float = 0.05, level: float = 0.95, numb
 
     Returns:
         int: galaxies to look at.
-
-    Raises:
-        ValueError: an argument is not between 0 and 1.
 
     >>> checks_needed(0.9), checks_needed(0.5), checks_needed(0.9, number=200)
     (141, 381, 83)

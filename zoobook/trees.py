@@ -55,9 +55,6 @@ class DecisionTree:
         suffix: campaign suffix of the columns, such as ``"-dr5"``.
         campaign: the campaign in words.
 
-    Raises:
-        ValueError: the questions go in a circle, one or its column occurs twice, or has fewer than two answers.
-
     >>> tree = load("decals_dr5")
     >>> tree
     DecisionTree('decals_dr5', 10 questions, 34 answers)
@@ -182,9 +179,6 @@ class DecisionTree:
             spec: ``name``, optional ``suffix`` and ``campaign``, and ``questions``: a list with, for each question,
                 ``name``, ``answers`` (list of text), optional ``asks`` and optional ``asked_after`` (list of
                 ``{question}_{answer}`` without suffix; absent = always asked).
-
-        Raises:
-            ValueError: something in ``spec`` is missing or does not fit; the message says what and where.
         """
         name, suffix = spec.get("name"), spec.get("suffix") or ""
         if not name:
@@ -220,10 +214,6 @@ class DecisionTree:
         """Read one's own tree from a YAML file with the entries of :meth:`from_dict`.
 
         All values are read as text, so ``yes``, ``no`` and ``1`` need no quotes.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not YAML, or does not describe a tree.
         """
         path = arguments.path(path)
         if not path.is_file():

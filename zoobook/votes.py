@@ -29,9 +29,6 @@ def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np
 
     Returns:
         ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
-
-    Raises:
-        ValueError: the shapes do not fit the tree, or a value is negative or not finite.
     """
     concentrations, votes = _checked(concentrations, tree, "concentrations"), _checked(votes, tree, "votes")
     starts = [start for start, _ in tree.index_groups]

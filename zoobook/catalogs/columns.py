@@ -85,9 +85,6 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
 
     Returns:
         pyarrow.Array: of strings, none of them empty.
-
-    Raises:
-        ValueError: ids are floating-point numbers, or missing.
     """
     if isinstance(values, pd.Series):
         values = in_memory(values.to_frame()).iloc[:, 0]
@@ -129,9 +126,6 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
         catalog: the table.
         where: what to call it in a message.
         column: which column holds the ids.
-
-    Raises:
-        ValueError: the column is absent; ids are missing, repeated, or floating-point numbers.
     """
     require([column], catalog.columns, where)
     ids = ids_of(catalog[column], where, column)
@@ -163,9 +157,6 @@ def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: 
 
     Returns:
         list[str]: [N] paths, absolute where the folder is.
-
-    Raises:
-        ValueError: there is no such column, or it is empty somewhere.
     """
     if "file_loc" not in catalog.columns:
         raise ValueError(f"{where} has no column `file_loc` with the paths of the images")

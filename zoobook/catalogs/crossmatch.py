@@ -46,10 +46,6 @@ def by_id(
     Returns:
         DataFrame: matched rows in the order of ``left``; :func:`report` says how many did not match, and why.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a column is missing; ids are missing or are floating-point numbers.
-
     >>> ours, theirs = pd.DataFrame({"id_str": ["a", "b"]}), pd.DataFrame({"name": ["b", "c"], "z": [0.1, 0.2]})
     >>> by_id(ours, theirs, on=("id_str", "name"), columns=["z"])
       id_str    z
@@ -102,10 +98,6 @@ def by_position(
     Returns:
         DataFrame: matched rows in the order of ``left``, with ``separation_arcsec``; :func:`report` says how many did
         not match, and how many were contested.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
     """
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
@@ -142,9 +134,6 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
 
     Returns:
         DataFrame: ``id_str``, ``id_str_right`` and ``separation_arcsec``, each pair once.
-
-    Raises:
-        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
     """
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u

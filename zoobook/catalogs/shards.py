@@ -89,12 +89,7 @@ def _read_manifest(file: Path) -> dict:
 
 
 def table_files(path: str | Path) -> list[Path]:
-    """The parquet files of a table, in row order: one file, or the shards of a complete folder.
-
-    Raises:
-        FileNotFoundError: there is nothing there.
-        ValueError: the folder is an unfinished :class:`ShardedTable`.
-    """
+    """The parquet files of a table, in row order: one file, or the shards of a complete folder."""
     path = arguments.path(path)
     if path.is_file():
         return [path]

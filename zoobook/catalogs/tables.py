@@ -62,10 +62,6 @@ def read(
 
     Returns:
         DataFrame: the columns, numbered from 0.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a table, or a column is missing.
     """
     path = arguments.path(path)
     if columns is not None:
@@ -80,9 +76,6 @@ def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) 
         table: a DataFrame, or a file.
         column: which column.
         where: what to call the table in a message.
-
-    Raises:
-        ValueError: the column is missing, or its ids are bad.
     """
     require([column], table.columns if isinstance(table, pd.DataFrame) else column_names(table), where)
     if isinstance(table, pd.DataFrame):

@@ -108,9 +108,6 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
     Returns:
         DataFrame: ``path``, ``address`` and ``state``: ``whole``, ``missing``, ``damaged``, or ``unchecked`` (it is
         there, but no hash of it was ever published).
-
-    Raises:
-        ValueError: the name is unknown, or the data set is made here, not downloaded.
     """
     remote, folder = remote_files(name, root)
     lacking = {file.path for file in missing([f for f in remote if f.hash], folder, thorough=True)}

@@ -52,11 +52,6 @@ def load(
 
     Returns:
         DataFrame: ``id_str``, ``file_loc`` if there are images, the id under its own name too, and the columns.
-
-    Raises:
-        FileNotFoundError: the table is missing or damaged, and may not be fetched.
-        ValueError: the file lacks columns or rows, or holds what it should not.
-        OSError: the file could not be fetched or written.
     """
     entry, root = known(name), home(root)
     pictures = entry.get("images", {})

@@ -41,11 +41,6 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
 
     Returns:
         DataFrame: ``id_str``, ``iauname``, ``file_loc``, ``ring`` (int64, 1 or 0), and the other columns of the table.
-
-    Raises:
-        ValueError: one's own table lacks a column, or has a ``ring`` that is neither 0 nor 1.
-        FileNotFoundError: the table is missing; or files are missing and ``download`` is ``False``.
-        OSError: files could not be fetched or written.
     """
     root = home(root)
     if _TABLE_ENDING.search(root.name) and not root.is_dir():

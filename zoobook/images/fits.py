@@ -41,9 +41,6 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
         pixel: side of a pixel [arcsec].
         max_blank: share of the pixels that may be NaN or infinite.
         unit: of the planes, for one nanomaggie per native pixel; by default told from the noise.
-
-    Raises:
-        Unusable: too much of it is blank.
     """
     noise = fill_gaps(planes, max_blank)
     usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
@@ -66,9 +63,6 @@ def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
     Args:
         planes: float64 [P, H, W], NaN or infinite where there is no value; is changed.
         max_blank: share of the pixels that may have no value.
-
-    Raises:
-        Unusable: too much of it is blank, or a whole plane, or all pixels have the same value.
     """
     blank = ~np.isfinite(planes)
     if blank.mean() > max_blank:

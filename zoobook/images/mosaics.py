@@ -172,9 +172,6 @@ class Mosaic:
         Returns:
             tuple: float32 [bands, side, side], NaN beyond the mosaic's edge; the sky coordinates (WCS), or None.
 
-        Raises:
-            ValueError: the position is outside the mosaic.
-
         >>> import numpy as np, tempfile
         >>> from PIL import Image
         >>> file = f"{tempfile.mkdtemp()}/sky.png"

@@ -21,9 +21,6 @@ def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
 
     Returns:
         function: of an id to uint8 [H, W, 3]; a file that cannot be used is a grey square.
-
-    Raises:
-        ValueError: the catalogue lacks a column; later, if there is no such galaxy.
     """
     if isinstance(images, ImageStore):
         return lambda galaxy: images.pixels[images.rows([galaxy])[0]]

@@ -153,12 +153,7 @@ class ImageStore:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
-        """Open a finished store; nothing is read until it is asked for.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no image store, or not a whole one.
-        """
+        """Open a finished store; nothing is read until it is asked for."""
         path = arguments.path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no image store at {path}; make one with ImageStore.build")
@@ -179,11 +174,7 @@ class ImageStore:
         return cls(path, ids, pixels, about)
 
     def check(self) -> None:
-        """Read the whole store once, as training and prediction do before they begin.
-
-        Raises:
-            ValueError: its images are not those that were written: even one bit that has turned on the disk is noticed.
-        """
+        """Read the whole store once, as training and prediction do before they begin."""
         if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
             raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
         self._checked = True
@@ -196,11 +187,7 @@ class ImageStore:
         return pd.read_parquet(quarantine_file(self.path))
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for.
-
-        Raises:
-            ValueError: some are not in the store.
-        """
+        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for."""
         if self._index is None:
             self._index = pd.Index(self.ids, dtype=object)
         ids = ids_of(ids)

@@ -68,9 +68,6 @@ def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
     Returns:
         int: side of the stored images, in pixels; 16 at least.
 
-    Raises:
-        ValueError: a length is no positive number.
-
     >>> stored_size(64, field_of_view=8.5, framing=17)
     111
     """

@@ -54,9 +54,6 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
     Returns:
         DataFrame: columns ``arms``, ``ring``, ``bar``, ``patches``, ``disturbance``, ``edge_on``, ``bulge``, ``dust``,
         ``overlap``, ``artifact``, ``roundness`` (apparent axis ratio).
-
-    Raises:
-        ValueError: a column is missing, or holds a number that is not finite.
     """
     t = truth_table(truth)
     scale, fwhm, clean = t["disk_scale_arcsec"], t["seeing_arcsec"], 1.0 - t["artifact_severity"]
@@ -141,9 +138,6 @@ def concentrations(truth: pd.DataFrame, tree: trees.DecisionTree | None = None) 
 
     Returns:
         ndarray: float64 [N, 34], between 1 and 101.
-
-    Raises:
-        ValueError: see :func:`visibility`; or it is another tree.
     """
     tree = tree or _dr5()
     t, seen = truth_table(truth), visibility(truth)
@@ -290,9 +284,6 @@ def vote(truth: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         DataFrame: vote counts, 34 columns, and those of ``rare-features-dr5_ring`` and the other rare features with
         ``rare-features-dr5_total-votes``, the number of people asked; then the generating concentrations,
         ``{label column}_oracle``, and the expected shares of the rare features, ``rare-features-dr5_{feature}_oracle``.
-
-    Raises:
-        ValueError: see :func:`visibility`; or the seed is none.
     """
     tree, seed = _dr5(), checked_seed(seed)
     alpha, rare = concentrations(truth, tree), rare_probabilities(truth)

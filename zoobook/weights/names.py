@@ -23,11 +23,7 @@ def registry() -> dict[str, dict[str, dict]]:
 
 
 def find_shipped(name: str) -> Path | None:
-    """The file of weights of this name that come with zoobook, or ``None``.
-
-    Raises:
-        ValueError: the file is not the one that zoobook came with: its hash differs.
-    """
+    """The file of weights of this name that come with zoobook, or ``None``."""
     entry = registry()["shipped"].get(name)
     if entry is None:
         return None
