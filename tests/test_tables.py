@@ -38,7 +38,6 @@ def stored(request, tmp_path):
 @pytest.mark.parametrize("columns", [None, ["n"], ["n", "id_str"]])
 def test_columns_and_rows(stored, columns, rows, monkeypatch):
     monkeypatch.setattr(tables, "_VALUES", 100)  # so that parquet is read in blocks of columns
-    monkeypatch.setattr(tables, "_CHUNK", 7)
     frame, path = stored
     expected = frame if columns is None else frame[columns]
     expected = expected if rows is None else expected.iloc[rows].reset_index(drop=True)
@@ -116,8 +115,7 @@ def test_words_of_a_csv_are_words(tmp_path):
     assert got["galid"].tolist() == ["0012", "12", "7e5", "13"] and got["all"].isna().all()
 
 
-def test_a_column_of_text_is_text_from_its_first_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_CHUNK", 2)
+def test_a_column_of_text_is_text_from_its_first_rows(tmp_path):
     (tmp_path / "t.csv").write_text("id_str,x\na,001\nb,002\nc,M31\nd,\n")
     assert tables.read(tmp_path / "t.csv", rows=np.array([0, 1]))["x"].tolist() == ["001", "002"]
     assert tables.read(tmp_path / "t.csv")["x"].tolist()[:3] == ["001", "002", "M31"]
@@ -186,9 +184,7 @@ def test_a_csv_that_may_be_cut_in_its_last_cell(tmp_path):
     [str(LONG), "nan", "2"], ["1.5", "nan", "  "], ["001", "nan", "x"], ["118446744073709551615", " ", "1"],
     ["True", "", "1"], ["1", "2.5", "3"], ["001", "002", "nan"],
 ])  # fmt: skip
-@pytest.mark.parametrize("piece", [1, 2, 100])
-def test_a_column_is_the_same_in_part_as_in_whole(tmp_path, cells, piece, monkeypatch):
-    monkeypatch.setattr(tables, "_CHUNK", piece)
+def test_a_column_is_the_same_in_part_as_in_whole(tmp_path, cells):
     (tmp_path / "t.csv").write_text("id_str,x\n" + "".join(f"g{i},{cell}\n" for i, cell in enumerate(cells)))
     whole = tables.read(tmp_path / "t.csv")["x"].astype(object)
     for rows in ([0], [0, 1], [1, 2], [0, 1, 2]):

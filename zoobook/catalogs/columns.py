@@ -17,7 +17,8 @@ _WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign th
 def in_memory(table: pd.DataFrame) -> pd.DataFrame:
     """The same table as pandas can work with it: of FITS, astropy gives bytes in another order, and text as bytes."""
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
-    encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O" and _is_encoded(table.iloc[:, n])]
+    texts = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O"]
+    encoded = [n for n in texts if isinstance(next(iter(table.iloc[:, n].dropna()), None), bytes)]
     if not foreign and not encoded:
         return table
     columns = [table.iloc[:, n] for n in range(table.shape[1])]
@@ -30,11 +31,6 @@ def in_memory(table: pd.DataFrame) -> pd.DataFrame:
     native = pd.concat(columns, axis=1)
     native.attrs = table.attrs
     return native
-
-
-def _is_encoded(column: pd.Series) -> bool:
-    present = column[column.notna()]
-    return len(present) > 0 and isinstance(present.iloc[0], bytes)
 
 
 def floats(column: pd.Series) -> np.ndarray:
@@ -76,15 +72,9 @@ def ids_of(values: object, where: str = "the ids asked for", column: str = "id_s
 
 
 def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column: str) -> pa.Array:
-    """Ids as text without blanks around them; a float is refused, since it cannot hold 18 digits.
+    """Ids, text or whole numbers, as text without blanks around them; none may be empty.
 
-    Args:
-        values: the ids, as text or whole numbers.
-        where: what to call the table in a message.
-        column: what to call the column in a message.
-
-    Returns:
-        pyarrow.Array: of strings, none of them empty.
+    A float is refused, since it cannot hold 18 digits. ``where`` and ``column`` name table and column in a message.
     """
     if isinstance(values, pd.Series):
         values = in_memory(values.to_frame()).iloc[:, 0]
@@ -120,7 +110,7 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
 
 
 def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str = "id_str") -> np.ndarray:
-    """The ids of a catalogue as text, [N] of ``str`` (dtype object), each of them once.
+    """The ids of a catalogue as text, [N] of ``str`` (dtype object); one that is missing or repeated is refused.
 
     Args:
         catalog: the table.
@@ -148,15 +138,9 @@ def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
 
 
 def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: str | os.PathLike = "") -> list[str]:
-    """The paths in a catalogue's ``file_loc``, in which ``~`` is the home folder.
+    """The paths in a catalogue's ``file_loc``, in which ``~`` is the home folder; relative ones count from ``folder``.
 
-    Args:
-        catalog: the table.
-        where: what to call it in a message.
-        folder: from which relative paths count.
-
-    Returns:
-        list[str]: [N] paths, absolute where the folder is.
+    ``where`` names the catalogue in a message; an empty path is refused.
     """
     if "file_loc" not in catalog.columns:
         raise ValueError(f"{where} has no column `file_loc` with the paths of the images")

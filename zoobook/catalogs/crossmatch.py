@@ -90,10 +90,9 @@ def by_position(
 
     Args:
         left: a table with ``ra`` and ``dec`` (degrees, ICRS).
-        right: a table with ``ra`` and ``dec``, or a file with one; those of its columns that ``left`` has too get the
-            ending ``_right``.
+        right: a table with ``ra`` and ``dec``, or a file with one.
         radius_arcsec: the largest separation, in arcseconds.
-        columns: which columns of the right table to add; all by default.
+        columns: see :func:`by_id`.
 
     Returns:
         DataFrame: matched rows in the order of ``left``, with ``separation_arcsec``; :func:`report` says how many did
