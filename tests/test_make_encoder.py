@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from zoobook import simulation, trees, weights
+from zoobook import trees, weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
 
+import lessons  # noqa: E402
 import make_encoder  # noqa: E402
 
 TOY = {
@@ -51,7 +52,7 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
     assert 60 < report["galaxies"] < 120 and report["scores"]["all"]["galaxies"] == 40
     spec, tensors = weights.read(folder / "encoder.safetensors")
     assert (spec["image_size"], spec["field_of_view"]) == (32, 8.5)
-    assert trees.DecisionTree.from_dict(spec["tree"]) == simulation.lesson_tree()
+    assert trees.DecisionTree.from_dict(spec["tree"]) == lessons.lesson_tree()
     trained, _ = weights.read(folder / "stage-1/best.safetensors")
     assert trained == spec and all(np.isfinite(array).all() for array in tensors.values())
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from lessons import add_lessons, lesson_tree
 
 import zoobook
 from zoobook import catalogs, evaluation, simulation, trees, weights
@@ -35,7 +36,7 @@ def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
     path = folder / f"survey-{options['seed']}-{options['n_galaxies']}-{size}.arrow"
     store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image does not stop it
     catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
-    return simulation.add_lessons(catalog), store
+    return add_lessons(catalog), store
 
 
 def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object, pd.DataFrame, int]]:
@@ -51,7 +52,7 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
         catalog = catalogs.split(catalog, settings["fractions"])
         twin = zoobook.load_framework(framework)
         result = twin.train(
-            store, catalog, simulation.lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
+            store, catalog, lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
         )
         model = result.model
         learned = np.flatnonzero(catalog["subset"] == "train")[: settings["batchnorm_galaxies"]]
