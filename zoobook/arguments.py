@@ -4,10 +4,11 @@ Each check takes the name of the argument, for its message, and gives Python's o
 """
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,16 @@ def share(name: str, value: Any) -> float:
         ValueError: it is none.
     """
     return real(name, value, lambda number: 0 <= number <= 1, "a share from 0 to 1")
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """A question with the most similar of the known names, after a blank; nothing where none is similar.
+
+    >>> did_you_mean("resnet5", ["resnet50", "efficientnet_b0"])
+    " Did you mean 'resnet50'?"
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def plain(value: Any) -> Any:

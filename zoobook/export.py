@@ -55,8 +55,6 @@ def write(
 
     Raises:
         ValueError: the ending of the name, a unit, or a column named is unknown, or ids are bad.
-        FileNotFoundError: there are no such weights.
-        OSError: the file cannot be written.
     """
     from astropy.units import Unit
 

@@ -45,7 +45,7 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
 def check_room(
     folder: Path, need: int, what: str, instead: str = "another folder (`root=`, or $ZOOBOOK_HOME)"
 ) -> None:
-    """Check, before anything is written, that a disk has ``need`` bytes."""
+    """Check, before anything is written, that a disk has ``need`` bytes; ``what`` is such as "the images need"."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise OSError(
@@ -60,7 +60,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
         raise OSError(
             error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "

@@ -85,17 +85,7 @@ def page(
 
 
 def write(path: str | os.PathLike, images: ImageStore | pd.DataFrame, table: pd.DataFrame, **options) -> Path:
-    """Write the page to a file.
-
-    Args:
-        path: the file, such as ``rings.html``.
-        images: see :func:`page`.
-        table: see :func:`page`.
-        **options: see :func:`page`.
-
-    Returns:
-        Path: the file.
-    """
+    """Write the :func:`page` of these images, table and options to a file, such as ``rings.html``; returns its path."""
     path, text = arguments.path(path), page(images, table, **options)
     ensure_writable_dir(path.parent)
     atomic_write(path, text)

@@ -62,7 +62,6 @@ class Labeler:
 
     Raises:
         ValueError: an argument makes no sense; the file is another one's, or being labelled by another process.
-        ImportError: anywidget is not installed (when the widget is shown).
     """
 
     def __init__(
@@ -90,11 +89,7 @@ class Labeler:
         self._at = self._next_open(at)
 
     def undo(self) -> str | None:
-        """Take back the last answer, also one of an earlier session; the galaxy is shown again.
-
-        Returns:
-            str: its id; ``None`` if there is nothing to take back.
-        """
+        """Take back the last answer, also one of an earlier session; the galaxy, whose id is returned, is shown again."""
         galaxy = self._file.undo()
         if galaxy in self._order:
             self._at = self._order.index(galaxy)

@@ -32,7 +32,9 @@ class LabelFile:
     def __init__(self, path: str | os.PathLike, column: str, answers: Sequence, ids: Sequence[str]):
         from filelock import FileLock, Timeout
 
-        self.path, self.column, self._answers = arguments.path(path), _column(column), list(answers)
+        if not isinstance(column, str) or not column.strip() or column == "id_str":
+            raise ValueError(f"column must be a name for the labels, not {column!r}")
+        self.path, self.column, self._answers = arguments.path(path), column, list(answers)
         ensure_writable_dir(self.path.parent)
         if self.path in self._open:
             self._open[self.path].close()
@@ -132,7 +134,6 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
 
     Raises:
         ValueError: a file is not one of answers, two have the same column, or the catalogue has it.
-        FileNotFoundError: there is no such file.
     """
     columns: dict[str, dict] = {}
     for path in map(arguments.path, paths):
@@ -202,9 +203,3 @@ def _cut_torn_line(path: Path) -> None:
         if not content.startswith(b"{"):
             raise ValueError(f"{path} is not a file of labels: it begins with {content[:20]!r}. Choose another file.")
         os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def _column(name: str) -> str:
-    if not isinstance(name, str) or not name.strip() or name == "id_str":
-        raise ValueError(f"column must be a name for the labels, not {name!r}")
-    return name

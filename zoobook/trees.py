@@ -1,7 +1,6 @@
 """Galaxy Zoo decision trees: which questions volunteers are asked, in which order, and after which answers."""
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -277,6 +276,4 @@ def _library() -> dict:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
-    return f"{what} {name!r}. {hint}"
+    return f"{what} {name!r}." + (arguments.did_you_mean(name, known) or f" Known: {', '.join(known)}.")

@@ -196,11 +196,7 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
 
 
 def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
-    """The concentrations in a table made by :func:`prediction_table`, as an array, float64 [N, A, P].
-
-    Raises:
-        ValueError: a column is missing, or does not hold equally many numbers for each galaxy.
-    """
+    """The concentrations in a table made by :func:`prediction_table`, as an array, float64 [N, A, P]."""
     columns = [f"{column}_concentration" for column in tree.label_columns]
     missing = [column for column in columns if column not in predictions]
     if missing:

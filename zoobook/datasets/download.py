@@ -308,7 +308,6 @@ def fetch(
     Raises:
         DownloadError: the network, the server or a wrong hash; finished files are kept.
         FileNotFoundError: files are missing and the network may not be used, see :func:`require`.
-        OSError: the folder cannot be written to, or the disk is full; finished files are kept.
     """
     if not missing(files, folder):
         return

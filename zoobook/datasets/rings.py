@@ -36,8 +36,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
 
             Of the first two, files that are missing or damaged are fetched.
         download: whether files may be fetched.
-        base_url: where to fetch from, instead of the public repository: an address before ``data/…``. By default
-            ``$ZOOBOOK_RINGS_URL``, if that is set.
+        base_url: where to fetch from, instead of the public repository: an address before ``data/…``.
 
     Returns:
         DataFrame: ``id_str``, ``iauname``, ``file_loc``, ``ring`` (int64, 1 or 0), and the other columns of the table.
@@ -50,7 +49,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
             return _labelled(catalogs.read(root / name), root / name)
 
     entry, place = known("rings"), folder(root)
-    wanted = remote_files(base_url or os.environ.get("ZOOBOOK_RINGS_URL") or entry["address"])
+    wanted = remote_files(base_url or entry["address"])
     fetch(wanted, place, "rings", entry["by_hand"], download)
     catalog = catalogs.read(place / entry["catalogue"]["path"])
     names = catalog["local_png_loc"].str.rsplit("/", n=1).str[-1]

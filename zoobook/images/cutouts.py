@@ -74,7 +74,6 @@ def cut_stamps(
 
     Raises:
         BadImage: sources cannot be cut: outside, without radius, or mostly blank.
-        ValueError: an argument or column makes no sense.
     """
     if bad not in ("error", "quarantine"):
         raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")

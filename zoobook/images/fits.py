@@ -39,7 +39,7 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
     Args:
         planes: float64 [1 or 3, H, W] in one flux unit per pixel, NaN where nothing was observed; is changed.
         pixel: side of a pixel [arcsec].
-        max_blank: share of the pixels that may be NaN or infinite.
+        max_blank: see :func:`fill_gaps`.
         unit: of the planes, for one nanomaggie per native pixel; by default told from the noise.
     """
     noise = fill_gaps(planes, max_blank)
@@ -58,11 +58,8 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
 def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
     """Take off the sky, in place, and fill gaps with it: both become 0. Gives back the noise of each plane, [P].
 
-    Sky and noise are the median, and the absolute deviation from it, in a frame along the edges.
-
-    Args:
-        planes: float64 [P, H, W], NaN or infinite where there is no value; is changed.
-        max_blank: share of the pixels that may have no value.
+    Sky and noise are the median, and the absolute deviation from it, in a frame along the edges. Of the planes, float64
+    [P, H, W], a share of ``max_blank`` may be NaN or infinite.
     """
     blank = ~np.isfinite(planes)
     if blank.mean() > max_blank:

@@ -197,17 +197,10 @@ class Mosaic:
         section: np.ndarray | None = None,
         corner: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
-        """A square of pixels, NaN where it reaches beyond the mosaic, or beyond the section that it is cut from.
+        """A square of pixels, float32 [bands, size, size], NaN beyond the mosaic, or beyond the section it is cut from.
 
-        Args:
-            left: its first column.
-            top: its first row.
-            size: its side.
-            section: [bands, H, W] that was read already.
-            corner: first column and row of the section.
-
-        Returns:
-            ndarray: float32 [bands, size, size].
+        ``left`` and ``top`` are its first column and row, ``section`` is [bands, H, W] that was read already, and
+        ``corner`` its first column and row.
         """
         shape = self.shape if section is None else section.shape[1:]
         starts = (top - corner[1], left - corner[0])
@@ -229,20 +222,11 @@ def each_section(
     rows: np.ndarray | None = None,
     **options,
 ) -> list:
-    """Do something to each section of a mosaic, on several cores.
+    """What a function gives for each section of a mosaic, on several cores.
 
-    Args:
-        mosaic: the mosaic.
-        work: function of the mosaic, a section without margin (top, bottom, left, right), the places in it and their
-            rows.
-        workers: processes; all processor cores by default.
-        text: what it is doing, for the progress bar.
-        places: [N, …] whose first columns are x and y; then only sections with some of them.
-        rows: those of the places that count.
-        **options: of the function.
-
-    Returns:
-        list: of its results.
+    ``work`` gets the mosaic, a section without margin (top, bottom, left, right), the places in it, their rows, and the
+    options. With ``places``, [N, …] whose first columns are x and y, and of which ``rows`` count, only sections with
+    some of them are gone through. ``text`` says what is done, beside the progress bar.
     """
     import joblib
 
@@ -259,25 +243,12 @@ def each_section(
                 tasks.append((core, places[mine], mine))
     jobs = min(workers or joblib.cpu_count(), max(len(tasks), 1))
     pool = joblib.Parallel(jobs, return_as="generator")
-    with tqdm(total=len(tasks), desc=text, unit="section") as bar:
-        results = []
-        for result in pool(joblib.delayed(work)(mosaic, *task, **options) for task in tasks):
-            results.append(result)
-            bar.update()
-    return results
+    results = pool(joblib.delayed(work)(mosaic, *task, **options) for task in tasks)
+    return list(tqdm(results, text, len(tasks), unit="section"))
 
 
 def around(mosaic: Mosaic, core: tuple, margin: int) -> tuple[slice, slice]:
-    """A section with a margin, as far as the mosaic reaches.
-
-    Args:
-        mosaic: the mosaic.
-        core: top, bottom, left, right.
-        margin: pixels.
-
-    Returns:
-        tuple: rows and columns.
-    """
+    """Rows and columns of a section (top, bottom, left, right) with a margin, as far as the mosaic reaches."""
     top, bottom, left, right = core
     return (slice(max(top - margin, 0), min(bottom + margin, mosaic.shape[0])),
             slice(max(left - margin, 0), min(right + margin, mosaic.shape[1])))  # fmt: skip

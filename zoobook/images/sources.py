@@ -103,7 +103,6 @@ def find_sources(
 
     Raises:
         ValueError: nothing was found, or the mosaic has no sky.
-        ImportError: sep is missing.
     """
     threshold, least = arguments.real("threshold", threshold), arguments.whole("min_pixels", min_pixels)
     if max_magnitude is not None and not mosaic.calibrated:
@@ -153,7 +152,6 @@ def measure_sources(
 
     Raises:
         ValueError: positions are outside, ids are bad, a column exists already, or the mosaic has no sky.
-        ImportError: sep is missing.
     """
     if outside not in ("error", "drop"):
         raise ValueError(f"outside must be 'error' or 'drop', not {outside!r}")
@@ -290,9 +288,7 @@ def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.n
 
 def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
     """Brightest pixel of each source, [count + 1]; of none: 0."""
-    peaks, at = np.zeros(count + 1, np.float32), owner > 0
-    np.maximum.at(peaks, owner[at], light[at])
-    return peaks
+    return np.append(0, ndimage.maximum(light, owner, range(1, count + 1))).astype(np.float32)
 
 
 def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:

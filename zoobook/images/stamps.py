@@ -14,13 +14,9 @@ _GREY = 96  # what stands for an image that cannot be used
 
 
 def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
-    """What gives the pixels of one galaxy after the other, to be shown.
+    """A function of a galaxy's id that gives its pixels, uint8 [H, W, 3]; a file that cannot be used is a grey square.
 
-    Args:
-        images: an image store, or a catalogue with ``id_str`` and ``file_loc``.
-
-    Returns:
-        function: of an id to uint8 [H, W, 3]; a file that cannot be used is a grey square.
+    They are in an image store, or in files of a catalogue with ``id_str`` and ``file_loc``.
     """
     if isinstance(images, ImageStore):
         return lambda galaxy: images.pixels[images.rows([galaxy])[0]]

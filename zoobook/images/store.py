@@ -82,7 +82,6 @@ class ImageStore:
 
         Raises:
             BadImage: files are bad; the good ones stay decoded for the next run.
-            ValueError: the catalogue is empty or lacks a column, its ids are bad, or an argument is unknown.
             OSError: the folder cannot be written to, or the disk has too little room.
         """
         if bad not in ("error", "quarantine"):
@@ -124,15 +123,10 @@ class ImageStore:
     def write(
         cls, path: Path, ids: np.ndarray, pixels: np.ndarray, framing: float, key: str, left_out: pd.DataFrame
     ) -> ImageStore:
-        """Write pixels that are in memory or mapped as a store.
+        """Write pixels, uint8 [N, size, size, 3] in memory or mapped, as a store.
 
-        Args:
-            path: the store.
-            ids: [N] of ``str``.
-            pixels: uint8 [N, size, size, 3].
-            framing: see :meth:`build`.
-            key: of what they were made of, see :meth:`finished`.
-            left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
+        The ``key`` is that of what they were made of, see :meth:`finished`; the table ``left_out`` says what is missing:
+        ``id_str``, ``file_loc``, ``cause``.
         """
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:

@@ -63,7 +63,6 @@ def read_legacy(path: str | Path, framework: str, architecture: str | None = Non
         the model, in evaluation mode. Models of 2022 kept dropout on when predicting: ``predict(…, passes=5)`` does so.
 
     Raises:
-        FileNotFoundError: there is nothing at ``path``.
         ValueError: the file is not whole, of no known layout, would run something, or tensors are missing,
             unexpected or of the wrong shape; or the framework does not have its architecture.
     """

@@ -9,7 +9,7 @@ import pandas as pd
 from zoobook import arguments
 from zoobook.datasets import download, home
 from zoobook.weights import legacy
-from zoobook.weights.names import did_you_mean, registry
+from zoobook.weights.names import registry
 from zoobook.weights.neutral_file import inspect
 
 
@@ -57,13 +57,12 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
         Path: the folder with the weights, for :func:`zoobook.weights.read_legacy`.
 
     Raises:
-        ValueError: there are no weights of that name, or those in the folder are others.
         FileNotFoundError: the weights must be downloaded by hand.
         OSError: the files could not be fetched or written.
     """
     known = registry()["published"]
     if name not in known:
-        hint = did_you_mean(str(name), known)
+        hint = arguments.did_you_mean(name, known)
         raise ValueError(f"there are no published weights {name!r}.{hint} Known: {', '.join(known)}.")
     entry = known[name]
     folder = (arguments.path(root) if root else home()) / "weights" / name
