@@ -89,7 +89,7 @@ class Labeler:
         self._at = self._next_open(at)
 
     def undo(self) -> str | None:
-        """Take back the last answer, also one of an earlier session; the galaxy, whose id is returned, is shown again."""
+        """Take back the last answer, also one of an earlier session; returns the galaxy's id, which is shown again."""
         galaxy = self._file.undo()
         if galaxy in self._order:
             self._at = self._order.index(galaxy)

@@ -48,8 +48,8 @@ def sample(
         seed: makes the draws repeatable.
 
     Returns:
-        Series: ``threshold`` and, each with ``…_low`` and ``…_high``, ``completeness``, ``purity``, ``number``. Where no
-        threshold is so pure, a ValueError names the purest sample.
+        Series: ``threshold`` and, each with ``…_low`` and ``…_high``, ``completeness``, ``purity``, ``number``; where
+        no threshold is so pure, a ValueError names the purest sample.
 
     >>> found = sample([1] * 90 + [0] * 910, [2] * 80 + [0] * 10 + [2] * 5 + [0] * 905, 0.02, threshold=1)
     >>> [round(float(found[name]), 2) for name in ("completeness", "purity", "purity_low", "purity_high")]

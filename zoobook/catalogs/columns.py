@@ -17,8 +17,7 @@ _WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign th
 def in_memory(table: pd.DataFrame) -> pd.DataFrame:
     """The same table as pandas can work with it: of FITS, astropy gives bytes in another order, and text as bytes."""
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
-    texts = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O"]
-    encoded = [n for n in texts if isinstance(next(iter(table.iloc[:, n].dropna()), None), bytes)]
+    encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O" and _is_encoded(table.iloc[:, n])]
     if not foreign and not encoded:
         return table
     columns = [table.iloc[:, n] for n in range(table.shape[1])]
@@ -31,6 +30,11 @@ def in_memory(table: pd.DataFrame) -> pd.DataFrame:
     native = pd.concat(columns, axis=1)
     native.attrs = table.attrs
     return native
+
+
+def _is_encoded(column: pd.Series) -> bool:
+    present = column[column.notna()]
+    return len(present) > 0 and isinstance(present.iloc[0], bytes)
 
 
 def floats(column: pd.Series) -> np.ndarray:

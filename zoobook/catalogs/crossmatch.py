@@ -62,11 +62,11 @@ def by_id(
     shared = np.flatnonzero(partner.is_valid().to_numpy(zero_copy_only=False))
     partner = partner.drop_null().to_numpy()
     matched, first = np.unique(partner, return_index=True)
-    right_rows, order = shared[first], np.argsort(left_first[matched])
+    left_rows, right_rows = left_first[matched], shared[first]
     repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
 
-    left_rows, same = left_first[matched][order], {right_on} if left_on == right_on else set()
-    joined = _join(left, left_rows, right, right_rows[order], same, columns)
+    same = {right_on} if left_on == right_on else set()
+    joined = _join(left, left_rows, right, right_rows, same, columns)
     joined[left_on] = left_ids.take(pa.array(left_rows)).to_numpy(zero_copy_only=False)
     joined.attrs["report"] = {
         "matched": len(matched),

@@ -1,6 +1,7 @@
 """Reading a table of galaxies as a catalogue, and checking its ids, files and votes."""
 from __future__ import annotations
 
+import difflib
 import os
 
 import numpy as np
@@ -72,10 +73,11 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     columns = tree.label_columns
     absent = [column for column in columns if column not in catalog.columns]
     if absent:
-        names = list(map(str, catalog.columns))
+        close = difflib.get_close_matches(absent[0], [str(c) for c in catalog.columns], n=1)
+        hint = f"the closest column there is is {close[0]!r}" if close else f"there are: {listed(catalog.columns)}"
         raise ValueError(
-            f"{len(absent)} of the {len(columns)} vote columns of tree {tree.name!r} are missing: {listed(absent)}."
-            + (arguments.did_you_mean(absent[0], names) or f" There are: {listed(names)}.")
+            f"{len(absent)} of the {len(columns)} vote columns of tree {tree.name!r} are missing: "
+            f"{listed(absent)}. For {absent[0]!r}, {hint}."
         )
     values = np.stack([floats(catalog[column]) for column in columns], axis=1)
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))

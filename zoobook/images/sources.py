@@ -288,7 +288,9 @@ def _join_pieces(light: np.ndarray, owner: np.ndarray, flux: np.ndarray) -> np.n
 
 def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
     """Brightest pixel of each source, [count + 1]; of none: 0."""
-    return np.append(0, ndimage.maximum(light, owner, range(1, count + 1))).astype(np.float32)
+    peaks, at = np.zeros(count + 1, np.float32), owner > 0
+    np.maximum.at(peaks, owner[at], light[at])
+    return peaks
 
 
 def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:

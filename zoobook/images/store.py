@@ -125,8 +125,8 @@ class ImageStore:
     ) -> ImageStore:
         """Write pixels, uint8 [N, size, size, 3] in memory or mapped, as a store.
 
-        The ``key`` is that of what they were made of, see :meth:`finished`; the table ``left_out`` says what is missing:
-        ``id_str``, ``file_loc``, ``cause``.
+        The ``key`` is that of what they were made of, see :meth:`finished`; the table ``left_out`` says what is
+        missing: ``id_str``, ``file_loc``, ``cause``.
         """
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         with open(part, "wb") as file:

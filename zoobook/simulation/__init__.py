@@ -12,14 +12,6 @@ from zoobook.simulation.truth import draw_truth
 from zoobook.simulation.volunteers import concentrations, rare_probabilities, visibility, vote
 
 __all__ = [
-    "VERSION",
-    "concentrations",
-    "draw_truth",
-    "make_mosaic",
-    "make_survey",
-    "noise_free",
-    "rare_probabilities",
-    "render",
-    "visibility",
-    "vote",
-]
+    "VERSION", "concentrations", "draw_truth", "make_mosaic", "make_survey", "noise_free", "rare_probabilities",
+    "render", "visibility", "vote",
+]  # fmt: skip

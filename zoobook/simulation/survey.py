@@ -1,7 +1,6 @@
 """The simulated survey on disk: images, votes and truth, made in parallel and resumed where it stopped."""
 from __future__ import annotations
 
-import io
 import os
 import zlib
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir, explain_full_disk
+from zoobook.files import ensure_writable_dir, explain_full_disk, replacing
 from zoobook.simulation.scene import LARGEST, SMALLEST, render
 from zoobook.simulation.truth import MOST_GALAXIES, checked_seed, draw_truth
 from zoobook.simulation.volunteers import vote
@@ -93,7 +92,8 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     table = pd.concat([names, vote(truth, seed), truth.drop(columns=["true_ra", "true_dec"])], axis=1)
     path = _table_path(folder, start)
     path.parent.mkdir(exist_ok=True)
-    atomic_write(path, table.to_parquet(index=False))
+    with replacing(path) as part:
+        table.to_parquet(part, index=False)
     return count
 
 
@@ -120,9 +120,9 @@ def save_picture(galaxy: dict, path: Path, image_size: int, seed: int) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = io.BytesIO()
-    Image.fromarray(render(galaxy, image_size, seed)).save(picture, "png", compress_level=1, compress_type=zlib.Z_RLE)
-    atomic_write(path, picture.getvalue())
+    with replacing(path) as part:
+        picture = Image.fromarray(render(galaxy, image_size, seed))
+        picture.save(part, "png", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _image_path(folder: Path, index: int, seed: int) -> Path:
