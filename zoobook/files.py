@@ -76,7 +76,8 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+        if not full or error.strerror != os.strerror(error.errno):  # said plainly already
             raise
         raise OSError(
             error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "

@@ -36,14 +36,13 @@ from zoobook.datasets.download import (
     RemoteFile,
     TransientError,
     Web,
-    cannot_write,
     fetch,
     folder_lock,
     missing,
     offline,
     require,
 )
-from zoobook.files import check_room
+from zoobook.files import check_room, explain_full_disk
 
 _AT_ONCE = 4  # parts of a zip fetched at the same time, and held in memory
 _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
@@ -89,15 +88,15 @@ def images_for(
         others: ``id_str`` (if the catalogue has it), ``image``, ``cause``.
 
     Raises:
-        ValueError: the catalogue lacks a column of the format, or has a value that makes no path.
         ArchiveError: an archive is damaged or not to be trusted.
         OSError: the network, the server or the disk failed, or the network may not be used; finished images are kept.
     """
     folder, names = arguments.path(folder), _image_names(catalog, image)
     causes: dict[str, str] = {}
-    if _not_on_disk(names, folder):
-        with folder_lock(folder, name, ".unpack.lock"):
-            causes = _bring(_not_on_disk(names, folder), archives, folder, name, download and not offline())
+    if not all((folder / path).is_file() for path in names):
+        with folder_lock(folder, name, ".unpack.lock"), explain_full_disk(folder):
+            left = {path for path in names if not (folder / path).is_file()}  # by another process, perhaps none
+            causes = _bring(left, archives, folder, name, download and not offline())
     found = ~names.isin(causes).to_numpy()
     have = catalog.loc[found].assign(file_loc=[str(folder / path) for path in names[found]])
     lacking = catalog.loc[~found, [column for column in ("id_str",) if column in catalog]]
@@ -119,10 +118,6 @@ def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
         except ArchiveError as error:
             raise ValueError(f"row {row} (counted from 0): {error}") from None
     return pd.Series(names, dtype=object)
-
-
-def _not_on_disk(names: pd.Series, folder: Path) -> set[str]:
-    return {path for path in names if not (folder / path).is_file()}
 
 
 def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool) -> dict[str, str]:
@@ -409,19 +404,13 @@ def _check_size(unpacked: int, packed: int, label: str) -> None:
 def _whole_or_absent(target: Path) -> Iterator[BinaryIO]:
     """A file to write to, which gets its own name at the end, if nothing went wrong."""
     part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as out:
             yield out
         os.replace(part, target)
-    except BaseException as error:
+    finally:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, (DownloadError, *_DAMAGE)):
-            problem = cannot_write(target, error)
-            raise OSError(
-                error.errno, f"{problem.strerror}. Finished files are kept. Run again and it goes on from there."
-            ) from None
-        raise
 
 
 def _copy(source: BinaryIO, out: BinaryIO, length: int) -> None:

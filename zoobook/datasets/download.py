@@ -6,7 +6,6 @@ in :meth:`Web.first_that_works`.
 """
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -26,7 +25,7 @@ import urllib3
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from zoobook.files import atomic_write, check_room, ensure_writable_dir
+from zoobook.files import atomic_write, check_room, ensure_writable_dir, explain_full_disk
 
 _AT_ONCE = 8  # files fetched at the same time
 _TRIES = 4  # of an address that fails in a way that may pass
@@ -162,12 +161,6 @@ def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterat
         yield
     finally:
         held.release()
-
-
-def cannot_write(path: Path, error: OSError) -> OSError:
-    """What the operating system said, in plain words."""
-    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return OSError(error.errno, f"cannot write {path}: {what}")
 
 
 # ---- asking servers
@@ -318,15 +311,13 @@ def fetch(
         need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
         check_room(folder, need, f"the data set {name!r} needs")
         try:
-            _Fetch(files, lacking, folder, name).run()
-        except OSError as error:
+            with explain_full_disk(folder):
+                _Fetch(files, lacking, folder, name).run()
+        except DownloadError as error:
             finished = len(files) - len(missing(lacking, folder))
-            kept = f"{finished} of {len(files)} files of {name!r} are finished and kept in {folder}"
-            if error.errno == errno.ENOSPC:
-                problem = f"{error.strerror}. {kept}. Free some space and run again: it goes on."
-                raise OSError(errno.ENOSPC, problem) from None
             raise DownloadError(
-                f"{error.strerror or error}. {kept}. Run again and it goes on from there, or fetch the files by hand: "
+                f"{error}. {finished} of {len(files)} files of {name!r} are finished and kept in {folder}. Run again "
+                "and it goes on from there, or fetch the files by hand: "
                 f"{by_hand or f'put each into its place below {folder}'}."
             ) from None
 
@@ -427,8 +418,6 @@ class _Fetch:
         except TransientError as broken:
             of = "" if answer.length is None else f" of {answer.length:,}"
             raise TransientError(f"{broken} after {size:,}{of} bytes") from None
-        except OSError as error:
-            raise cannot_write(part, error) from None
 
     def forget(self, file: RemoteFile, part: Path) -> None:
         part.unlink(missing_ok=True)
