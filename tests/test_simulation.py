@@ -52,7 +52,7 @@ def of(**truth):
 
 
 def galsim_psf(fwhm):
-    sigma = profiles.core_sigma(fwhm)
+    sigma = fwhm / profiles._fwhm_per_sigma()
     wing = galsim.Gaussian(sigma=sigma * profiles.WING_WIDTH, flux=profiles.WING_LIGHT)
     return galsim.Gaussian(sigma=sigma, flux=1 - profiles.WING_LIGHT) + wing
 

@@ -18,13 +18,9 @@ from zoobook.files import ensure_writable_dir
 
 
 class LabelFile:
-    """The answers of one column, in a file held against other processes.
+    """The answers of one column, in a file that is held against other processes.
 
-    Args:
-        path: the file.
-        column: the column.
-        answers: the possible answers.
-        ids: the galaxies that they may be given to.
+    Only the given ``answers`` count, and only to the galaxies whose ids are given.
     """
 
     _open: dict[Path, LabelFile] = {}  # of this process: a cell that is run again takes its file over from itself

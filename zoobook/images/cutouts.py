@@ -109,15 +109,7 @@ def cut_stamps(
 
 
 def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
-    """Write the stamps of a store as PNG files, for other programs.
-
-    Args:
-        store: the stamps.
-        folder: where to.
-
-    Returns:
-        DataFrame: ``id_str`` and ``file_loc``.
-    """
+    """Write the stamps of a store as PNG files, for other programs; returns ``id_str`` and ``file_loc`` of each."""
     folder = ensure_writable_dir(folder)
     files = [folder / f"{re.sub(r'[^-+.A-Za-z0-9_]', '_', name)}.png" for name in store.ids]
     if len(set(files)) < len(files):

@@ -123,14 +123,9 @@ class Mosaic:
         self._planes = [(*where[1:4], unit) for where, unit in zip(found, units, strict=True)]
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """A section.
+        """A section, float32 [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
 
-        Args:
-            rows: from the lowest (of a picture: the uppermost), within the mosaic.
-            columns: within the mosaic.
-
-        Returns:
-            ndarray: float32 [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
+        Rows count from the lowest (of a picture: the uppermost).
         """
         if self.picture is not None:
             return self.picture[rows, columns].transpose(2, 0, 1).astype(np.float32)

@@ -139,8 +139,7 @@ def measure_sources(
         mosaic: the picture of the sky.
         table: ``id_str``; ``x`` and ``y`` [pixels from 0], or ``ra`` and ``dec`` [deg].
         outside: positions outside the mosaic are an error (``"error"``) or left out (``"drop"``).
-        threshold: see :func:`find_sources`; it decides what light belongs to other sources.
-        min_pixels: likewise.
+        threshold, min_pixels: see :func:`find_sources`; they decide what light belongs to other sources.
         workers: processes; all processor cores by default.
 
     Returns:

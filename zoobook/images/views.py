@@ -129,10 +129,7 @@ def centre_views(n: int, share: float = CENTRE, orientation: int = 0) -> np.ndar
 def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int, int]:
     """How to average pixels before a view is resampled, so that fine detail does not alias.
 
-    Args:
-        stored: side of the stored images, in pixels.
-        wanted: side of the view, in pixels.
-        share: side of the view as a share of the stored side.
+    From images and to a view of so many pixels a side, the view having a ``share`` of the image's side.
 
     Returns:
         tuple: side of the blocks to average, how many there are along a side, and how many pixels are left before them.
@@ -200,10 +197,8 @@ def preview(
     Args:
         image: the galaxy.
         n_views: how many views.
-        seed: other seeds give other views.
+        seed, share, photometric: see :func:`views`.
         channels: 1 for grey, 3 for colour.
-        share: side of the view at evaluation as a share of the image's side.
-        photometric: as if through other telescopes too.
 
     Returns:
         ndarray: uint8 [n_views, H, W, 3].

@@ -53,9 +53,7 @@ def noise_free(
     """Light of one galaxy in g, r and z, blurred by the PSF but without noise or artifacts.
 
     Args:
-        galaxy: a row of :func:`~zoobook.simulation.draw_truth`.
-        image_size: pixels along a side.
-        seed: seed of the survey.
+        galaxy, image_size, seed: see :func:`render`.
         clutter: with neighbours, background galaxies and stars.
 
     Returns:

@@ -6,7 +6,7 @@ to be learned. The tests of the simulation hold them to that.
 """
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ HALF_WAY = {"arms": 0.35, "ring": 0.4, "bar": 0.45, "patches": 0.25}  # contrast
 ENOUGH_SIGNAL = 6.0  # signal-to-noise at which half shows: the limit of detection is at about 5 (Rose 1948)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _dr5() -> trees.DecisionTree:
     """The tree, read once: a survey is voted on in many small pieces."""
     return trees.load("decals_dr5")
