@@ -49,7 +49,7 @@ def available() -> pd.DataFrame:
         asked for, or unknown), ``on_disk`` (whether it is in :func:`home`: whole, if it is downloaded; any of it, if
         it is made here), ``verified`` (how far the registry was checked), ``licence``, ``citation``.
     """
-    table = pd.DataFrame(registry()).T.rename_axis("name").reset_index()
+    table = pd.DataFrame(list(registry().values())).assign(name=list(registry()))
     table["rows"] = table["rows"].astype("string").str.replace(r"\D", "", regex=True)  # some say "about …"
     table["bytes"] = [_size(name, entry) for name, entry in registry().items()]
     table["on_disk"] = [_on_disk(name, entry) for name, entry in registry().items()]
