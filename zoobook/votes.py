@@ -3,7 +3,8 @@
 The volunteers who answer a question about one galaxy are modelled as in Walmsley et al. 2020 (MNRAS 491, 1554) and
 2022 (MNRAS 509, 3966): the chance of each answer is itself uncertain, Dirichlet-distributed with one concentration
 per answer, and the votes are a multinomial draw from it. Arrays have one row a galaxy, [N], and one column an answer,
-[A], in the order of ``tree.label_columns``; results per question, [Q], are in the order of ``tree.questions``.
+[A], in the order of ``tree.label_columns``; results per question, [Q], are in the order of ``tree.questions``. The
+``tree`` is always the decision tree that the volunteers walked.
 """
 from __future__ import annotations
 
@@ -25,7 +26,6 @@ def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np
     Args:
         concentrations: [N, A] Dirichlet concentrations, above 0.
         votes: [N, A] vote counts.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
@@ -49,7 +49,6 @@ def expected_fractions(concentrations: np.ndarray, tree: DecisionTree) -> np.nda
 
     Args:
         concentrations: [N, A] Dirichlet concentrations.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, A]; the shares of one question add up to 1.
@@ -69,7 +68,6 @@ def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
 
     Args:
         fractions: [N, A] shares of the answers, such as those of :func:`expected_fractions`.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, Q], 1 for questions that everybody is asked.
@@ -88,7 +86,6 @@ def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9)
 
     Args:
         concentrations: [N, A] Dirichlet concentrations.
-        tree: the decision tree.
         level: probability within the interval, between 0 and 1.
 
     Returns:
@@ -111,7 +108,6 @@ def sample(
     Args:
         concentrations: [N, A] Dirichlet concentrations.
         volunteers: how many look at each galaxy: one number, or [N].
-        tree: the decision tree.
         rng: source of randomness.
 
     Returns:
@@ -136,7 +132,6 @@ def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
 
     Args:
         votes: [N, A] vote counts.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [A] concentrations, between 1 and 101. For a question that nobody was asked: all 2.
@@ -172,7 +167,6 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
     Args:
         ids: [N] galaxy ids.
         concentrations: [N, A] or, over several forward passes, [N, A, P].
-        tree: the decision tree.
 
     Returns:
         DataFrame: ``id_str``; for each answer ``{answer}_concentration`` (a list of P numbers) and

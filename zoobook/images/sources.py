@@ -1,6 +1,6 @@
 """Sources on a mosaic: where they are, how large, and what speaks against them.
 
-Needs the extra ``sky``: sep, the library of SExtractor (Bertin & Arnouts 1996; Barbary 2016).
+They are found by sep, the library of SExtractor (Bertin & Arnouts 1996; Barbary 2016).
 """
 from __future__ import annotations
 
