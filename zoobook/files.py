@@ -58,13 +58,17 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
     return path
 
 
+class NoRoom(OSError):
+    """A disk is full; the message says which, and what to do."""
+
+
 def check_room(
     folder: Path, need: int, what: str, instead: str = "another folder (`root=`, or $ZOOBOOK_HOME)"
 ) -> None:
     """Check, before anything is written, that a disk has ``need`` bytes; ``what`` is such as "the images need"."""
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise OSError(
+        raise NoRoom(
             errno.ENOSPC,
             f"{what} {need:,} bytes more in {folder}, which has {free:,} free. Free some space, or choose {instead}.",
         )
@@ -76,10 +80,9 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-        if not full or error.strerror != os.strerror(error.errno):  # said plainly already
+        if isinstance(error, NoRoom) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
-        raise OSError(
+        raise NoRoom(
             error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "
             "free some space, and run again to go on."
         ) from None  # fmt: skip
