@@ -289,12 +289,6 @@ class _RangeFile(io.RawIOBase):
             raise TransientError(f"the connection broke after {len(data):,} of {stop - start:,} bytes")
         return data
 
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self.at
 
