@@ -46,8 +46,8 @@ def published() -> pd.DataFrame:
 def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
     """The folder of published weights, in the layout in which they were published.
 
-    No program can fetch them, since they lie in a shared folder. The message says where, and where to put them; once
-    they are there, they are checked and used.
+    No program can fetch them: a FileNotFoundError says where they are to be had, and where to put them. Once they are
+    there, they are checked.
 
     Args:
         name: such as ``"efficientnet_dr5_pytorch"``; :func:`published` lists them.
@@ -55,16 +55,12 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
 
     Returns:
         Path: the folder with the weights, for :func:`zoobook.weights.read_legacy`.
-
-    Raises:
-        FileNotFoundError: the weights must be downloaded by hand.
     """
     known = registry()["published"]
     if name not in known:
         hint = arguments.did_you_mean(name, known)
         raise ValueError(f"there are no published weights {name!r}.{hint} Known: {', '.join(known)}.")
-    entry = known[name]
-    folder = (arguments.path(root) if root else home()) / "weights" / name
+    entry, folder = known[name], home(root) / "weights" / name
     if not _there(folder):
         raise FileNotFoundError(
             f"{name} is part of a shared folder and cannot be fetched by a program. Do it by hand: open "
