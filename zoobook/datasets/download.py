@@ -273,7 +273,8 @@ class Web:
                         raise
                     failures = 1 if error.progress else failures + 1  # a long file may take many pieces
                     problem = f"{error}; tried {failures} times"
-                    self.stop.wait(max(error.pause, _PAUSE * 2 ** (failures - 1)))
+                    if failures < _TRIES:
+                        self.stop.wait(max(error.pause, _PAUSE * 2 ** (failures - 1)))
             problems.append(f"{url}: {problem}")
         raise DownloadError("; then from the next mirror, ".join(problems))
 
