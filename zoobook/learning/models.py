@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from zoobook.learning.architectures import check_options, check_tensors, whole_s
 from zoobook.learning.engine import Twin
 from zoobook.learning.tasks import Votes, kind_of
 from zoobook.trees import DecisionTree
+
+Network = TypeVar("Network", bound="GalaxyNetwork")
 
 
 def build_model(
@@ -107,7 +109,7 @@ class GalaxyNetwork:
         """The weights, named and laid out as in timm: ``encoder.*`` and ``head.*``."""
         raise NotImplementedError
 
-    def set_arrays(self, arrays: dict[str, np.ndarray]) -> GalaxyNetwork:
+    def set_arrays(self: Network, arrays: dict[str, np.ndarray]) -> Network:
         """Give the model weights; a ``ValueError`` if some are missing, not the model's, or of the wrong shape."""
         expected = {name: list(array.shape) for name, array in self.to_arrays().items()}
         check_tensors(self.spec["architecture"], expected, arrays)
