@@ -22,13 +22,16 @@ def export(
     """Write a catalogue with units, descriptions and where its numbers come from, as FITS, VOTable or parquet."""
     from zoobook import export as made
     from zoobook.catalogs import crossmatch, keyed, tables
-    from zoobook.cli import inputs
+    from zoobook.catalogs.columns import listed
 
     rows = keyed(tables.read(table))
     if catalog is not None:
         rows = crossmatch.by_id(rows, keyed(tables.read(catalog)))
         if rows.empty:
             raise ValueError(f"{catalog} and {table} have no galaxy in common: are they of the same survey?")
-    rows = inputs.sorted_by(rows, sort)
+    if sort is not None:
+        if sort not in rows:
+            raise ValueError(f"there is no column {sort!r} to sort by; there are: {listed(rows.columns)}")
+        rows = rows.sort_values(sort, ascending=False, kind="stable")
     chosen = rows if most is None else rows.head(most)
     typer.echo(f"{len(chosen):,} galaxies are in {made.write(chosen, out, weights=weights)}")

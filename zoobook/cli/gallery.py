@@ -28,7 +28,7 @@ def gallery(
 
     from zoobook import gallery as made
     from zoobook.catalogs import keyed, tables
-    from zoobook.cli import inputs
+    from zoobook.catalogs.columns import listed
     from zoobook.images import ImageStore
 
     source = ImageStore.open(images) if images.endswith(".arrow") else keyed(tables.read(images))
@@ -36,7 +36,10 @@ def gallery(
         table = keyed(tables.read(scores), "the scores")
     else:
         table = pd.DataFrame({"id_str": source.ids}) if isinstance(source, ImageStore) else source
-    table = inputs.sorted_by(table, sort)
+    if sort is not None:
+        if sort not in table:
+            raise ValueError(f"there is no column {sort!r} to sort by; there are: {listed(table.columns)}")
+        table = table.sort_values(sort, ascending=False, kind="stable")
     if len(table) > most:
         typer.echo(f"the first {most:,} of {len(table):,} galaxies are shown; --most says how many")
     typer.echo(made.write(out, source, table.head(most), columns=column or None, places=map_, title=title,

@@ -10,7 +10,7 @@ import pandas as pd
 
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
-from zoobook.catalogs.columns import file_locations, listed
+from zoobook.catalogs.columns import file_locations
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
@@ -42,15 +42,6 @@ def find_published(name: str) -> str | Path:
 def load_tree(name: str) -> trees.DecisionTree:
     """A decision tree from a YAML file, or by its name."""
     return trees.DecisionTree.from_yaml(name) if arguments.path(name).is_file() else trees.load(name)
-
-
-def sorted_by(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
-    """The galaxies with the largest values of a column first; without one as they are."""
-    if column is None:
-        return table
-    if column not in table:
-        raise ValueError(f"there is no column {column!r} to sort by; there are: {listed(table.columns)}")
-    return table.sort_values(column, ascending=False, kind="stable")
 
 
 def read_galaxies(

@@ -22,7 +22,7 @@ import pandas as pd
 from zoobook import arguments, votes
 from zoobook.catalogs import tables
 from zoobook.catalogs.columns import listed
-from zoobook.representations.sorting import for_each_galaxy, ranked, smooth_kernel
+from zoobook.representations.sorting import _for_each_galaxy, _ranked
 from zoobook.representations.tables import FeatureTable
 from zoobook.trees import DecisionTree
 
@@ -76,8 +76,8 @@ def classify(
         found = {f"{column}_probability": shares[:, 1]} if yes_no else dict(zip(names, shares.T, strict=True))
         return found | {"acquisition": _entropy(shares)}
 
-    found = for_each_galaxy(table, probabilities)
-    return ranked(found[~found["id_str"].isin(known)], "acquisition")
+    found = _for_each_galaxy(table, probabilities)
+    return _ranked(found[~found["id_str"].isin(known)], "acquisition")
 
 
 def disagreement(
@@ -115,7 +115,7 @@ def disagreement(
         if questions is None or names[place] in questions:
             of_one = shares[..., start:stop]
             total += asked[:, place] * np.clip(_entropy(of_one.mean(0)) - _entropy(of_one).mean(0), 0, None)
-    return ranked(pd.DataFrame({"id_str": predictions["id_str"].to_numpy(), "acquisition": total}), "acquisition")
+    return _ranked(pd.DataFrame({"id_str": predictions["id_str"].to_numpy(), "acquisition": total}), "acquisition")
 
 
 def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> pd.DataFrame:
@@ -143,8 +143,8 @@ def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> p
     lacking = [name for name in ("id_str", "acquisition") if name not in scores]
     if lacking:
         raise ValueError(f"the scores have no column {lacking[0]!r}; they have {listed(scores.columns)}")
-    best_first = scores.sort_values(["acquisition", "id_str"], ascending=[False, True], ignore_index=True)
-    crowd = best_first.head(CROWD * n)
+    ranked = scores.sort_values(["acquisition", "id_str"], ascending=[False, True], ignore_index=True)
+    crowd = ranked.head(CROWD * n)
     if len(crowd) <= n:
         return crowd
     table = FeatureTable(path)
@@ -195,11 +195,14 @@ def _likeliest(scores: pd.DataFrame) -> pd.Series:
 
 def _learner(name: str, given: np.ndarray, width: int, seed: int):
     from sklearn.gaussian_process import GaussianProcessClassifier
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
     if name == "process":
-        return GaussianProcessClassifier(smooth_kernel(width), random_state=seed)
+        size = width**0.5
+        kernel = ConstantKernel(1.0, (0.01, 100)) * RBF(size, (0.1 * size, 10 * size))
+        return GaussianProcessClassifier(kernel, random_state=seed)
     rarest = np.bincount(given).min()
     if rarest < 3:  # too few to be both learned and asked for
         return LogisticRegression(C=1.0, max_iter=1000)

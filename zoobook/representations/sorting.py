@@ -4,7 +4,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,8 +30,8 @@ def anomalies(path: str | Path, seed: int = 0) -> pd.DataFrame:
 
     table, seed = FeatureTable(path), arguments.whole("seed", seed, 0)
     forest = IsolationForest(n_estimators=200, random_state=seed).fit(table.sample(_SAMPLE, seed))
-    found = for_each_galaxy(table, lambda features: {"anomaly_score": -forest.score_samples(features)})
-    return ranked(found, "anomaly_score")
+    found = _for_each_galaxy(table, lambda features: {"anomaly_score": -forest.score_samples(features)})
+    return _ranked(found, "anomaly_score")
 
 
 def interesting(
@@ -67,9 +66,9 @@ def interesting(
         raise ValueError(f"the rating of {rated[int(np.argmin(np.isfinite(known)))]!r} is not a finite number")
     places, rows = table.rows_of(rated)
     predict = _fit_ratings(table.take(rows).astype(float), known[places], seed)
-    found = for_each_galaxy(table, predict)
+    found = _for_each_galaxy(table, predict)
     found = found[~found["id_str"].isin(rated)]
-    return _Candidates(ranked(found.assign(acquisition=found["expected"] + explore * found["std"]), "acquisition"))
+    return _Candidates(_ranked(found.assign(acquisition=found["expected"] + explore * found["std"]), "acquisition"))
 
 
 def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
@@ -100,7 +99,7 @@ def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
         cluster = model.predict(features)
         return {"cluster": cluster, "distance": np.linalg.norm(features - model.cluster_centers_[cluster], axis=1)}
 
-    found = for_each_galaxy(table, group)
+    found = _for_each_galaxy(table, group)
     sizes = np.bincount(found["cluster"], minlength=n_clusters)
     by_size = np.argsort(np.argsort(-sizes, kind="stable"))
     return found.assign(cluster=by_size[found["cluster"]])
@@ -110,10 +109,11 @@ def _fit_ratings(points: np.ndarray, ratings: np.ndarray, seed: int) -> Callable
     """A Gaussian process through the ratings [n] of points [n, F]: gives ``expected`` and ``std`` of others."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import WhiteKernel
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
     size = max(float(points.std()), np.finfo(np.float32).tiny)  # one unit for all features, so that distances stay
-    kernel = smooth_kernel(points.shape[1]) + WhiteKernel(0.1, (1e-3, 10))
+    width = points.shape[1] ** 0.5
+    kernel = ConstantKernel(1.0, (0.01, 100)) * RBF(width, (0.1 * width, 10 * width)) + WhiteKernel(0.1, (1e-3, 10))
     process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a bound is a sensible answer where ratings are few
@@ -126,22 +126,13 @@ def _fit_ratings(points: np.ndarray, ratings: np.ndarray, seed: int) -> Callable
     return predict
 
 
-def smooth_kernel(features: int) -> Any:
-    """The kernel of a Gaussian process over so many features, each about one unit wide."""
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel
-
-    width = features**0.5
-    return ConstantKernel(1.0, (0.01, 100)) * RBF(width, (0.1 * width, 10 * width))
-
-
-def for_each_galaxy(table: FeatureTable, columns: Callable[[np.ndarray], dict[str, np.ndarray]]) -> pd.DataFrame:
+def _for_each_galaxy(table: FeatureTable, columns: Callable[[np.ndarray], dict[str, np.ndarray]]) -> pd.DataFrame:
     """``id_str``, and the columns that a function makes of features [n, F]."""
     parts = [{"id_str": ids, **columns(np.ascontiguousarray(features))} for ids, features in table.batches()]
     return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
 
 
-def ranked(found: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows with the largest values of a column first."""
+def _ranked(found: pd.DataFrame, column: str) -> pd.DataFrame:
     return found.sort_values(column, ascending=False, kind="stable", ignore_index=True)
 
 
