@@ -212,9 +212,3 @@ def test_balanced_rings_do_not_depend_on_the_order():
     assert set(catalogs.ring_labels(frame, balance=True, seed=4)["id_str"]) != set(chosen["id_str"])
     shares = catalogs.split(chosen[chosen["ring"] == 0], seed=3)["subset"].value_counts(normalize=True)
     assert abs(shares["train"] - 0.7) < 0.06  # the choice is independent of the split
-
-
-def test_real_rings(shared):
-    catalog = catalogs.read(shared / "real" / "rings" / "catalog.csv")
-    assert len(catalog) == 270 and catalog["id_str"].equals(catalog["iauname"].rename("id_str"))
-    assert catalog["file_loc"].map(lambda file: file.endswith(".jpg") and file.startswith("/")).all()

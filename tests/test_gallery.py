@@ -22,8 +22,7 @@ def scores():
     return table.assign(kind=["</script><b>", None] * (len(ids) // 2), ring=[True, False] * (len(ids) // 2))
 
 
-def test_the_page_holds_everything_itself():
-    store, _ = survey()
+def test_the_page_holds_everything_itself(store):
     text = gallery.page(store, scores(), title="Rings & <more>", places=("ring_probability", "ring"))
     assert "<title>Rings &amp; &lt;more&gt;</title>" in text
     assert not re.search(r"https?://", text) and text.count("</script>") == 2
@@ -33,13 +32,12 @@ def test_the_page_holds_everything_itself():
     assert np.ptp(data["places"]["xy"], axis=0).tolist() == [1000, 1000]
 
 
-def test_stamps_are_where_the_page_looks_for_them():
+def test_stamps_are_where_the_page_looks_for_them(store):
     import base64
     import io
 
     from PIL import Image
 
-    store, _ = survey()
     data = data_of(gallery.page(store, scores(), size=32, quality=95))
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["sprites"][0])))).astype(float)
     for n in (0, 23, 24, 95):
@@ -47,8 +45,7 @@ def test_stamps_are_where_the_page_looks_for_them():
         assert np.abs(sheet[top : top + 32, left : left + 32] - store.pixels[n]).mean() < 6
 
 
-def test_from_the_command_line(tmp_path):
-    store, catalog = survey()
+def test_from_the_command_line(store, catalog, tmp_path):
     scores().to_parquet(tmp_path / "scores.parquet")
     catalog.to_parquet(tmp_path / "catalog.parquet")
     out = tmp_path / "page.html"

@@ -9,17 +9,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from toys import survey
 
 from zoobook import label
 from zoobook.learning.tasks import find_task
 
 ANSWERS = ["ring", "no ring"]
-
-
-@pytest.fixture
-def store():
-    return survey()[0]
 
 
 @pytest.fixture
@@ -56,8 +50,7 @@ def test_a_later_session_goes_on_and_takes_back(store, path):
         first.answer("ring")
 
 
-def test_finetune_takes_the_table(store, path):
-    _, catalog = survey()
+def test_finetune_takes_the_table(catalog, store, path):
     labels = labeler(store, path, column="mine", answers=[0, 1], order="random")
     for _ in range(40):
         labels.answer(int(catalog.set_index("id_str")["large"][labels._page()[0]]))
@@ -181,8 +174,7 @@ def test_what_the_widget_is_told(store, path):
     assert len(shown.pictures) == 6 and shown.pictures[0].startswith(b"\x89PNG")
 
 
-def test_images_from_files_and_bad_ones_are_grey(path):
-    _, catalog = survey()
+def test_images_from_files_and_bad_ones_are_grey(catalog, path):
     catalog = catalog[["id_str", "file_loc"]].head(2).assign(file_loc=[catalog["file_loc"][0], "absent.png"])
     read = labeler(catalog, path)._read
     assert read("toy_0").shape == (32, 32, 3) and np.ptp(read("toy_1")) == 0

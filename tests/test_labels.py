@@ -59,14 +59,12 @@ def test_whole_numbers_as_floats_are_classes():
     (lambda i: None if i == 3 else i / 7, "no usable value"),
     (lambda i: float("inf") if i == 3 else i / 7, "no usable value"),
 ])  # fmt: skip
-def test_what_is_mixed_is_named(values, message):
-    store, catalog = survey()
+def test_what_is_mixed_is_named(store, catalog, values, message):
     with pytest.raises(ValueError, match=message):
         task(pd.Series([values(i) for i in range(len(catalog))], dtype=object))
 
 
-def test_a_galaxy_in_two_subsets_is_refused_by_name():
-    store, catalog = survey()
+def test_a_galaxy_in_two_subsets_is_refused_by_name(store, catalog):
     train, val = (catalog.index[catalog["subset"] == name] for name in ("train", "val"))
     leaky = catalog.assign(id_str=catalog["id_str"].astype(object))
     leaky.loc[val[0], "id_str"] = f" {leaky['id_str'][train[0]]}"

@@ -64,6 +64,8 @@ def test_a_file_of_one_framework_answers_the_same_in_the_other(halves, tmp_path,
         first = weights.save(writer.models.from_arrays(spec, arrays), tmp_path / "first.safetensors")
         again = weights.load(first, reader.__name__.split(".")[1])
         assert again.spec == spec
+        read = again.to_arrays()
+        assert read.keys() == arrays.keys() and all(np.array_equal(read[name], arrays[name]) for name in arrays)
         second = weights.save(again, tmp_path / "second.safetensors")
         assert tensor_bytes(first) == tensor_bytes(second)
         one, other = (

@@ -1,6 +1,6 @@
 """Arguments as people give them: paths, whole and real numbers (NumPy's too), and what of them JSON can hold.
 
-Each check takes the name of the argument, for its message, and gives Python's own type back.
+Each check takes the name of the argument and gives Python's own type back, or raises a ``ValueError`` that names it.
 """
 from __future__ import annotations
 
@@ -33,9 +33,6 @@ def path(value: str | os.PathLike) -> Path:
 def whole(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
     """A whole number from ``least`` to ``most``.
 
-    Raises:
-        ValueError: it is none, or out of bounds.
-
     >>> whole("epochs", np.int64(3))
     3
     """
@@ -53,11 +50,7 @@ def real(
     name: str, value: Any, accepted: Callable[[float], bool] = lambda number: number > 0,
     meaning: str = "a positive number",
 ) -> float:  # fmt: skip
-    """A finite real number that ``accepted`` finds sensible; ``meaning`` says in words what it accepts.
-
-    Raises:
-        ValueError: it is none, or makes no sense.
-    """
+    """A finite real number that ``accepted`` finds sensible; ``meaning`` says in words what it accepts."""
     value = value[()] if isinstance(value, np.ndarray) else value
     try:
         number = float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else math.nan
@@ -69,11 +62,7 @@ def real(
 
 
 def share(name: str, value: Any) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A number from 0 to 1."""
     return real(name, value, lambda number: 0 <= number <= 1, "a share from 0 to 1")
 
 

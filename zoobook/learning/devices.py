@@ -7,31 +7,31 @@ import ctypes
 from zoobook import arguments
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+CPU = "cpu:0"  # as both frameworks call it
 
 
-def count_gpus(devices: str | int, present: int) -> int:
-    """How many GPUs to use.
+def choose_devices(devices: str | int, gpus: list[str]) -> list[str]:
+    """The names of the devices to use.
 
     Args:
         devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
-        present: how many there are.
-
-    Returns:
-        int: 0 for the CPU.
+        gpus: the names of those that there are.
 
     Raises:
         ValueError: it is something else, or there are not so many.
     """
+    if devices == "auto":
+        return gpus or [CPU]
+    if devices == "cpu":
+        return [CPU]
     if isinstance(devices, str):
-        if devices not in ("auto", "cpu"):
-            raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
-        return present if devices == "auto" else 0
+        raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
     number = arguments.whole("devices, if not 'auto' or 'cpu',", devices)
-    if number > present:
+    if number > len(gpus):
         raise ValueError(
-            f"devices={number}, but the GPUs that can be used here are {present}; 'auto' takes what there is"
+            f"devices={number}, but the GPUs that can be used here are {len(gpus)}; 'auto' takes what there is"
         )
-    return number
+    return gpus[:number]
 
 
 def choose_precision(precision: str, compute_capability: int | None) -> str:
