@@ -57,7 +57,7 @@ SENSELESS = {
     "the predictions have no rows": lambda: evaluation.evaluate(ANSWERS.head(0), VOTES, TREE),
     "must be two lists of the same length": lambda: evaluation.roc_auc([0, 1, 1], [0.1, 0.2]),
     "resamples must be a whole number": lambda: evaluation.roc_auc([0, 1], [0.1, 0.2], resamples=0),
-    "both classes, 0 and 1; here: no, ring": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
+    "both classes, 0 and 1; here: 'no', 'ring'": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
     "bins must be a whole number": lambda: evaluation.radial_profiles(STAMP[None], bins=0),
     "the votes on bar must be a whole number": lambda: samples.select(VOTES, TREE, votes={"bar": "20"}),
     "the fraction of bar_no must be a share": lambda: samples.select(VOTES, TREE, {"bar_no": "0.2"}),

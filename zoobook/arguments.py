@@ -22,7 +22,8 @@ def path(value: str | os.PathLike) -> Path:
         ValueError: it is empty or no text, or there is no such user.
     """
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip() or "\0" in str(value):
-        raise ValueError(f"{value!r} is no path")
+        shown = repr(value) if isinstance(value, (str, bytes, Real, type(None))) else f"this {type(value).__name__}"
+        raise ValueError(f"{shown} is no path")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:

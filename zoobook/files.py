@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -44,6 +45,25 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
             f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
         ) from None
     return path
+
+
+def check_replaceable(path: Path, begins: bytes) -> None:
+    """Check, before work begins, that a file to be written takes the place of nothing but one of its own kind.
+
+    Args:
+        path: the file.
+        begins: a regular expression of how files of its kind begin.
+
+    Raises:
+        ValueError: there is a folder, or a file of another kind, such as the catalogue.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it")
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if not re.match(begins, file.read(16), re.DOTALL):
+                raise ValueError(f"{path} is there already, and is something else than what would be written in its "
+                                 "place: choose another name, or delete it first")  # fmt: skip
 
 
 def check_room(

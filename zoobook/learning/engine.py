@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from zoobook.trees import DecisionTree
+from zoobook.trees import DecisionTree, check
 
 if TYPE_CHECKING:
     from zoobook.learning.batches import GalaxyBatches
@@ -183,6 +183,20 @@ def lazy_package(package: str, needs: tuple[str, ...], prepare: Callable[[], Non
     return list(FUNCTIONS), part, lambda: list(FUNCTIONS)
 
 
+def check_given(twin: Twin, given: dict[str, Any]) -> None:
+    """Refuse what was given in place of a model, of images or of a tree, and say how to get one."""
+    name = twin.__name__.rpartition(".")[2]
+    model, store = given.get("model"), given.get("store")
+    if "model" in given and not isinstance(model, twin.models.GalaxyModel) and model is not None:
+        raise ValueError(f"model must be a model of {twin.__name__}, not {repr(model):.60}; "
+                         f"zoobook.weights.load(path, {name!r}) makes one")  # fmt: skip
+    if "store" in given and not hasattr(store, "pixels"):
+        raise ValueError(f"store must be an image store, not {repr(store):.60}; ImageStore.open(path) gives one, and "
+                         "ImageStore.build makes one of a catalogue")  # fmt: skip
+    if given.get("tree") is not None:
+        check(given["tree"])
+
+
 def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
     """A function of :mod:`zoobook.learning` as one framework's: without its first argument, the framework."""
 
@@ -193,7 +207,8 @@ def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
                 message = f"{function.__name__}: {old} is now {new}; the old name goes with the next version"
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
                 options[new] = options.pop(old)
-        signature.bind(*args, **options)  # so that a wrong argument is told of this function, not of a hidden one
+        given = signature.bind(*args, **options)  # a wrong argument is told of this function, not of a hidden one
+        check_given(twin, given.arguments)
         with twin.models.known_defaults():
             return function(twin, *args, **options)
 

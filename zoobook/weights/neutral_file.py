@@ -11,7 +11,7 @@ from safetensors.numpy import save as to_bytes
 
 import zoobook
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
+from zoobook.files import atomic_write, check_replaceable, ensure_writable_dir, fingerprint
 from zoobook.learning import architectures
 from zoobook.weights.names import find_shipped, known_names
 
@@ -31,11 +31,12 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
 
     Raises:
         OSError: it cannot be written.
-        ValueError: a weight is beyond the range of half precision.
+        ValueError: a weight is beyond the range of half precision, or there is something else at ``path``.
     """
     if half:
         tensors = {name: _halved(name, array) if array.ndim > 1 else array for name, array in tensors.items()}
     path = arguments.path(path)
+    check_replaceable(path, rb".{8}\{")
     ensure_writable_dir(path.parent)
     metadata = {
         "format": FORMAT,
