@@ -62,6 +62,8 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(other)}). "
                     "Choose another out_dir, or pass resume=False to start this one afresh."
                 )
+        elif resume and self.resuming:
+            raise ValueError(f"{self.path} holds a history.csv without the run.json of a run: choose another out_dir")
         else:
             self._write(finished=False)
 
