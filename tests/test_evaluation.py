@@ -138,6 +138,25 @@ def test_answers_that_went_through_a_csv(tmp_path, passes):
         evaluation.evaluate(cut, catalog, SMALL)
 
 
+@pytest.mark.parametrize(("votes_on_round", "message"), [
+    (True, "not a number"), (np.True_, "not a number"), (10**9, "more than a million"), (1e300, "more than a million"),
+    (pd.Timestamp("2020-01-01"), "not a number"), (1j, "not a number"), (np.inf, "infinite"),
+])  # fmt: skip
+def test_what_is_no_number_of_votes(votes_on_round, message):
+    ids = list("abcd")
+    catalog = pd.DataFrame({"id_str": ids, "shape_round": [votes_on_round] * 4, "shape_flat": 2})
+    with pytest.raises(ValueError, match=f"4 bad votes.*galaxy 'a'(.|\n)*shape_round: 4 {message}"):
+        evaluation.evaluate(answers(ids), catalog, SMALL)
+
+
+def test_many_votes_take_little_memory(monkeypatch):
+    ids = list("abcdefg")
+    catalog = pd.DataFrame({"id_str": ids, "shape_round": [3, 9, 70, 0, 1, 4, 30], "shape_flat": 20})
+    whole = evaluation.evaluate(answers(ids), catalog, SMALL)
+    monkeypatch.setattr(evaluation, "_PROBABILITIES", 100)
+    pd.testing.assert_frame_equal(evaluation.evaluate(answers(ids), catalog, SMALL), whole)
+
+
 def test_a_montage_of_nothing():
     with pytest.raises(ValueError, match="no images"):
         plots.montage([])

@@ -65,6 +65,15 @@ def test_face_on_spirals_with_votes_on_the_bar(catalog, edge, arms, fewest):
     assert left.index[1] == f"at least {fewest} votes on bar"
 
 
+def test_a_missing_count_makes_no_fraction(catalog):
+    column = TREE.label_columns[0]
+    some = catalog.assign(**{column: catalog[column].astype(float).where(catalog.index != 200)})
+    assert np.isnan(samples.total_votes(some, TREE, "smooth-or-featured")[200])
+    for answer in ("smooth", "featured-or-disk", "artifact"):
+        assert np.isnan(samples.fraction(some, TREE, f"smooth-or-featured_{answer}")[200])
+    assert samples.classes(some, TREE, "smooth-or-featured")[200] is None
+
+
 def test_classes(catalog):
     label = samples.classes(catalog, TREE, "smooth-or-featured", above=0.6, votes=20)
     fractions = catalogs.add_fractions(catalog, TREE)

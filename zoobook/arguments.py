@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,19 @@ def share(name: str, value: Any) -> float:
     return real(name, value, lambda number: 0 <= number <= 1, "a share from 0 to 1")
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or false, and nothing that Python takes for it, such as the text "no"; else a ``ValueError``."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
 def plain(value: Any) -> Any:
     """The ``default`` of ``json.dumps``: what it writes in place of a NumPy array or number, a path, a set …"""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    return os.fspath(value) if isinstance(value, os.PathLike) else list(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bytes) or not isinstance(value, Collection) or hasattr(value, "columns"):
+        raise ValueError(f"a {type(value).__name__} cannot be noted: give text, numbers, or lists of them")
+    return list(value)

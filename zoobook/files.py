@@ -48,11 +48,7 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
 
 
 def check_replaceable(path: Path, begins: bytes) -> None:
-    """Check, before work begins, that a file to be written takes the place of nothing but one of its own kind.
-
-    Args:
-        path: the file.
-        begins: a regular expression of how files of its kind begin.
+    """Check, before work begins, that a file to be written takes the place of none that ``begins`` in another way.
 
     Raises:
         ValueError: there is a folder, or a file of another kind, such as the catalogue.

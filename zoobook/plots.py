@@ -70,8 +70,6 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
     """
     check(decision_tree)
     questions, places = decision_tree.questions, _places(decision_tree)
-    if shares is not None and np.shape(shares) != (len(questions),):
-        raise ValueError(f"the tree has {len(questions)} questions, but `shares` has the shape {np.shape(shares)}")
     left, right = -0.45, max(x for x, _ in places) + 0.45
     bottom, top = min(y for _, y in places) - 0.75, max(y for _, y in places) + 0.55
     # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.7 by 1.07 inches.
@@ -185,8 +183,6 @@ def training(
         references: horizontal lines: name to value, such as the loss of the oracle.
     """
     require(["epoch", "train_loss", "val_loss"], history, "the history")
-    if not history["val_loss"].notna().any():
-        raise ValueError("the history has no epoch with a validation loss")
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
     epochs, best = history["epoch"] + 1, history["val_loss"].idxmin()
     axis.plot(epochs, history["train_loss"], "o-", color=COLOURS[0], label="training", markersize=4)
@@ -288,8 +284,6 @@ def belief(
 
     concentrations = checked(np.asarray(concentrations)[None], decision_tree, "concentrations")[0]
     observed = checked(np.asarray(observed)[None], decision_tree, "votes")[0]
-    if isinstance(questions, str) or not len(questions):
-        raise ValueError(f"`questions` must be a list of names of questions, not {questions!r}")
     figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.5),
                                 width_ratios=[0.85] + [1] * len(questions))
     axes[0].imshow(image)

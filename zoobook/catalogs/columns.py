@@ -34,7 +34,7 @@ def a_frame(table: object, where: str = "the table") -> pd.DataFrame:
 def in_memory(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
     """The same table as pandas can work with it: of FITS, astropy gives bytes in another order, and text as bytes.
 
-    It is a ``ValueError`` where it is no DataFrame, see :func:`a_frame`.
+    A ``ValueError`` says what is no DataFrame.
     """
     a_frame(table, where)
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
@@ -72,14 +72,7 @@ def floats(column: pd.Series) -> np.ndarray:
 
 
 def require(wanted: Iterable[str], there: pd.DataFrame | list[str], where: str, hint: str = "") -> None:
-    """Refuse a table, called ``where`` in the message, that has not all the wanted columns.
-
-    Args:
-        wanted: their names.
-        there: a table in memory, or the names in one on disk.
-        where: what to call it.
-        hint: what to do, for the message.
-    """
+    """Refuse a table (of one on disk: its names), called ``where`` in the message, that lacks a wanted column."""
     if isinstance(wanted, str):
         raise ValueError(f"columns are named in a list, such as [{wanted!r}], not {wanted!r}")
     names = there if isinstance(there, list) else list(a_frame(there, where).columns)
@@ -203,16 +196,8 @@ def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
 
 
 def labels_of(values: pd.Series, column: str) -> pd.Series:
-    """Labels as booleans, numbers, or text without blanks around it: what the values are, whatever holds them.
-
-    Text that is numbers throughout, as in a table whose columns were all read as text, is numbers.
-
-    Args:
-        values: none of them missing.
-        column: what to call them in a message.
-
-    Raises:
-        ValueError: they are of several kinds, or of another kind.
+    """Labels, none of them missing, as booleans, numbers, or text without blanks: what the values are, whatever holds
+    them. Text that is numbers throughout is numbers. Several kinds, or another one, are a ``ValueError``.
 
     >>> labels_of(pd.Series([" 0", "1.5"]), "z").tolist(), labels_of(pd.Series(["007", "1"]), "z").tolist()
     ([0.0, 1.5], ['007', '1'])

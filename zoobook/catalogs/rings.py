@@ -42,7 +42,7 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
         label = ring > 0.25
         keep = (label | (ring < 0.05)) & (featured > 0.25) & (face_on > 0.75)  # false where a fraction is NaN
     labelled = catalog[keep].assign(ring=label[keep].astype(np.int64))
-    if balance:
+    if arguments.truth("balance", balance):
         order = shuffled(labelled, f"balance:{arguments.whole('seed', seed, 0)}")
         rings = labelled["ring"].to_numpy()[order] == 1
         each = min(rings.sum(), (~rings).sum())

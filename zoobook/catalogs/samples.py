@@ -45,6 +45,7 @@ def select(
     Returns:
         DataFrame: the rows that pass every cut, in their order; :func:`cuts` says how many each cut left.
     """
+    check(tree)
     catalog = in_memory(catalog, "the catalogue")
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
@@ -85,6 +86,7 @@ def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> 
 
     Above 0.5 the answers to it are about that galaxy.
     """
+    check(tree)
     parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
     if not parents:
         return np.ones(len(catalog))
@@ -106,6 +108,7 @@ def classes(
     Returns:
         Series: the answer's name, named after the question; missing where the crowd was undecided or too small.
     """
+    check(tree)
     above, votes = arguments.share("above", above), arguments.whole("votes", votes, 0)
     names = [answer.name for answer in tree.question(question).answers]
     short = tree.question(question).name.removesuffix(tree.suffix)

@@ -184,17 +184,18 @@ def lazy_package(package: str, needs: tuple[str, ...], prepare: Callable[[], Non
 
 
 def check_given(twin: Twin, given: dict[str, Any]) -> None:
-    """Refuse what was given in place of a model, of images or of a tree, and say how to get one."""
+    """Refuse what was given in place of a model, of images, a tree or a name, and say how to get one."""
     name = twin.__name__.rpartition(".")[2]
-    model, store = given.get("model"), given.get("store")
-    if "model" in given and not isinstance(model, twin.models.GalaxyModel) and model is not None:
-        raise ValueError(f"model must be a model of {twin.__name__}, not {repr(model):.60}; "
-                         f"zoobook.weights.load(path, {name!r}) makes one")  # fmt: skip
-    if "store" in given and not hasattr(store, "pixels"):
-        raise ValueError(f"store must be an image store, not {repr(store):.60}; ImageStore.open(path) gives one, and "
-                         "ImageStore.build makes one of a catalogue")  # fmt: skip
-    if given.get("tree") is not None:
+    if "model" in given and not isinstance(given["model"], twin.models.GalaxyModel):
+        raise ValueError(f"model must be a model of {twin.__name__}, such as the `model` of a Result, not "
+                         f"{repr(given['model']):.60}; zoobook.weights.load(path, {name!r}) makes one")  # fmt: skip
+    if "store" in given and not hasattr(given["store"], "pixels"):
+        raise ValueError(f"store must be an image store, not {repr(given['store']):.60}; ImageStore.open(path) gives "
+                         "one, and ImageStore.build makes one of a catalogue")  # fmt: skip
+    if "tree" in given:
         check(given["tree"])
+    if not isinstance(given.get("architecture", ""), str):
+        raise ValueError(f"architecture must be a name, not {given['architecture']!r}")
 
 
 def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
@@ -208,7 +209,8 @@ def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
                 options[new] = options.pop(old)
         given = signature.bind(*args, **options)  # a wrong argument is told of this function, not of a hidden one
-        check_given(twin, given.arguments)
+        optional = {name for name, parameter in signature.parameters.items() if parameter.default is None}
+        check_given(twin, {k: v for k, v in given.arguments.items() if v is not None or k not in optional})
         with twin.models.known_defaults():
             return function(twin, *args, **options)
 

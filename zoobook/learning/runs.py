@@ -50,8 +50,10 @@ class RunFolder:
         self._record = self.path / "run.json"
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
-        if resume and self._record.exists():
-            earlier = _as_now(self._read()["settings"])
+        earlier = _as_now(self._read()["settings"]) if resume and self._record.exists() else None
+        if resume and self.resuming:  # before the first epoch is done, there is nothing to go on with
+            if earlier is None:
+                raise ValueError(f"{self.path} holds a history.csv, but no run.json: choose another out_dir")
             other = [
                 f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
                 for key in sorted(earlier.keys() | self.settings.keys())
@@ -62,8 +64,6 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(other)}). "
                     "Choose another out_dir, or pass resume=False to start this one afresh."
                 )
-        elif resume and self.resuming:
-            raise ValueError(f"{self.path} holds a history.csv without the run.json of a run: choose another out_dir")
         else:
             self._write(finished=False)
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import listed, require
+from zoobook.catalogs.columns import listed
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
@@ -44,9 +44,7 @@ class FeatureTable:
             raise ValueError(f"{path} has no feature columns (feat_0, feat_1, …), only {', '.join(names[:8])} …")
         for name in self.columns:
             kinds = [field.type for field in schema if field.name == name]
-            if len(kinds) > 1 or pa.types.is_boolean(kinds[0]) or not pa.types.is_primitive(kinds[0]) or (
-                pa.types.is_temporal(kinds[0])
-            ):
+            if len(kinds) > 1 or not any(test(kinds[0]) for test in (pa.types.is_floating, pa.types.is_integer)):
                 raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {listed(kinds)}")
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
         if self.id_column is None:
@@ -245,21 +243,15 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
         DataFrame: the galaxies that both have; ``.attrs["report"]`` counts what was left out.
 
     Raises:
-        ValueError: the catalogue has no such column.
+        ValueError: the catalogue has no such column, or a feature is missing or no finite number.
     """
     from zoobook.catalogs.crossmatch import by_id
 
     table = FeatureTable(path)
-    on = on or table.id_column
-    require([on], catalog, "the catalogue")
-    wanted, found = tables.ids_of(catalog[on], "the catalogue", on), []
-    for ids, features in table.batches():
-        both = pd.Index(ids).isin(wanted)
-        found.append(pd.DataFrame(features[both], columns=table.columns))
-        found[-1].insert(0, on, ids[both])
-    frame = pd.concat(found, ignore_index=True)
-    joined = by_id(catalog, frame, on=on)
-    joined.attrs["report"]["right_only"] += len(table) - len(frame)
+    joined = by_id(catalog, table.path, (on or table.id_column, table.id_column), table.columns)
+    bad = ~np.isfinite(joined.iloc[:, -len(table.columns) :].to_numpy(float)).all(1)
+    if bad.any():
+        raise ValueError(f"{path} has no finite features for {int(bad.sum())} galaxies that both have")
     return joined
 
 

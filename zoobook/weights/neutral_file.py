@@ -33,7 +33,8 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
         OSError: it cannot be written.
         ValueError: a weight is beyond the range of half precision, or there is something else at ``path``.
     """
-    if half:
+    tensors = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in tensors.items()}
+    if arguments.truth("half", half):
         tensors = {name: _halved(name, array) if array.ndim > 1 else array for name, array in tensors.items()}
     path = arguments.path(path)
     check_replaceable(path, rb".{8}\{")
