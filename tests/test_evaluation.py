@@ -138,14 +138,11 @@ def test_answers_that_went_through_a_csv(tmp_path, passes):
         evaluation.evaluate(cut, catalog, SMALL)
 
 
-@pytest.mark.parametrize(("votes_on_round", "message"), [
-    (True, "not a number"), (np.True_, "not a number"), (10**9, "more than a million"), (1e300, "more than a million"),
-    (pd.Timestamp("2020-01-01"), "not a number"), (1j, "not a number"), (np.inf, "infinite"),
-])  # fmt: skip
-def test_what_is_no_number_of_votes(votes_on_round, message):
+@pytest.mark.parametrize("votes_on_round", [True, np.True_, 10**9, 1e300, pd.Timestamp("2020-01-01"), 1j, np.inf])
+def test_what_is_no_number_of_votes(votes_on_round):
     ids = list("abcd")
     catalog = pd.DataFrame({"id_str": ids, "shape_round": [votes_on_round] * 4, "shape_flat": 2})
-    with pytest.raises(ValueError, match=f"4 bad votes.*galaxy 'a'(.|\n)*shape_round: 4 {message}"):
+    with pytest.raises(ValueError, match="4 bad votes; each must be a whole number from 0 to 1,000,000.*galaxy 'a'"):
         evaluation.evaluate(answers(ids), catalog, SMALL)
 
 

@@ -127,16 +127,6 @@ def test_columns_of_arrays_and_objects_in_fits(tmp_path, rows):
         tables.read(tmp_path / "t.fits")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"id_str;x\na;1\n", "separated by ';'"), (b"id_str\tx\na\t1\n", "separated by "),
-    ("id_str\nä\n".encode("latin1"), "UTF-8"),
-])  # fmt: skip
-def test_a_csv_of_another_make(tmp_path, content, message):
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=f"t.csv could not be read as a table: .*{message}"):
-        tables.read(tmp_path / "t.csv")
-
-
 def test_words_of_a_csv_are_words(tmp_path):
     (tmp_path / "t.csv").write_text(
         "id_str,bar,x,y,galid,all\nNA,nan,1.5,1,0012,\nnull,NULL,NaN,nan,12,\nN/A,None,,,7e5,\nc,,2,3,13,\n"

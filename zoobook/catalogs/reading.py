@@ -85,8 +85,8 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
         more = [f"  and {len(lines) - 10} more columns"] if len(lines) > 10 else []
         cell = catalog[columns[first]].iloc[row]
         raise ValueError(
-            f"{bad.sum()} bad votes; each must be a whole number, 0 or more (0 where nobody answered). First: galaxy "
-            f"{str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. By column:\n"
+            f"{bad.sum()} bad votes; each must be a whole number from 0 to {_MOST_VOTES:,} (0 where nobody answered). "
+            f"First: galaxy {str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. By column:\n"
             + "\n".join(lines[:10] + more)
         )
     return values.astype(np.int64)
@@ -101,6 +101,5 @@ def _faults(column: pd.Series, values: np.ndarray) -> str:
         "infinite": np.isinf(values),
         "negative": finite & (values < 0),
         "fractional": finite & (values >= 0) & (values != np.floor(values)),
-        "more than a million": finite & (values > _MOST_VOTES),
     }
     return ", ".join(f"{cells.sum()} {kind}" for kind, cells in kinds.items() if cells.any())

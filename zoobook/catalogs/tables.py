@@ -113,9 +113,8 @@ def named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error).strip().splitlines()
-        hint = ". Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
-            f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}{hint}"
+            f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}"
         ) from None
 
 
@@ -127,10 +126,7 @@ def _names(path: Path) -> list[str]:
     if _is_parquet(path):
         return _parquet_names(table_files(path)[0])
     if _CSV_NAME.search(path.name):
-        names = [str(name) for name in pd.read_csv(path, nrows=0).columns]
-        if len(names) == 1 and (others := re.findall("[;|\t]", names[0])):
-            raise ValueError(f"its columns are separated by {others[0]!r}; save it with commas")
-        return names
+        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     return list(_read_fits(path).columns)
 
 
@@ -160,7 +156,6 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: 
     if _is_parquet(path):
         return _read_parquet(table_files(path), columns, rows)
     if _CSV_NAME.search(path.name):
-        _names(path)
         _check_rows(path)
         table = _read_csv(path, columns, rows, {*TEXT_COLUMNS, *text})
     else:

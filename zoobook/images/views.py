@@ -47,8 +47,7 @@ NOISE = 0.045  # largest sigma, on a scale from 0 to 1; half of them are below a
 
 def check_radii(name: str, value: Any) -> float:
     """A length in units of R50, as Python's own number; a ``ValueError`` names the argument that is none."""
-    meaning = "a positive number, up to 10000, in units of the galaxy's R50"
-    return arguments.real(name, value, lambda radii: 1e-4 < radii <= 1e4, meaning)
+    return arguments.real(name, value, meaning="a positive number, in units of the galaxy's R50")
 
 
 def share_seen(spec: dict, store: ImageStore) -> float:
