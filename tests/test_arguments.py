@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoobook import arguments, catalogs, evaluation, files, plots, rarity, trees, votes
+from zoobook import arguments, catalogs, evaluation, files, plots, rarity, representations, trees, votes
 from zoobook.catalogs import crossmatch, samples
 from zoobook.datasets.published import sample_runs
 from zoobook.images import ImageStore, read_image, stamps
@@ -45,6 +45,8 @@ def test_a_galaxy_without_the_place_of_its_image_is_named(tmp_path, missing):
 
 VOTES = pd.DataFrame({"id_str": ["a", "b"], **dict.fromkeys(TREE.label_columns, 3)})
 ANSWERS = votes.prediction_table(["a", "b"], np.full((2, len(TREE.label_columns)), 4.0), TREE)
+RINGS = pd.DataFrame({"id_str": ["a", "b"], "rare-features-dr5_ring": [0, 1], "rare-features-dr5_total-votes": 5})
+PERCENT = pd.DataFrame({"id_str": ["a", "b"], "rare-features_ring_fraction": [30.0, 2.0]})
 STAMP = np.zeros((8, 8, 3), np.uint8)
 SENSELESS = {
     "columns must be a whole number": lambda: plots.montage([STAMP], columns=0),
@@ -57,7 +59,7 @@ SENSELESS = {
     "the predictions have no rows": lambda: evaluation.evaluate(ANSWERS.head(0), VOTES, TREE),
     "must be two lists of the same length": lambda: evaluation.roc_auc([0, 1, 1], [0.1, 0.2]),
     "resamples must be a whole number": lambda: evaluation.roc_auc([0, 1], [0.1, 0.2], resamples=0),
-    "both classes, 0 and 1; here: no, ring": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
+    "both classes, 0 and 1; here: 'no', 'ring'": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
     "bins must be a whole number": lambda: evaluation.radial_profiles(STAMP[None], bins=0),
     "the votes on bar must be a whole number": lambda: samples.select(VOTES, TREE, votes={"bar": "20"}),
     "the fraction of bar_no must be a share": lambda: samples.select(VOTES, TREE, {"bar_no": "0.2"}),
@@ -68,6 +70,25 @@ SENSELESS = {
     "which is no text": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [b"\xff", "a"]})),
     "an id is a text or a whole number": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [[1.0], [2.0]]})),
     "size must be a whole number": lambda: sample_runs(VOTES, -1),
+    "must be a list of arrays": lambda: plots.montage(STAMP),
+    "votes at all": lambda: plots.expected(VOTES.assign(**dict.fromkeys(TREE.label_columns, 0)), TREE),
+    "row must be a whole number, from -2 to 1": lambda: plots.votes_of(VOTES, 2, TREE),
+    "no votes on the galaxy": lambda: plots.votes_of(VOTES.assign(**dict.fromkeys(TREE.label_columns, 0)), 0, TREE),
+    "the history must be a pandas DataFrame, not int": lambda: plots.training(3),
+    "concentrations must have the shape": lambda: plots.belief(STAMP, np.ones(3), np.ones(34), TREE, ["bar"]),
+    "two finite numbers for each of 3 images": lambda: plots.galaxy_map(np.full((3, 2), np.nan), [STAMP] * 3),
+    "a ROC curve needs galaxies of both classes": lambda: plots.roc({"a": ([1, 1], [0.1, 0.2])}),
+    "seed must be a whole number, at least": lambda: catalogs.ring_labels(RINGS, balance=True, seed=1.5),
+    "'rare-features_ring_fraction' holds something else": lambda: catalogs.ring_labels(PERCENT),
+    "volunteers must be whole numbers": lambda: votes.sample(np.ones((2, 34)), 2.5, TREE, np.random.default_rng(0)),
+    "of 1 galaxies, but votes on 2": lambda: votes.nll(np.ones((1, 34)), np.ones((2, 34)), TREE),
+    "finite and from 0 to 1": lambda: votes.proportion_asked(np.full((1, 34), 2.0), TREE),
+    "finite and whole": lambda: votes.fit_constant(np.full((1, 34), 0.5), TREE),
+    "no decision tree is called": lambda: trees.load(["gz2"]),
+    "not by .gz2": lambda: DecisionTree.from_dict("gz2"),
+    "must be a list of text, not .' '": lambda: DecisionTree.from_dict(
+        {"name": "a", "questions": [{"name": "q", "answers": [" ", "b"]}]}
+    ),
 }  # fmt: skip
 
 
@@ -75,6 +96,80 @@ SENSELESS = {
 def test_senseless_requests_are_refused_by_name(message):
     with pytest.raises(ValueError, match=message):
         SENSELESS[message]()
+
+
+class Foreign:
+    """A table of another library."""
+
+    columns = ["id_str"]
+
+    def to_pandas(self): ...
+
+
+TAKE_TABLES = {
+    "ids": catalogs.check_ids, "keyed": catalogs.keyed, "split": catalogs.split,
+    "store": lambda table: ImageStore.build(table, "x.arrow", 32), "stamps": stamps.by_id,
+    "votes": lambda table: catalogs.check_votes(table, TREE), "classes": lambda t: samples.classes(t, TREE, "bar"),
+    "total": lambda table: samples.total_votes(table, TREE, "bar"), "select": lambda table: samples.select(table, TREE),
+    "fractions": lambda table: catalogs.add_fractions(table, TREE), "rings": catalogs.ring_labels,
+    "debiased": lambda t: samples.debiased(t, TREE), "evaluate": lambda t: evaluation.evaluate(ANSWERS, t, TREE),
+    "predictions": lambda table: evaluation.evaluate(table, VOTES, TREE), "pairs": crossmatch.near_pairs,
+    "plot": lambda table: plots.fractions(ANSWERS, table, TREE, TREE.label_columns[:1]), "training": plots.training,
+    "left": lambda table: crossmatch.by_id(table, VOTES), "ask": lambda table: representations.ask("x", table),
+    "disagreement": lambda table: representations.disagreement(table, TREE),
+    "settled": lambda table: representations.settled([table] * 3), "scores": plots.information,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("takes_a_table", TAKE_TABLES)
+def test_what_is_no_table_is_refused_by_name(takes_a_table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    twice = pd.concat([VOTES, VOTES], axis=1)
+    for given, message in ((Foreign(), "not Foreign: its method to_pandas makes one"), ("c.csv", "c.csv: zoobook"),
+                           (None, "not NoneType$"), (twice, "has several columns")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            TAKE_TABLES[takes_a_table](given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tree", ["decals_dr5", None, TREE.to_dict()])
+def test_what_is_no_tree_is_refused(tree):
+    for takes_a_tree in (
+        plots.tree, lambda t: catalogs.check_votes(VOTES, t), lambda t: evaluation.evaluate(ANSWERS, VOTES, t),
+        lambda t: votes.nll([[1, 2]], [[1, 2]], t), lambda t: samples.select(VOTES, t, votes={"bar": 1}),
+        lambda t: samples.fraction(VOTES, t, "bar_no"), lambda t: representations.disagreement(ANSWERS, t),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="a DecisionTree, not .*load.'decals_dr5'. gives one"):
+            takes_a_tree(tree)
+
+
+def test_a_column_that_is_not_there_may_be_close_or_the_index():
+    with pytest.raises(ValueError, match="no column 'id_str'; there are: .*Is it ' ID_STR'"):
+        catalogs.check_ids(VOTES.rename(columns={"id_str": " ID_STR"}))
+    with pytest.raises(ValueError, match="It is the index: reset_index"):
+        catalogs.check_ids(VOTES.set_index("id_str"))
+    with pytest.raises(ValueError, match=r"in a list, such as \['id_str'\]"):
+        crossmatch.by_id(VOTES, VOTES, columns="id_str")
+
+
+@pytest.mark.parametrize("writes", ["store", "weights", "compression"])
+def test_a_file_of_another_kind_is_not_overwritten(writes, tmp_path):
+    catalog = tmp_path / "catalogue.csv"
+    catalog.write_text("id_str,feat_0\na,1\n")
+    pd.DataFrame({"id_str": ["a", "b"], "feat_0": [1.0, 2.0]}).to_parquet(tmp_path / "f.parquet")
+    spec = {"architecture": "test_efficientnet", "head": None}
+    write_to = {
+        "store": lambda path: ImageStore.build(pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"}), path, 32),
+        "weights": lambda path: write(path, spec, {"encoder.a": np.zeros(2, "float32")}),
+        "compression": lambda path: representations.compress(tmp_path / "f.parquet", path, 1),
+    }[writes]
+    with pytest.raises(ValueError, match="catalogue.csv is there already, and is something else"):
+        write_to(catalog)
+    with pytest.raises(ValueError, match="is a folder"):
+        write_to(tmp_path)
+    assert catalog.read_text() == "id_str,feat_0\na,1\n" and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match="is the table that is to be compressed"):
+        representations.compress(tmp_path / "f.parquet", tmp_path / "f.parquet", 1)
 
 
 def test_numbers_out_of_arrays():

@@ -37,6 +37,32 @@ def test_the_loop_finds_more_of_what_is_rare_than_chance(sky, learner):
     assert rest[rings].median() > 10 * rest.median()
 
 
+@pytest.mark.parametrize(("labels", "message"), [
+    ({"g0": 1, "g1": None}, "the label of 'g1' is missing"), ({"g0": 1, "g1": np.nan}, "the label of 'g1' is missing"),
+    ({"g0": 0.5, "g1": 1}, "text or whole numbers, not"), ({"g0": 1, "g1": "no"}, "holds numbers .such as 1. and text"),
+    ({"g0": 1, " g0": 0, "g1": 1}, "'g0' in rows 0, 1"), (["g0", "g1"], "a dictionary or a Series by id.*not list"),
+    (pd.DataFrame({"id_str": ["g0"], "ring": [1]}), "a dictionary or a Series by id.*not DataFrame"),
+])  # fmt: skip
+def test_labels_that_are_none(sky, labels, message):
+    with pytest.raises(ValueError, match=message):
+        representations.classify(sky[0], labels, "ring")
+
+
+def test_labels_in_whatever_holds_them(sky):
+    path, truth = sky
+    known = {galaxy: truth[galaxy] for galaxy in [*list(truth)[:60]]}
+    expected = representations.classify(path, known, "ring")
+    blanks = {f"{i} ": bool(v) for i, v in known.items()}
+    for labels in (pd.Series(known), blanks, {i: str(v) for i, v in known.items()},
+                   {i: float(v) for i, v in known.items()}):  # fmt: skip
+        pd.testing.assert_frame_equal(representations.classify(path, labels, "ring"), expected)
+    assert len(representations.ask(path, expected.assign(acquisition=expected["acquisition"].astype(str)), 5)) == 5
+    with pytest.raises(ValueError, match="acquisition is missing or no finite number"):
+        representations.ask(path, expected.assign(acquisition=np.nan), 5)
+    with pytest.raises(ValueError, match="no galaxy in common"):
+        representations.settled([expected, expected.assign(id_str="x" + expected["id_str"]), expected])
+
+
 def test_a_batch_is_not_all_alike(sky):
     path, truth = sky
     table = pd.read_parquet(path)

@@ -108,7 +108,7 @@ def test_what_is_no_table(tmp_path):
 
 
 def test_missing_label_column_names_the_closest():
-    with pytest.raises(ValueError, match=r"1 of the 4 vote columns.*'shape_flat', the closest.* 'shape_flatt'"):
+    with pytest.raises(ValueError, match=r"the catalogue has no column 'shape_flat';.* Is it 'shape_flatt'.$"):
         catalogs.read(table().rename(columns={"shape_flat": "shape_flatt"}), TREE)
 
 

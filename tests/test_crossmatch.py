@@ -82,6 +82,19 @@ def test_of_a_file_only_what_is_asked_for_is_added(tmp_path):
         crossmatch.by_id(left, tmp_path / "none.csv")
 
 
+def test_no_column_is_lost_or_doubled(tmp_path):
+    table = pd.DataFrame({"id_str": ["a", "b"], "ra": [1.0, 2.0], "dec": [0.0, 0.0], "z": [1, 2]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for right in (table, tmp_path / "t.csv"):
+        once = crossmatch.by_position(crossmatch.by_id(table, right, columns=["id_str"]), right, columns=["z", "z"])
+        assert list(once.columns) == [*table.columns, "z_right", "separation_arcsec"]
+        for again in (crossmatch.by_id, crossmatch.by_position):
+            with pytest.raises(ValueError, match="left table has a column '(z_right|separation_arcsec)' already"):
+                again(once, right, columns=["z"])
+        with pytest.raises(ValueError, match="has a column 'separation_arcsec' already"):
+            crossmatch.by_position(once, right, columns=["ra"])
+
+
 def test_near_pairs():
     arcsec = 1 / 3600
     catalog = pd.DataFrame({"id_str": list("abcde"), "ra": [0.0, 359.9999, 10, 10, 10], "dec": [0.0, 0, 5, 5, 6]})

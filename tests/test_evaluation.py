@@ -138,6 +138,22 @@ def test_answers_that_went_through_a_csv(tmp_path, passes):
         evaluation.evaluate(cut, catalog, SMALL)
 
 
+@pytest.mark.parametrize("votes_on_round", [True, np.True_, 10**9, 1e300, pd.Timestamp("2020-01-01"), 1j, np.inf])
+def test_what_is_no_number_of_votes(votes_on_round):
+    ids = list("abcd")
+    catalog = pd.DataFrame({"id_str": ids, "shape_round": [votes_on_round] * 4, "shape_flat": 2})
+    with pytest.raises(ValueError, match="4 bad votes; each must be a whole number from 0 to 1,000,000.*galaxy 'a'"):
+        evaluation.evaluate(answers(ids), catalog, SMALL)
+
+
+def test_many_votes_take_little_memory(monkeypatch):
+    ids = list("abcdefg")
+    catalog = pd.DataFrame({"id_str": ids, "shape_round": [3, 9, 70, 0, 1, 4, 30], "shape_flat": 20})
+    whole = evaluation.evaluate(answers(ids), catalog, SMALL)
+    monkeypatch.setattr(evaluation, "_PROBABILITIES", 100)
+    pd.testing.assert_frame_equal(evaluation.evaluate(answers(ids), catalog, SMALL), whole)
+
+
 def test_a_montage_of_nothing():
     with pytest.raises(ValueError, match="no images"):
         plots.montage([])

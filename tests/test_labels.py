@@ -13,6 +13,8 @@ NUMBERS = {
     "nullable": lambda v: pd.Series(v, dtype="Float64"), "categorical": lambda v: pd.Series(v, dtype="category"),
     "decimal": lambda v: pd.Series([Decimal(str(x)) for x in v], dtype=object),
     "FITS": lambda v: pd.Series(v.astype(">f8")),
+    "text": lambda v: pd.Series([f" {x!r}" for x in v.tolist()]),
+    "bytes": lambda v: pd.Series([repr(x).encode() for x in v.tolist()]),
     "scalars": lambda v: pd.Series([np.float64(x) for x in v], dtype=object),
 }  # fmt: skip
 BOOLEANS = {
@@ -20,11 +22,12 @@ BOOLEANS = {
     "nullable": lambda v: pd.Series(v, dtype="boolean"), "whole": lambda v: pd.Series(v.astype(int)),
     "FITS": lambda v: pd.Series(v.astype(">i2")), "real": lambda v: pd.Series(v.astype(float)),
     "decimal": lambda v: pd.Series([Decimal(int(x)) for x in v], dtype=object),
+    "text": lambda v: pd.Series([f"{int(x)} " for x in v]),
 }  # fmt: skip
 TEXT = {
     "object": lambda v: pd.Series(v, dtype=object), "arrow": lambda v: pd.Series(v, dtype="string[pyarrow]"),
     "bytes": lambda v: pd.Series([x.encode() for x in v], dtype=object),
-    "categorical": lambda v: pd.Series(v, dtype="category"),
+    "categorical": lambda v: pd.Series(v, dtype="category"), "blanks": lambda v: pd.Series([f" {x} " for x in v]),
 }  # fmt: skip
 
 
@@ -56,12 +59,32 @@ def test_whole_numbers_as_floats_are_classes():
     (lambda i: i % 2 == 1 if i % 3 else "yes", "holds true or false .such as True. and text .such as 'yes'"),
     (lambda i: {"a": i}, "holds dict"),
     (lambda i: complex(i, 1), "holds complex"),
+    (lambda i: str(i / 7) if i % 9 else "-", "holds numbers .such as .*, and the word '-'"),
+    (lambda i: " " if i == 3 else "spiral", "no usable value"),
+    (lambda i: 3.3, "nothing to learn"),
     (lambda i: None if i == 3 else i / 7, "no usable value"),
     (lambda i: float("inf") if i == 3 else i / 7, "no usable value"),
 ])  # fmt: skip
 def test_what_is_mixed_is_named(store, catalog, values, message):
     with pytest.raises(ValueError, match=message):
         task(pd.Series([values(i) for i in range(len(catalog))], dtype=object))
+
+
+def test_codes_stay_text_and_subsets_are_trimmed(store, catalog):
+    codes = task(pd.Series([f"00{i % 3}" for i in range(len(catalog))]))
+    assert codes.kind.head["classes"] == ["000", "001", "002"]
+    blanks = [name + " " * (i % 2) for i, name in enumerate(catalog["subset"])]
+    data = tasks.find_task(store, catalog, TREE).data
+    for subset in (blanks, pd.Series(catalog["subset"], dtype="category"), catalog["subset"].astype("string[pyarrow]")):
+        assert tasks.find_task(store, catalog.assign(subset=subset), TREE).data == data
+
+
+@pytest.mark.parametrize("label", [["large"], None, 3])
+def test_what_is_no_name_of_a_column(store, catalog, label):
+    with pytest.raises(ValueError, match="label must be the name of a column, or a DecisionTree"):
+        tasks.find_task(store, catalog, label)
+    with pytest.raises(ValueError, match="no column 'gz2'.*zoobook.trees.load.'gz2'"):
+        tasks.find_task(store, catalog, "gz2")
 
 
 def test_a_galaxy_in_two_subsets_is_refused_by_name(store, catalog):

@@ -173,6 +173,15 @@ def test_several_devices_share_the_work(half, store, monkeypatch):
     assert list(found["id_str"]) == list(store.ids)
 
 
+def test_features_that_are_no_numbers_are_refused(half, store):
+    model = trained(half).model
+    arrays = {name: np.full_like(array, np.nan) for name, array in half.models.to_arrays(model).items()}
+    broken = half.models.from_arrays(model.spec, arrays)
+    for apply in (half.predict, half.represent):
+        with pytest.raises(ValueError, match="features are no finite numbers: its weights are damaged"):
+            apply(broken, store, devices="cpu")
+
+
 def test_senseless_requests_are_refused(half, store, tmp_path):
     encoder = half.build_model(architecture="test_efficientnet", image_size=32)
     with pytest.raises(ValueError, match="represent"):

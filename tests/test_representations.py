@@ -88,6 +88,10 @@ def test_ids_are_compared_as_they_are_stored(tmp_path):
         (few()[:0], "no rows"),
         (few(id_str=np.arange(20.0) + 1e15), "floating-point"),
         (few(feat_2=[*range(19), np.nan]), "galaxy 'g19' has no finite number in column 'feat_2'"),
+        (few(feat_1="1.5"), "'feat_1' must be one column of numbers, not large_string|string"),
+        (few(feat_1=True), "must be one column of numbers, not bool"),
+        (few(feat_1=pd.Timestamp("2020-01-01")), "must be one column of numbers, not timestamp"),
+        (few(feat_1=1e30), "has no finite number in column 'feat_1', or one above 1e.15"),
         (few(feat_1=[None, *range(19)]), "galaxy 'g0' has no finite number in column 'feat_1'"),
     ],
 )
@@ -95,6 +99,13 @@ def test_a_table_that_cannot_be_used(tmp_path, frame, message):
     frame.to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=message):
         representations.open(tmp_path / "x.parquet").read()
+
+
+def test_a_galaxy_that_is_there_twice_is_named(tmp_path):
+    pd.concat([few(), few().head(1)]).to_parquet(tmp_path / "x.parquet")
+    for sort in (representations.anomalies, lambda path: representations.clusters(path, 2)):
+        with pytest.raises(ValueError, match="1 ids of `id_str` occur more than once.* in rows 0, 20"):
+            sort(tmp_path / "x.parquet")
 
 
 def test_what_is_no_table_of_features(tmp_path):

@@ -30,6 +30,16 @@ def test_run_folder_remembers_and_refuses_other_settings(tmp_path):
     assert not fresh.finished and fresh.history.empty
 
 
+def test_what_is_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss\n")
+    with pytest.raises(ValueError, match="holds a history.csv, but no run.json"):
+        RunFolder(tmp_path, {})
+    pd.DataFrame({"id_str": ["a"]}).to_parquet(tmp_path / "00000.parquet")
+    with pytest.raises(ValueError, match="holds parquet files of something else"):
+        ShardedTable(tmp_path, 1, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.parquet", "history.csv"]
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write to the folder .*file"):

@@ -65,6 +65,15 @@ def test_face_on_spirals_with_votes_on_the_bar(catalog, edge, arms, fewest):
     assert left.index[1] == f"at least {fewest} votes on bar"
 
 
+def test_a_missing_count_makes_no_fraction(catalog):
+    column = TREE.label_columns[0]
+    some = catalog.assign(**{column: catalog[column].astype(float).where(catalog.index != 200)})
+    assert np.isnan(samples.total_votes(some, TREE, "smooth-or-featured")[200])
+    for answer in ("smooth", "featured-or-disk", "artifact"):
+        assert np.isnan(samples.fraction(some, TREE, f"smooth-or-featured_{answer}")[200])
+    assert samples.classes(some, TREE, "smooth-or-featured")[200] is None
+
+
 def test_classes(catalog):
     label = samples.classes(catalog, TREE, "smooth-or-featured", above=0.6, votes=20)
     fractions = catalogs.add_fractions(catalog, TREE)
@@ -84,7 +93,7 @@ def test_debiased_only_where_it_holds():
     table = samples.debiased(frame, TREE)
     assert list(table.columns) == TREE.label_columns
     assert table.notna().all(axis=1).tolist() == [True] + 6 * [False] and (table.iloc[0] == 0.25).all()
-    with pytest.raises(ValueError, match="no column 'elpetro_absmag_r': only the volunteers' tables"):
+    with pytest.raises(ValueError, match="no column 'elpetro_absmag_r';.*Only the volunteers' tables"):
         samples.debiased(frame.drop(columns="elpetro_absmag_r"), TREE)
 
 

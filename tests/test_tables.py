@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
@@ -103,6 +104,28 @@ def test_a_logical_of_fits_that_is_neither_true_nor_false(tmp_path):
     assert got["b"].tolist() == [True, pd.NA, True]
 
 
+def test_every_digit_beyond_the_usual(tmp_path):
+    (tmp_path / "t.csv").write_text(f"id_str,n,m\na,{2**64 - 1},{2**70 + 1}\nb,,\n")
+    got = tables.read(tmp_path / "t.csv")
+    assert got["n"].tolist() == [2**64 - 1, pd.NA] and got["m"][0] == str(2**70 + 1) and got["m"].isna()[1]
+    nested = pa.table({"list": pa.array([[LONG, None]]), "struct": pa.array([{"a": LONG}])})
+    pq.write_table(pa.concat_tables([nested, nested.slice(1)]), tmp_path / "t.parquet")
+    got = tables.read(tmp_path / "t.parquet")
+    assert got["list"][0].tolist() == [LONG, None] and got["struct"][0] == {"a": LONG}
+
+
+@pytest.mark.parametrize("rows", [None, [1]])
+def test_columns_of_arrays_and_objects_in_fits(tmp_path, rows):
+    Table({"id_str": ["a", "b"], "one": [[1], [2]], "three": [[1.0, 2, 3], [4, 5, 6]],
+           "at": SkyCoord([1, 2], [3, 4], unit="deg")}).write(tmp_path / "t.fits")  # fmt: skip
+    got = tables.read(tmp_path / "t.fits", rows=rows and np.array(rows))
+    assert list(got.columns) == ["id_str", "one", "three", "at.ra", "at.dec"]
+    assert (got["one"].iloc[-1], got["three"].iloc[-1].tolist(), got["at.dec"].iloc[-1]) == (2, [4, 5, 6], 4)
+    Table.read(tmp_path / "t.fits")["id_str", "one"].write(tmp_path / "t.fits", append=True)
+    with pytest.warns(UserWarning, match="has 2 tables: the first is read"):
+        tables.read(tmp_path / "t.fits")
+
+
 def test_words_of_a_csv_are_words(tmp_path):
     (tmp_path / "t.csv").write_text(
         "id_str,bar,x,y,galid,all\nNA,nan,1.5,1,0012,\nnull,NULL,NaN,nan,12,\nN/A,None,,,7e5,\nc,,2,3,13,\n"
@@ -127,6 +150,31 @@ def test_foreign_byte_order():
     assert all(kind.isnative for kind in native.dtypes if isinstance(kind, np.dtype))
     assert native.columns.tolist() == ["id", "x", "name"] and native["x"].tolist() == [0, 1, 2]
     assert tables.floats(foreign["x"]).tolist() == [0, 1, 2] and tables.ids_of(foreign["id"]).tolist() == list("012")
+
+
+@pytest.mark.parametrize(("ids", "message"), [
+    ([True, False], "holds bool: an id is a text or a whole number"), (["a", True], "holds True"),
+    (pd.to_datetime(["2020-01-01"]), "holds timestamp"), ([1j], "holds 1j"), (None, "one id or several"),
+    (pd.DataFrame({"id_str": ["a"]}), "not DataFrame"), (np.ma.array([1, 2], mask=[0, 1]), "empty in 1 rows"),
+    (["5.877e+17", "587722981742084096"], "floating-point"), (["1.0", "nan"], "floating-point"),
+    (pd.Series([1.5, None], dtype="Float64"), "floating-point"),
+])  # fmt: skip
+def test_what_is_no_id(ids, message):
+    with pytest.raises(ValueError, match=message):
+        tables.ids_of(ids)
+
+
+def test_ids_in_whatever_holds_them():
+    for held in ([LONG], np.array(LONG), pd.Series([LONG], dtype="category"), pd.Series([LONG], dtype="int64[pyarrow]"),
+                 pd.Series([LONG], dtype=pd.ArrowDtype(pa.decimal128(20, 0))), np.array([f"{LONG} "]), {str(LONG)}):
+        assert tables.ids_of(held).tolist() == [str(LONG)]
+    assert tables.ids_of([2**64 + 1, 3]).tolist() == [str(2**64 + 1), "3"]
+    assert tables.ids_of(["1.0", "1.1"]).tolist() == ["1.0", "1.1"]
+
+
+def test_what_is_no_number():
+    for values in ([True, False], [1j, 2j], pd.to_datetime(["2020-01-01"]), pd.to_timedelta([1, 2]), ["a", None]):
+        assert np.isnan(tables.floats(pd.Series(values))).all()
 
 
 def test_ids_as_they_are_stored():

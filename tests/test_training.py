@@ -20,6 +20,7 @@ from toys import TREE, quick, trained
 from zoobook import trees, votes, weights
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.learning import tasks, training, transfer
+from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.early_stopping import EarlyStopping
 from zoobook.learning.runs import RunFolder
 from zoobook.learning.schedule import learning_rate_factors
@@ -280,8 +281,16 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, store, catalog, tmp_path, mo
         (lambda c: c.assign(id_str="x" + c["id_str"]), {}, "not in the image store"),
         (lambda c: c.drop(columns=TREE.label_columns[3]), {}, TREE.label_columns[3]),
         (lambda c: c.assign(**{TREE.label_columns[2]: np.nan}), {}, TREE.label_columns[2]),
-        (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "whole number, 0 or more"),
-        (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "whole number, 0 or more"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "whole number from 0 to"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "whole number from 0 to"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: True}), {}, "whole number from 0 to"),
+        (lambda c: c.assign(**dict.fromkeys(TREE.label_columns, 0)), {}, "nobody voted on any of 72 galaxies"),
+        (lambda c: pd.concat([c, c[["radius"]]], axis=1), {}, "several columns 'radius'"),
+        (lambda c: "catalogue.csv", {}, "must be a pandas DataFrame, not catalogue.csv"),
+        (lambda c: c, {"model": "m.safetensors"}, "model must be a model of zoobook.*weights.load"),
+        (lambda c: c, {"architecture": 3}, "architecture must be a name"),
+        (lambda c: c, {"resume": "no"}, "resume must be True or False"),
+        (lambda c: c, {"image_size": 10**6}, "image_size must be a whole number, from 16 to 16384"),
         (lambda c: c, {"learning_rate": float("nan")}, "learning_rate"),
         (lambda c: c, {"epochs": 0}, "epochs"),
         (lambda c: c, {"image_size": 0}, "image_size must be a whole number"),
@@ -302,6 +311,34 @@ def test_bad_input_is_refused_before_anything_is_written(half, store, catalog, t
     with pytest.raises(ValueError, match=message):
         half.train(store, change(catalog), TREE, out_dir=tmp_path / "run", **quick(**options))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_stands_in_another_ones_place(half, store, catalog, tmp_path):
+    for given, message in (
+        (("s.arrow", catalog, TREE), "store must be an image store, not 's.arrow'; ImageStore.open"),
+        ((catalog, store, TREE), "store must be an image store"),
+        ((store, catalog, "decals_dr5"), "the tree must be a DecisionTree, not 'decals_dr5'; zoobook.trees.load"),
+        ((store, catalog, None), "the tree must be a DecisionTree, not None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            half.train(*given, out_dir=tmp_path / "run", **quick())
+    for wrong in (None, "m.safetensors", store, trained(half)):
+        with pytest.raises(ValueError, match="model must be a model of zoobook.*such as the `model` of a Result"):
+            half.predict(wrong, store)
+        with pytest.raises(ValueError, match="model must be a model"):
+            half.finetune(wrong, store, catalog, "large", out_dir=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_first_epoch_that_failed_does_not_refuse_the_next_run(half, store, catalog, tmp_path):
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        half.train(store, catalog, TREE, out_dir=tmp_path, **quick(learning_rate=1e30, epochs=1))
+    assert len(half.train(store, catalog, TREE, out_dir=tmp_path, **quick(epochs=1)).history) == 1
+
+
+def test_parts_of_a_batch_have_two_galaxies_at_least():
+    batches = GalaxyBatches(np.zeros((9, 4, 4, 3), np.uint8), np.arange(9), 5, parts=100)
+    assert batches.parts == 2 and all(len(images) > 1 for images, _ in batches.read())
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(half, store, catalog, tmp_path):

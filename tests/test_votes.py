@@ -123,7 +123,7 @@ def test_prediction_table_round_trip():
     (np.ones((2, 3)), np.ones((2, 2)), "shape"),
     ([[1.0, np.nan]], [[1, 2]], "row 0, column 'ring_no'"),
     ([[1.0, 0.0]], [[1, 2]], "above 0"),
-    ([[1.0, 1.0]], [[1, -2]], "not negative"),
+    ([[1.0, 1.0]], [[1, -2]], "0 or more"),
 ])
 def test_bad_values_are_refused(concentrations, counts, message):
     with pytest.raises(ValueError, match=message):

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import installed
 from published_files import NAMES, Published, lightning, weight
@@ -128,6 +129,24 @@ def test_half_precision_is_half_the_file_and_nearly_the_same_model(half, tmp_pat
         np.testing.assert_array_equal(after[name], wanted)
     framework, images = half.__name__.split(".")[1], images_for(half, IMAGES)
     np.testing.assert_allclose(*(array(weights.load(file, framework)(images)) for file in (exact, short)), rtol=0.02)
+
+
+def test_weights_in_any_order_and_what_is_noted_of_them(tmp_path):
+    spec = {"architecture": "test_efficientnet", "head": None}
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for laid_out in (np.asfortranarray(array), array.astype(">f4"), array[:, ::-1][:, ::-1]):
+        read = weights.read(weights.write(tmp_path / "m.safetensors", spec, {"encoder.a": laid_out}))[1]
+        assert np.array_equal(read["encoder.a"], array)
+    for value in (b"x", pd.DataFrame({"a": [1]}), pd.Timestamp("2020-01-01"), print):
+        with pytest.raises(ValueError, match="cannot be noted: give text, numbers, or lists"):
+            weights.write(tmp_path / "m.safetensors", spec, {"encoder.a": array}, made_of=value)
+    with pytest.raises(ValueError, match="half must be True or False, not 'no'"):
+        weights.write(tmp_path / "m.safetensors", spec, {"encoder.a": array}, half="no")
+    with pytest.raises(ValueError, match="model must be a model, such as the `model` of a Result, not str"):
+        weights.save("m", tmp_path / "m.safetensors")
+    with pytest.raises(FileNotFoundError, match="Zoobot published it: .*fetch.'efficientnet_dr5_pytorch'"):
+        weights.inspect("efficientnet_dr5_pytorch")
+    assert np.array_equal(weights.read(tmp_path / "m.safetensors")[1]["encoder.a"], array)
 
 
 @pytest.mark.parametrize("value", [1e5, np.nan])

@@ -8,7 +8,7 @@ import difflib
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ def path(value: str | os.PathLike) -> Path:
         ValueError: it is empty or no text, or there is no such user.
     """
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip() or "\0" in str(value):
-        raise ValueError(f"{value!r} is no path")
+        shown = repr(value) if isinstance(value, (str, bytes, Real, type(None))) else f"this {type(value).__name__}"
+        raise ValueError(f"{shown} is no path")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:
@@ -76,8 +77,19 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or false, and nothing that Python takes for it, such as the text "no"; else a ``ValueError``."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
 def plain(value: Any) -> Any:
     """The ``default`` of ``json.dumps``: what it writes in place of a NumPy array or number, a path, a set …"""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    return os.fspath(value) if isinstance(value, os.PathLike) else list(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bytes) or not isinstance(value, Collection) or hasattr(value, "columns"):
+        raise ValueError(f"a {type(value).__name__} cannot be noted: give text, numbers, or lists of them")
+    return list(value)

@@ -13,6 +13,7 @@ from zoobook.catalogs.columns import listed
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+_PROBABILITIES = 1 << 23  # of numbers of votes, in memory at a time
 
 
 def evaluate(
@@ -84,7 +85,7 @@ def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[
     Raises:
         ValueError: a galaxy is missing or has several rows, or ids are bad.
     """
-    predictions, catalog = keyed(predictions, "the predictions"), keyed(catalog)
+    predictions, catalog = keyed(predictions, "the table of predictions"), keyed(catalog)
     if predictions.empty:
         raise ValueError("the predictions have no rows, so there is nothing to compare")
     missing = predictions["id_str"][~predictions["id_str"].isin(catalog["id_str"])]
@@ -171,14 +172,16 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
     Raises:
         ValueError: they have different lengths, only one class is present, or a score is not finite.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores, float)
+    labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
+    scores = tables.floats(pd.Series(scores))
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
     present = set(labels.tolist())
     if present != {0, 1}:
-        raise ValueError(f"{what} needs galaxies of both classes, 0 and 1; here: {listed(sorted(map(str, present)))}")
+        found = listed(sorted(map(repr, present))) or "none"
+        raise ValueError(f"{what} needs galaxies of both classes, 0 and 1; here: {found}")
     return labels, scores
 
 
@@ -222,6 +225,9 @@ def _coverage(concentrations: np.ndarray, votes: np.ndarray) -> dict[str, float]
 
 def _count_distribution(concentrations: np.ndarray, votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted probability of fewer votes, and of at most as many votes, for each answer: [n, a] each."""
+    if len(votes) * votes.sum(1).max() > _PROBABILITIES and len(votes) > 1:
+        halves = zip(np.array_split(concentrations, 2), np.array_split(votes, 2), strict=True)
+        return tuple(map(np.concatenate, zip(*(_count_distribution(*half) for half in halves), strict=True)))
     below, upto = np.zeros(votes.shape), np.zeros(votes.shape)
     total, counts = votes.sum(1)[:, None], np.arange(votes.sum(1).max() + 1)
     for alpha in np.moveaxis(concentrations, 2, 0):

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -56,6 +57,21 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
             f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
         ) from None
     return path
+
+
+def check_replaceable(path: Path, begins: bytes) -> None:
+    """Check, before work begins, that a file to be written takes the place of none that ``begins`` in another way.
+
+    Raises:
+        ValueError: there is a folder, or a file of another kind, such as the catalogue.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it")
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if not re.match(begins, file.read(16), re.DOTALL):
+                raise ValueError(f"{path} is there already, and is something else than what would be written in its "
+                                 "place: choose another name, or delete it first")  # fmt: skip
 
 
 class NoRoom(OSError):

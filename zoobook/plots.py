@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from zoobook import arguments, evaluation
-from zoobook.catalogs import tables
+from zoobook.catalogs import check_votes, tables, total_votes, vote_fraction
 from zoobook.catalogs.columns import require
-from zoobook.trees import DecisionTree, Question
+from zoobook.trees import DecisionTree, Question, check
+from zoobook.votes import checked
 
 # Colours that people with colour-blindness can tell apart (Tol 2021, technical note SRON/EPS/TN/09-002, "bright").
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
@@ -36,8 +37,11 @@ def montage(
     Raises:
         ValueError: there are no images, not as many titles, or a number makes no sense.
     """
+    images, titles = list(images), None if titles is None else list(titles)
     if not len(images):
         raise ValueError("there are no images to show side by side: `images` is empty")
+    if any(np.ndim(image) != 3 for image in images):
+        raise ValueError("`images` must be a list of arrays [H, W, 3]")
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
     columns, size = arguments.whole("columns", columns), arguments.real("size", size)
@@ -64,6 +68,7 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
         decision_tree: the tree.
         shares: [Q] share of the volunteers who are asked each question, written into the boxes.
     """
+    check(decision_tree)
     questions, places = decision_tree.questions, _places(decision_tree)
     left, right = -0.45, max(x for x, _ in places) + 0.45
     bottom, top = min(y for _, y in places) - 0.75, max(y for _, y in places) + 0.55
@@ -129,14 +134,19 @@ def _draw_line(axis: Axes, parent: tuple[int, float], child: tuple[int, float]) 
 
 def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
     """Mean share of a catalogue's volunteers who are asked each question, [Q] between 0 and 1, for :func:`tree`."""
-    votes = np.stack([tables.floats(catalog[column]) for column in decision_tree.label_columns], axis=1)
+    votes = check_votes(catalog, decision_tree)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
+    if not votes.any():
+        raise ValueError("the catalogue has no votes at all, so there are no shares of volunteers")
     return totals.sum(0) / totals.max(1).sum()
 
 
 def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Figure:
     """How the volunteers answered about the galaxy in one row of a catalogue, question by question."""
-    counts = catalog.iloc[row][decision_tree.label_columns].to_numpy(float)
+    row = arguments.whole("row", row, -len(catalog), len(catalog) - 1)
+    counts = check_votes(catalog.iloc[[row]], decision_tree)[0]
+    if not counts.any():
+        raise ValueError(f"there are no votes on the galaxy in row {row}")
     asked = [(question, counts[start:stop])
              for question, (start, stop) in zip(decision_tree.questions, decision_tree.index_groups, strict=True)
              if counts[start:stop].sum()]  # fmt: skip
@@ -172,6 +182,7 @@ def training(
         ylabel: what the loss is.
         references: horizontal lines: name to value, such as the loss of the oracle.
     """
+    require(["epoch", "train_loss", "val_loss"], history, "the history")
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
     epochs, best = history["epoch"] + 1, history["val_loss"].idxmin()
     axis.plot(epochs, history["train_loss"], "o-", color=COLOURS[0], label="training", markersize=4)
@@ -192,7 +203,7 @@ def information(table: pd.DataFrame) -> Figure:
     Args:
         table: the result of :func:`zoobook.evaluation.evaluate` for a survey whose oracle is known.
     """
-    require(["information_captured", "information_captured_error"], table.columns, "the table of scores")
+    require(["information_captured", "information_captured_error"], table, "the table of scores")
     table = table[::-1]
     figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
     colours = [COLOURS[1] if name == "all" else COLOURS[0] for name in table.index]
@@ -226,7 +237,7 @@ def fractions(
     if not answers:
         raise ValueError("there is nothing to show: `answers` is empty")
     require(answers, decision_tree.label_columns, f"the tree {decision_tree.name!r}")
-    require([f"{column}_fraction" for column in answers], predictions.columns, "the table of predictions")
+    require([f"{column}_fraction" for column in answers], predictions, "the table of predictions")
     columns = min(len(answers), 4)
     rows = -(-len(answers) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.75 * rows), squeeze=False,
@@ -235,10 +246,10 @@ def fractions(
         axis.axis("off")
     for axis, column in zip(axes.flat, answers, strict=False):
         question = next(q for q in decision_tree.questions if column in [a.column for a in q.answers])
-        require([answer.column for answer in question.answers], votes.columns, "the catalogue")
-        total = np.nansum([tables.floats(votes[answer.column]) for answer in question.answers], axis=0)
-        enough = total >= minimum
-        observed = tables.floats(votes[column])[enough] / total[enough]
+        require([answer.column for answer in question.answers], votes, "the catalogue")
+        total = total_votes(votes, decision_tree, question.name)
+        enough = total >= max(minimum, 1)
+        observed = vote_fraction(votes, decision_tree, column)[enough]
         predicted = tables.floats(predictions[f"{column}_fraction"])[enough]
         axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
         axis.scatter(predicted, observed, s=5, alpha=0.35, color=COLOURS[0], linewidths=0)
@@ -271,6 +282,8 @@ def belief(
     """
     from scipy.stats import beta
 
+    concentrations = checked(np.asarray(concentrations)[None], decision_tree, "concentrations")[0]
+    observed = checked(np.asarray(observed)[None], decision_tree, "votes")[0]
     figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.5),
                                 width_ratios=[0.85] + [1] * len(questions))
     axes[0].imshow(image)
@@ -306,7 +319,12 @@ def galaxy_map(
         cells: cells along a side.
         size: side of the figure in inches.
     """
+    positions, cells = np.asarray(positions, float), arguments.whole("cells", cells)
+    if positions.shape != (len(images), 2) or not len(images) or not np.isfinite(positions).all():
+        raise ValueError(f"there must be two finite numbers for each of {len(images)} images, and one image at least; "
+                         f"the positions have the shape {list(positions.shape)}")  # fmt: skip
     low, high = np.quantile(positions, [0.002, 0.998], axis=0)
+    low, high = np.where(high > low, low, low - 0.5), np.where(high > low, high, high + 0.5)
     scaled = (positions - low) / (high - low) * cells
     cell = np.floor(scaled).astype(int)
     centred = np.hypot(*(scaled - cell - 0.5).T)
@@ -331,7 +349,9 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
     axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
-    for (name, (labels, scores)), colour in zip(curves.items(), COLOURS, strict=False):
+    for number, (name, (labels, scores)) in enumerate(curves.items()):
+        labels, scores = evaluation.of_two_classes(labels, scores, "a ROC curve")
+        colour = COLOURS[number % len(COLOURS)]
         false, true, _ = roc_curve(labels, scores)
         axis.plot(false, true, color=colour, linewidth=1.6, label=f"{name} (AUC {roc_auc_score(labels, scores):.2f})")
     axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))

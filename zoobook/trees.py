@@ -179,9 +179,11 @@ class DecisionTree:
                 ``name``, ``answers`` (list of text), optional ``asks`` and optional ``asked_after`` (list of
                 ``{question}_{answer}`` without suffix; absent = always asked).
         """
+        if not isinstance(spec, dict):
+            raise ValueError(f"a decision tree is described by a dictionary with its `questions`, not by {spec!r}")
         name, suffix = spec.get("name"), spec.get("suffix") or ""
-        if not name:
-            raise ValueError("a decision tree needs a `name`")
+        if not name or not isinstance(name, str) or not isinstance(suffix, str):
+            raise ValueError(f"a decision tree needs a `name` and may have a `suffix`, both text: {name!r}, {suffix!r}")
         if not isinstance(spec.get("questions"), list) or not spec["questions"]:
             raise ValueError(f"decision tree {name!r} needs `questions`: a list with at least one question")
         parsed = []
@@ -194,7 +196,7 @@ class DecisionTree:
                 raise ValueError(f"{where} ({item['name']}): unknown entry {sorted(unknown)[0]!r}")
             answers, after = item.get("answers"), item.get("asked_after") or []
             for key, value in (("answers", answers), ("asked_after", after)):
-                if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
                     raise ValueError(f"{where} ({item['name']}): `{key}` must be a list of text, not {value!r}")
             parsed.append((item["name"], item.get("asks") or "", answers, after))
         columns = {f"{q}_{answer}": f"{q}{suffix}_{answer}" for q, _, answers, _ in parsed for answer in answers}
@@ -219,10 +221,10 @@ class DecisionTree:
             raise FileNotFoundError(f"no decision tree at {path}")
         try:
             spec = yaml.load(path.read_text("utf8"), Loader=yaml.BaseLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(spec, dict):
-            raise ValueError(f"{path} must hold `name:` and `questions:`")
+            raise ValueError(f"{path} must hold `questions:`")
         try:
             return cls.from_dict({"name": path.stem, **spec})
         except ValueError as error:
@@ -259,10 +261,18 @@ def names() -> list[str]:
     return list(_library())
 
 
+def check(tree: object, what: str = "the tree must be") -> None:
+    """Raise a ``ValueError``, which says ``what``, for anything in place of a decision tree, such as its name."""
+    if not isinstance(tree, DecisionTree):
+        known = isinstance(tree, str) and tree in _library()
+        raise ValueError(f"{what} a DecisionTree, not {repr(tree):.60}; zoobook.trees.load("
+                         f"{tree if known else 'decals_dr5'!r}) gives one")  # fmt: skip
+
+
 def load(name: str) -> DecisionTree:
     """Load one of the Galaxy Zoo trees, such as ``"decals_dr5"``; a ValueError where :func:`names` has no such name."""
     library = _library()
-    if name not in library:
+    if not isinstance(name, str) or name not in library:
         raise ValueError(_unknown("no decision tree is called", name, list(library)))
     spec = dict(library[name])
     if "like" in spec:

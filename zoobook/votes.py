@@ -15,7 +15,8 @@ import pandas as pd
 from scipy.special import betaincinv, digamma, gammaln
 
 from zoobook import arguments
-from zoobook.trees import DecisionTree
+from zoobook.catalogs.columns import require
+from zoobook.trees import DecisionTree, check
 
 LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
 
@@ -30,7 +31,9 @@ def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np
     Returns:
         ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
     """
-    concentrations, votes = _checked(concentrations, tree, "concentrations"), _checked(votes, tree, "votes")
+    concentrations, votes = checked(concentrations, tree, "concentrations"), checked(votes, tree, "votes")
+    if len(concentrations) != len(votes):
+        raise ValueError(f"there are concentrations of {len(concentrations)} galaxies, but votes on {len(votes)}")
     starts = [start for start, _ in tree.index_groups]
     total_votes = np.add.reduceat(votes, starts, axis=1)
     total_concentration = np.add.reduceat(concentrations, starts, axis=1)
@@ -57,7 +60,7 @@ def expected_fractions(concentrations: np.ndarray, tree: DecisionTree) -> np.nda
     >>> expected_fractions([[3, 9]], pair)
     array([[0.25, 0.75]])
     """
-    concentrations = _checked(concentrations, tree, "concentrations")
+    concentrations = checked(concentrations, tree, "concentrations")
     return concentrations / _of_question(concentrations, tree)
 
 
@@ -72,7 +75,7 @@ def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
     Returns:
         ndarray: float64 [N, Q], 1 for questions that everybody is asked.
     """
-    fractions = _checked(fractions, tree, "fractions")
+    fractions = checked(fractions, tree, "fractions")
     asked = np.ones((len(fractions), len(tree.questions)))
     for i in tree.walking_order:
         ways = tree.parents[i]
@@ -92,7 +95,7 @@ def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9)
         tuple: lower and upper ends, float64 [N, A] each.
     """
     level = arguments.real("level", level, lambda level: 0 < level < 1, "between 0 and 1")
-    concentrations = _checked(concentrations, tree, "concentrations")
+    concentrations = checked(concentrations, tree, "concentrations")
     others = _of_question(concentrations, tree) - concentrations
     tail = (1 - level) / 2
     return betaincinv(concentrations, others, tail), betaincinv(concentrations, others, 1 - tail)
@@ -113,8 +116,10 @@ def sample(
     Returns:
         ndarray: int64 [N, A] vote counts.
     """
-    concentrations = _checked(concentrations, tree, "concentrations")
+    concentrations = checked(concentrations, tree, "concentrations")
     votes = np.zeros(concentrations.shape, np.int64)
+    if not np.all(np.isfinite(volunteers) & (np.mod(volunteers, 1) == 0) & (np.asarray(volunteers) >= 0)):
+        raise ValueError(f"volunteers must be whole numbers, 0 or more, not {volunteers!r}")
     everybody = np.broadcast_to(np.asarray(volunteers, np.int64), len(votes))
     for i in tree.walking_order:
         start, stop = tree.index_groups[i]
@@ -138,7 +143,7 @@ def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
     """
     from scipy.optimize import minimize
 
-    votes = _checked(votes, tree, "votes")
+    votes = checked(votes, tree, "votes")
     best = np.full(len(tree.label_columns), 2.0)
     for start, stop in tree.index_groups:
         rows, counts = np.unique(votes[:, start:stop], axis=0, return_counts=True)
@@ -191,10 +196,11 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
 
 def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     """The concentrations in a table made by :func:`prediction_table`, as an array, float64 [N, A, P]."""
+    check(tree)
     columns = [f"{column}_concentration" for column in tree.label_columns]
-    missing = [column for column in columns if column not in predictions]
-    if missing:
-        raise ValueError(f"the predictions have no column {missing[0]!r}: were they made for tree {tree.name!r}?")
+    require(columns, predictions, "the table of predictions", f"Were they made for tree {tree.name!r}?")
+    if predictions.empty:
+        raise ValueError("the predictions have no rows, so there is nothing to compare")
     found = [_several(predictions[column]) for column in columns]
     for column, values in zip(columns, found, strict=True):
         if values.shape != found[0].shape:
@@ -222,19 +228,25 @@ def _of_question(values: np.ndarray, tree: DecisionTree) -> np.ndarray:
     return np.repeat(np.add.reduceat(values, starts, axis=1), stops - starts, axis=1)
 
 
-def _checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
+def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
+    """Concentrations, votes or fractions (``what`` they are) as float64 [N, A], if they can be those of a tree."""
+    check(tree)
     values = np.asarray(values, float)
     if values.ndim != 2 or values.shape[1] != len(tree.label_columns):
         raise ValueError(
             f"{what} must have the shape [galaxies, {len(tree.label_columns)}] for tree {tree.name!r}, "
             f"one column an answer, not {list(values.shape)}"
         )
-    bad = ~(np.isfinite(values) & ((values > 0) if what == "concentrations" else (values >= 0)))
+    accepted, meaning = {
+        "concentrations": (values > 0, "above 0"),
+        "votes": ((values >= 0) & (values == np.floor(values)), "whole, 0 or more"),
+        "fractions": ((values >= 0) & (values < 1.001), "from 0 to 1"),
+    }[what]
+    bad = ~(np.isfinite(values) & accepted)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise ValueError(
             f"{what}: {values[row, column]} in row {row}, column {tree.label_columns[column]!r} "
-            f"({int(bad.sum())} such values); they must be finite and "
-            f"{'above 0' if what == 'concentrations' else 'not negative'}"
+            f"({int(bad.sum())} such values); they must be finite and {meaning}"
         )
     return values

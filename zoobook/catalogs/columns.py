@@ -1,21 +1,42 @@
 """Columns of tables in memory: ids as text, numbers with every digit, bytes in the order of this machine."""
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable
-from numbers import Number
+from decimal import Decimal
+from numbers import Integral, Number, Real
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_WRITTEN_AS_FLOAT = r"[+-]?\d+\.0*|[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
+_EXPONENT = r"[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
+_WRITTEN_AS_FLOAT = rf"[+-]?\d+\.0*|{_EXPONENT}"
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")  # 007 is a code
 
 
-def in_memory(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table as pandas can work with it: of FITS, astropy gives bytes in another order, and text as bytes."""
+def a_frame(table: object, where: str = "the table") -> pd.DataFrame:
+    """Refuse what is no DataFrame, or has two columns of one name; ``where`` is what to call it in the message."""
+    if not isinstance(table, pd.DataFrame):
+        given, how = type(table).__name__, "its method to_pandas makes one" if hasattr(table, "to_pandas") else ""
+        if isinstance(table, (str, os.PathLike)):
+            given, how = str(table), "zoobook.catalogs.read reads one"
+        raise ValueError(f"{where} must be a pandas DataFrame, not {given}{how and f': {how}'}")
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{where} has several columns {twice!r}: rename them, or drop all but one")
+    return table
+
+
+def in_memory(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
+    """The same table as pandas can work with it: of FITS, astropy gives bytes in another order, and text as bytes.
+
+    A ``ValueError`` says what is no DataFrame.
+    """
+    a_frame(table, where)
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
     encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O" and _is_encoded(table.iloc[:, n])]
     if not foreign and not encoded:
@@ -43,15 +64,26 @@ def floats(column: pd.Series) -> np.ndarray:
     >>> floats(pd.Series([1, "x", None], dtype=object)).tolist()
     [1.0, nan, nan]
     """
-    return pd.to_numeric(in_memory(column.to_frame()).iloc[:, 0], errors="coerce").to_numpy(float, na_value=np.nan)
+    column = in_memory(column.to_frame()).iloc[:, 0]
+    numbers = column if column.dtype.kind in "mM" else pd.to_numeric(column, errors="coerce")
+    if numbers.dtype.kind in "bcmM":  # truth values, complex numbers, times and dates
+        return np.full(len(column), np.nan)
+    return numbers.to_numpy(float, na_value=np.nan)
 
 
-def require(wanted: Iterable[str], names: Iterable[str], where: str) -> None:
-    """Refuse a table, called ``where`` in the message, that has not all the wanted columns among its names."""
-    names = list(names)
-    absent = [name for name in wanted if name not in set(names)]
-    if absent:
-        raise ValueError(f"{where} has no column {absent[0]!r}; there are: {listed(names)}")
+def require(wanted: Iterable[str], there: pd.DataFrame | list[str], where: str, hint: str = "") -> None:
+    """Refuse a table (of one on disk: its names), called ``where`` in the message, that lacks a wanted column."""
+    if isinstance(wanted, str):
+        raise ValueError(f"columns are named in a list, such as [{wanted!r}], not {wanted!r}")
+    names = there if isinstance(there, list) else list(a_frame(there, where).columns)
+    absent = next((name for name in wanted if name not in set(names)), None)
+    if absent is None:
+        return
+    if not hint and not isinstance(there, list) and absent in there.index.names:
+        hint = "It is the index: reset_index() makes a column of it."
+    if not hint and (close := difflib.get_close_matches(str(absent).lower(), [str(n).strip().lower() for n in names])):
+        hint = f"Is it {next(n for n in names if str(n).strip().lower() == close[0])!r}?"
+    raise ValueError(f"{where} has no column {absent!r}; there are: {listed(names)}{hint and f'. {hint}'}")
 
 
 def listed(things: Iterable, most: int = 10) -> str:
@@ -70,7 +102,10 @@ def ids_of(values: object, where: str = "the ids asked for", column: str = "id_s
     >>> ids_of([587722981742084096, " J0942 "]).tolist()
     ['587722981742084096', 'J0942']
     """
-    values = [values] if isinstance(values, (str, bytes, Number)) else values
+    if isinstance(values, (str, bytes, Number)) or isinstance(values, np.ndarray) and values.ndim == 0:
+        values = [values[()] if isinstance(values, np.ndarray) else values]
+    if values is None or isinstance(values, pd.DataFrame):
+        raise ValueError(f"{where}: name one id or several, or give a column of ids, not {type(values).__name__}")
     values = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
     return id_array(values, where, column).to_numpy(zero_copy_only=False)
 
@@ -88,12 +123,19 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
             ids = ids.combine_chunks()
         if pa.types.is_dictionary(ids.type):
             ids = ids.dictionary_decode()
+        types = pa.types
+        if types.is_boolean(ids.type) or types.is_temporal(ids.type) or isinstance(ids.type, pa.BaseExtensionType):
+            raise ValueError(f"{where}: `{column}` holds {ids.type}: an id is a text or a whole number")
         from_floats = pa.types.is_floating(ids.type) and ids.null_count < len(ids)
         if not from_floats:
             ids = ids.cast(pa.string())
-            pattern = f"^\\s*({_WRITTEN_AS_FLOAT})\\s*$"
-            from_floats = pc.all(pc.match_substring_regex(ids, pattern), min_count=1).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):  # of several types
+            words = pc.if_else(pc.equal(ids, "nan"), None, ids)  # what pandas writes where floats have gaps
+            every, some = (
+                test(pc.match_substring_regex(words, f"^\\s*({pattern})\\s*$"), min_count=1).as_py()
+                for test, pattern in ((pc.all, _WRITTEN_AS_FLOAT), (pc.any, _EXPONENT))
+            )
+            from_floats = every or some
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):  # of several types
         raw = [_id_text(v, where, column) for v in (values.tolist() if hasattr(values, "tolist") else values)]
         from_floats = any(map(_is_float, raw))
         ids = pa.array([None if pd.isna(v) else str(v) for v in raw], pa.string())
@@ -121,7 +163,7 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
         where: what to call it in a message.
         column: which column holds the ids.
     """
-    require([column], catalog.columns, where)
+    require([column], catalog, where)
     ids = ids_of(catalog[column], where, column)
     repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
     if repeated.any():
@@ -138,7 +180,33 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
 
 def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
     """The same table of galaxies :func:`in_memory`, with an ``id_str`` that has passed :func:`check_ids`."""
-    return in_memory(table).assign(id_str=check_ids(table, where))
+    return in_memory(table, where).assign(id_str=check_ids(table, where))
+
+
+def labels_of(values: pd.Series, column: str) -> pd.Series:
+    """Labels, none of them missing, as booleans, numbers, or text without blanks: what the values are, whatever holds
+    them. Text that is numbers throughout is numbers. Several kinds, or another one, are a ``ValueError``.
+
+    >>> labels_of(pd.Series([" 0", "1.5"]), "z").tolist(), labels_of(pd.Series(["007", "1"]), "z").tolist()
+    ([0.0, 1.5], ['007', '1'])
+    """
+    kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
+    found: dict = {}
+    values = in_memory(values.to_frame()).iloc[:, 0].tolist()
+    for value in values:
+        kind = next((kind for kind, classes in kinds.items() if isinstance(value, classes)), type(value).__name__)
+        found.setdefault(kind, value)
+    if len(found) > 1 or not found.keys() <= kinds.keys():
+        shown = " and ".join(f"{kind} (such as {value!r})" for kind, value in found.items())
+        raise ValueError(f"column {column!r} holds {shown}; labels must be all text, all numbers, or all true or false")
+    if "text" in found:
+        values = [value.strip() for value in values]
+        if not all(map(_NUMBER.fullmatch, values)):
+            return pd.Series(values)
+        values = pd.to_numeric(pd.Series(values)).tolist()
+    elif "true or false" not in found and not all(isinstance(value, Integral) for value in values):
+        values = list(map(float, values))
+    return pd.Series(values)
 
 
 def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: str | os.PathLike = "") -> list[str]:
@@ -146,8 +214,7 @@ def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: 
 
     ``where`` names the catalogue in a message; an empty path is refused.
     """
-    if "file_loc" not in catalog.columns:
-        raise ValueError(f"{where} has no column `file_loc` with the paths of the images")
+    require(["file_loc"], catalog, where, "The paths of the images stand there.")
     column = in_memory(catalog[["file_loc"]])["file_loc"].astype(object)
     files = column.where(column.notna(), "").astype(str)
     empty = np.flatnonzero(files.str.strip() == "")
@@ -167,8 +234,9 @@ def _decoded(value: object, column: str) -> object:
 
 def _id_text(value: object, where: str, column: str) -> object:
     """An id out of a column of several types, if it can be one."""
-    value = _decoded(value, column)
-    if not pd.api.types.is_scalar(value):
+    value = None if value is np.ma.masked else _decoded(value, column)
+    known = isinstance(value, (str, Real, Decimal)) and not isinstance(value, bool)
+    if not known and not (pd.api.types.is_scalar(value) and pd.isna(value)):
         raise ValueError(f"{where}: `{column}` holds {value!r}: an id is a text or a whole number")
     return value
 

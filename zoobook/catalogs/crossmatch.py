@@ -52,7 +52,7 @@ def by_id(
     0      b  0.1
     """
     left_on, right_on = (on, on) if isinstance(on, str) else on
-    left, right = _table(left), _table(right)
+    left, right = in_memory(left, "the left table"), _table(right)
     left_ids = tables.id_column(left, left_on, "the left table")
     right_ids = tables.id_column(right, right_on, _name(right))
 
@@ -101,7 +101,7 @@ def by_position(
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
-    left, right = _table(left), _table(right)
+    left, right = in_memory(left, "the left table"), _table(right)
     sky_left = _positions(left, "the left table")
     sky_right = _positions(right, _name(right))
     if len(sky_left) and len(sky_right):
@@ -113,7 +113,7 @@ def by_position(
     by_distance = rows[np.argsort(separation[rows], kind="stable")]
     first = np.unique(nearest[by_distance], return_index=True)[1]
     chosen = np.sort(by_distance[first])
-    joined = _join(left, chosen, right, nearest[chosen], set(), columns)
+    joined = _join(left, chosen, right, nearest[chosen], set(), columns, ("separation_arcsec",))
     joined["separation_arcsec"] = separation[chosen]
     joined.attrs["report"] = {
         "matched": len(chosen),
@@ -137,7 +137,7 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
 
-    require(["id_str"], catalog.columns, "the catalogue")
+    require(["id_str"], catalog, "the catalogue")
     sky, ids = _positions(catalog, "the catalogue"), ids_of(catalog["id_str"], "the catalogue")
     first, second, separation, _ = sky.search_around_sky(sky, radius_arcsec * u.arcsec)
     once = first < second
@@ -156,7 +156,7 @@ def report(joined: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(table: pd.DataFrame | str | os.PathLike) -> pd.DataFrame | Path:
-    return in_memory(table) if isinstance(table, pd.DataFrame) else arguments.path(table)
+    return arguments.path(table) if isinstance(table, (str, os.PathLike)) else in_memory(table, "the right table")
 
 
 def _name(right: pd.DataFrame | Path) -> str:
@@ -177,17 +177,25 @@ def _join(
     right_rows: np.ndarray,
     without: set[str],
     columns: list[str] | None,
+    added: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Rows of the left table beside their partners of the right one."""
     names = list(right.columns) if isinstance(right, pd.DataFrame) else tables.column_names(right)
-    wanted = [name for name in (names if columns is None else columns) if name not in without]
+    require(names if columns is None else columns, names, _name(right))
+    wanted = [name for name in dict.fromkeys(names if columns is None else columns) if name not in without]
+    new = {name: f"{name}_right" if name in left.columns else name for name in wanted}
+    taken = [name for name in (*new.values(), *added) if name in left.columns]
+    if taken:
+        raise ValueError(f"the left table has a column {taken[0]!r} already, perhaps of an earlier join: rename or "
+                         "drop it, or say in `columns` what to add")  # fmt: skip
     if isinstance(right, pd.DataFrame):
-        require(wanted, names, _name(right))
         other = right[wanted].iloc[right_rows]
-    else:
+    elif wanted:
         ascending = np.argsort(right_rows)
         other = tables.read(right, wanted, right_rows[ascending]).iloc[np.argsort(ascending)]
-    other = other.rename(columns={name: f"{name}_right" for name in wanted if name in left.columns})
+    else:
+        other = pd.DataFrame(index=right_rows)
+    other = other.rename(columns=new)
     return pd.concat([left.iloc[left_rows].reset_index(drop=True), other.reset_index(drop=True)], axis=1)
 
 
@@ -195,7 +203,7 @@ def _positions(table: pd.DataFrame | Path, where: str):
     """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
     from astropy.coordinates import SkyCoord
 
-    require(["ra", "dec"], table.columns if isinstance(table, pd.DataFrame) else tables.column_names(table), where)
+    require(["ra", "dec"], table if isinstance(table, pd.DataFrame) else tables.column_names(table), where)
     if not isinstance(table, pd.DataFrame):
         table = tables.read(table, ["ra", "dec"])
     degrees = {}

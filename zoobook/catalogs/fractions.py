@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from zoobook.catalogs.columns import floats
+from zoobook.catalogs.columns import a_frame, floats
 from zoobook.catalogs.reading import check_votes
-from zoobook.trees import DecisionTree
+from zoobook.trees import DecisionTree, check
 
 
 def add_fractions(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
@@ -35,34 +35,42 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
         answer: such as ``"bar_strong"``, without suffix; of a question outside the tree the total is needed.
 
     Returns:
-        ndarray: [N] float64; NaN where nobody answered.
+        ndarray: [N] float64; NaN where nobody answered, or a count is missing.
     """
+    check(tree)
     question, _, name = answer.partition("_")
     question = question.removesuffix(tree.suffix)
     count, known = f"{question}{tree.suffix}_{name}", _answers(tree, question)
     if known and count not in known:
         names = ", ".join(column.partition("_")[2] for column in known)
         raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {names}")
-    if count in catalog.columns:
+    names = (count, f"{count}_fraction", f"{answer}_fraction")
+    found = next((name for name in names if name in a_frame(catalog, "the catalogue")), None)
+    if found is None:
+        raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {names[-1]!r}")
+    shares = floats(catalog[found])
+    if found == count:
         total = total_votes(catalog, tree, question)
-        return floats(catalog[count]) / np.where(total > 0, total, np.nan)
-    for published in (f"{count}_fraction", f"{answer}_fraction"):
-        if published in catalog.columns:
-            return floats(catalog[published])
-    raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {published!r}")
+        shares = shares / np.where(total > 0, total, np.nan)
+    bad = np.flatnonzero((shares < 0) | (shares > 1.001))
+    if len(bad):
+        raise ValueError(f"the share of {answer!r} would be {shares[bad[0]]:g} in row {bad[0]} (counted from 0), and "
+                         f"no share in {len(bad)} rows: {found!r} holds something else")  # fmt: skip
+    return shares
 
 
 def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
-    """How many volunteers answered a question: [N] float64.
+    """How many volunteers answered a question: [N] float64; NaN where some of the counts are missing.
 
     Args:
         catalog: a catalogue with the total, or with the counts of all answers.
         tree: its decision tree.
         question: such as ``"bar"``; of one outside the tree the total is needed.
     """
+    check(tree)
     question = question.removesuffix(tree.suffix)
     total, answers = tree.total_column(f"{question}{tree.suffix}"), _answers(tree, question)
-    if total in catalog.columns:
+    if total in a_frame(catalog, "the catalogue"):
         return floats(catalog[total])
     absent = [column for column in answers if column not in catalog.columns]
     if absent or not answers:
@@ -70,7 +78,9 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
             f"the catalogue has no votes on {question!r}: the columns {', '.join(map(repr, [total, *absent[:1]]))} are "
             "missing. Predictions have none; cut on `asked_fraction` instead."
         )
-    return np.nansum([floats(catalog[column]) for column in answers], axis=0)
+    votes = np.stack([floats(catalog[column]) for column in answers])
+    missing = np.isnan(votes)
+    return np.where(missing.any(0) & ~missing.all(0), np.nan, np.nansum(votes, axis=0))
 
 
 def _answers(tree: DecisionTree, question: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Reading a table of galaxies as a catalogue, and checking its ids, files and votes."""
 from __future__ import annotations
 
-import difflib
 import os
 
 import numpy as np
@@ -9,10 +8,11 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import check_ids, file_locations, floats, in_memory, listed
-from zoobook.trees import DecisionTree
+from zoobook.catalogs.columns import check_ids, file_locations, floats, in_memory, listed, require
+from zoobook.trees import DecisionTree, check
 
 _ID_COLUMNS = ("id_str", "iauname")
+_MOST_VOTES = 1_000_000  # a larger number stands for something else
 
 
 def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = None) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
         ValueError: it is not a table; ids are missing, repeated or floating-point numbers; ``file_loc`` is empty
             somewhere; votes are absent or bad (see :func:`check_votes`).
     """
-    if isinstance(source, pd.DataFrame):
+    if not isinstance(source, (str, os.PathLike)):
         catalog, where, folder = in_memory(source).reset_index(drop=True), "the table", ""
     else:
         path = arguments.path(source)
@@ -70,25 +70,19 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     Raises:
         ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers.
     """
+    check(tree)
     columns = tree.label_columns
-    absent = [column for column in columns if column not in catalog.columns]
-    if absent:
-        close = difflib.get_close_matches(absent[0], [str(c) for c in catalog.columns], n=1)
-        hint = f"the closest column there is is {close[0]!r}" if close else f"there are: {listed(catalog.columns)}"
-        raise ValueError(
-            f"{len(absent)} of the {len(columns)} vote columns of tree {tree.name!r} are missing: "
-            f"{listed(absent)}. For {absent[0]!r}, {hint}."
-        )
+    require(columns, catalog, f"of the tree {tree.name!r}, the catalogue")
     values = np.stack([floats(catalog[column]) for column in columns], axis=1)
-    bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))
+    bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)) & (values <= _MOST_VOTES))
     if bad.any():
         row, first = np.argwhere(bad)[0]
         name = next((catalog[c].iloc[row] for c in _ID_COLUMNS if c in catalog.columns), "?")
         cell = catalog[columns[first]].iloc[row]
         faulty = [f"{column} ({count})" for column, count in zip(columns, bad.sum(axis=0), strict=True) if count]
         raise ValueError(
-            f"{bad.sum()} bad votes; each must be a whole number, 0 or more (0 where nobody answered). First: galaxy "
-            f"{str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. There are bad ones in "
-            f"{listed(faulty)}."
+            f"{bad.sum()} bad votes; each must be a whole number from 0 to {_MOST_VOTES:,} (0 where nobody answered). "
+            f"First: galaxy {str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. There are "
+            f"bad ones in {listed(faulty)}."
         )
     return values.astype(np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from zoobook import trees
+from zoobook import arguments, trees
 from zoobook.catalogs.fractions import vote_fraction
 from zoobook.catalogs.split import shuffled
 
@@ -39,8 +39,8 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
         label = ring > 0.25
         keep = (label | (ring < 0.05)) & (featured > 0.25) & (face_on > 0.75)  # false where a fraction is NaN
     labelled = catalog[keep].assign(ring=label[keep].astype(np.int64))
-    if balance:
-        order = shuffled(labelled, f"balance:{seed}")
+    if arguments.truth("balance", balance):
+        order = shuffled(labelled, f"balance:{arguments.whole('seed', seed, 0)}")
         rings = labelled["ring"].to_numpy()[order] == 1
         each = min(rings.sum(), (~rings).sum())
         chosen = np.concatenate([order[rings][:each], order[~rings][:each]])

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs.columns import in_memory
+from zoobook.catalogs.columns import floats, in_memory, require
 from zoobook.catalogs.fractions import total_votes
 from zoobook.catalogs.fractions import vote_fraction as fraction
-from zoobook.trees import DecisionTree
+from zoobook.trees import DecisionTree, check
 
 __all__ = [
     "asked_fraction", "classes", "cuts", "debiased", "fraction", "joint_fraction", "select", "total_votes",
@@ -43,7 +43,8 @@ def select(
     Returns:
         DataFrame: the rows that pass every cut, in their order; :func:`cuts` says how many each cut left.
     """
-    catalog = in_memory(catalog)
+    check(tree)
+    catalog = in_memory(catalog, "the catalogue")
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
         tree.question(question)  # refuses one that the tree does not have
@@ -83,6 +84,7 @@ def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> 
 
     Above 0.5 the answers to it are about that galaxy.
     """
+    check(tree)
     parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
     if not parents:
         return np.ones(len(catalog))
@@ -102,6 +104,7 @@ def classes(
     Returns:
         Series: the answer's name, named after the question; missing where the crowd was undecided or too small.
     """
+    check(tree)
     above, votes = arguments.share("above", above), arguments.whole("votes", votes, 0)
     names = [answer.name for answer in tree.question(question).answers]
     short = tree.question(question).name.removesuffix(tree.suffix)
@@ -126,18 +129,15 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
     Returns:
         DataFrame: a column of fractions for each answer, named as its votes; NaN where the estimates do not hold.
     """
+    check(tree)
     columns = [f"{column}_debiased" for column in tree.label_columns]
-    absent = [name for name in ("redshift", "elpetro_absmag_r", *columns) if name not in catalog]
-    if absent:
-        raise ValueError(
-            f"the catalogue has no column {absent[0]!r}: only the volunteers' tables of Galaxy Zoo DECaLS have what "
-            "tells where their debiased fractions hold"
-        )
+    require(("redshift", "elpetro_absmag_r", *columns), catalog, "the catalogue",
+            "Only the volunteers' tables of Galaxy Zoo DECaLS have what tells where their debiased fractions hold.")
     first = tree.questions[tree.walking_order[0]].name.removesuffix(tree.suffix)
     catalog = in_memory(catalog)
     holds = (
-        catalog["redshift"].between(*DEBIASED_REDSHIFT, inclusive="neither")
-        & catalog["elpetro_absmag_r"].between(*DEBIASED_MAGNITUDE, inclusive="neither")
+        pd.Series(floats(catalog["redshift"]), catalog.index).between(*DEBIASED_REDSHIFT, inclusive="neither")
+        & pd.Series(floats(catalog["elpetro_absmag_r"])).between(*DEBIASED_MAGNITUDE, inclusive="neither").to_numpy()
         & (total_votes(catalog, tree, first) >= DEBIASED_VOTES)
     )
     return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))

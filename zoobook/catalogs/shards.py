@@ -48,6 +48,9 @@ class ShardedTable:
                     f"{self.folder} already holds a table made by another model, of other images or with other "
                     f"options ({earlier['made_of']}, now {self._plan['made_of']}). Choose another folder, or delete it."
                 )
+        elif any(self.folder.glob("*.parquet")):
+            raise ValueError(f"{self.folder} holds parquet files of something else, which would be taken for parts of "
+                             "the table: choose an empty folder")  # fmt: skip
         else:
             atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": False}))
         self._bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]

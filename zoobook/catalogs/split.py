@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs.columns import check_ids
+from zoobook.catalogs.columns import a_frame, check_ids
 
 
 def split(
@@ -36,6 +36,7 @@ def split(
     if shares.shape != (3,) or not np.all(shares >= 0) or abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"fractions must be three shares (train, val, test), 0 or more, that add up to 1: {fractions}")
     seed = arguments.whole("seed", seed, 0)
+    a_frame(catalog, "the catalogue")
     subset = np.searchsorted(np.cumsum(shares)[:2], _uniform(catalog, str(seed)), side="right")
     return catalog.assign(subset=np.array(["train", "val", "test"], dtype=object)[subset])
 

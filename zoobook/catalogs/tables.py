@@ -70,7 +70,7 @@ def read(
 
 def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) -> pa.Array:
     """The ids in one column of a table in memory or on disk (called ``where`` in messages); see :func:`id_array`."""
-    require([column], table.columns if isinstance(table, pd.DataFrame) else column_names(table), where)
+    require([column], table if isinstance(table, pd.DataFrame) else column_names(table), where)
     if isinstance(table, pd.DataFrame):
         return id_array(table[column], where, column)
     path = arguments.path(table)
@@ -186,16 +186,17 @@ def _check_rows(path: Path) -> None:
 
 def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     """A column of a CSV in pandas' usual types, but for whole numbers and booleans with gaps."""
+    if isinstance(column.dtype, pd.StringDtype):
+        column = column.mask(column == "")  # pandas leaves them among numbers beyond int64
     gaps = column.isna()
     if gaps.all():
         return pd.Series(np.nan, column.index, name=column.name).astype(float if may_be_numbers else object)
     if isinstance(column.dtype, pd.StringDtype):
         filled = column.mask((column.isin(_NOT_A_NUMBER) | (column.str.strip() == "")).fillna(False))
-        if may_be_numbers and filled.isna().sum() > gaps.sum() and filled.notna().any():
-            with contextlib.suppress(ValueError):  # words, among which is the word nan
+        if may_be_numbers and filled.isna().any() and filled.notna().any():
+            with contextlib.suppress(ValueError, OverflowError):  # words, among which is the word nan
                 numbers = pd.to_numeric(filled, dtype_backend="numpy_nullable")
-                if numbers.dtype.kind in "iuf":
-                    return _settled(numbers, True)
+                return _settled(numbers if numbers.dtype.kind in "iuf" else filled.astype("UInt64"), True)
         return column.astype(object).where(~gaps, np.nan).astype(_TEXT)
     if isinstance(column.dtype, pd.Float64Dtype):
         return pd.Series(column.to_numpy(float, na_value=np.nan), column.index, name=column.name)
@@ -238,7 +239,7 @@ def _to_pandas(table: pa.Table, columns: list[str], **options) -> pd.DataFrame:
             if table.column(name).null_count and table.schema.field(name).type in _NULLABLE}
     names, rest = table.column_names, table.drop_columns(list(gaps))
     del table
-    frame = rest.to_pandas(ignore_metadata=True, **options)
+    frame = rest.to_pandas(ignore_metadata=True, integer_object_nulls=True, **options)
     if not gaps:
         return frame
     gaps = {name: column.to_pandas(types_mapper=_NULLABLE.get) for name, column in gaps.items()}
@@ -256,13 +257,19 @@ def _read_fits(path: Path) -> pd.DataFrame:
         if not numbers:
             raise ValueError("it has no table")
         hdu = hdus[numbers[0]]
+        if len(numbers) > 1:
+            warnings.warn(f"{path} has {len(numbers)} tables: the first is read, that of extension {numbers[0]}",
+                          stacklevel=2)  # fmt: skip
+        hdu.header.remove("COMMENT", ignore_missing=True, remove_all=True)  # by which astropy makes objects of columns
         table = Table.read(hdu)
         # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.
         binary = isinstance(hdu, fits.BinTableHDU)
         logical = [column.name for column in hdu.columns if binary and column.format in ("L", "1L")]
         gaps = {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
     table.convert_bytestring_to_unicode()
-    scalars = [name for name in table.colnames if table[name].ndim == 1]  # pandas has no array columns
+    for name in [name for name in table.colnames if table[name].shape[1:] == (1,)]:
+        table[name] = table[name][:, 0]
+    scalars = [name for name in table.colnames if table[name].ndim == 1]
     frame = table[scalars].to_pandas()
     for name in scalars:
         values, gap = table[name], getattr(table[name], "mask", np.False_)
@@ -272,4 +279,5 @@ def _read_fits(path: Path) -> pd.DataFrame:
     for name in [name for name in scalars if table[name].dtype.kind == "U"]:
         frame[name] = frame[name].str.rstrip()
         frame[name] = frame[name].mask(frame[name] == "")  # FITS has no other sign for a text that is missing
-    return frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})
+    frame = frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})
+    return frame.assign(**{name: list(table[name]) for name in table.colnames if name not in scalars})[table.colnames]

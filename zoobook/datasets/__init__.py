@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from zoobook.catalogs.columns import check_ids, file_locations
 from zoobook.datasets import published, rings
 from zoobook.datasets.download import fetch as fetch_files
 from zoobook.datasets.download import missing
@@ -37,7 +38,7 @@ def build_store(catalog: pd.DataFrame, size: int, **options) -> ImageStore:
         size: side of the stored images in pixels.
         **options: of :meth:`zoobook.images.ImageStore.build`.
     """
-    key = fingerprint(catalog["id_str"].tolist(), catalog["file_loc"].tolist())
+    key = fingerprint(check_ids(catalog).tolist(), file_locations(catalog))
     return ImageStore.build(catalog, home() / "stores" / f"{key}-{size}.arrow", size, **options)
 
 

@@ -1,7 +1,6 @@
 """What data sets there are by name (``registry.yaml``), and where they are kept."""
 from __future__ import annotations
 
-import difflib
 import os
 from functools import cache
 from importlib.resources import files
@@ -30,10 +29,9 @@ def registry() -> dict[str, dict]:
 def known(name: str) -> dict:
     """What the registry says of one data set; a ValueError where there is none of that name."""
     entries = registry()
-    if name not in entries:
-        close = difflib.get_close_matches(str(name), entries, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no data set {name!r}. {hint}Known: {', '.join(entries)}.")
+    if not isinstance(name, str) or name not in entries:
+        hint = arguments.did_you_mean(name, entries)
+        raise ValueError(f"there is no data set {name!r}.{hint} Known: {', '.join(entries)}.")
     return entries[name]
 
 
@@ -42,4 +40,4 @@ def framing(name: str) -> float:
 
     Whatever is no data set, such as the path of one's own table, is taken to be framed as DECaLS.
     """
-    return registry().get(name, {}).get("framing", DECALS_FRAMING)
+    return registry().get(str(name), {}).get("framing", DECALS_FRAMING)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from zoobook.catalogs.columns import check_ids, file_locations
+from zoobook.catalogs.columns import check_ids, file_locations, ids_of
 from zoobook.images.decoding import BadImage, read_image
 from zoobook.images.store import ImageStore
 
@@ -23,6 +23,7 @@ def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
     files = dict(zip(check_ids(images), file_locations(images), strict=True))
 
     def read(galaxy: str) -> np.ndarray:
+        galaxy = ids_of(galaxy)[0]
         if galaxy not in files:
             raise ValueError(f"galaxy {galaxy!r} is not in the catalogue that says where the images are")
         try:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs.columns import check_ids, file_locations, ids_of, listed
-from zoobook.files import ensure_writable_dir, fingerprint
+from zoobook.files import check_replaceable, ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
 from zoobook.images.decoding import read_image
@@ -93,6 +93,7 @@ class ImageStore:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
         path = arguments.path(path)
+        check_replaceable(path, b"ARROW1")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
             key = fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)

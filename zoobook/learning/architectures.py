@@ -213,7 +213,7 @@ def check_options(spec: dict) -> dict:
     return {
         **spec,
         "channels": int(spec["channels"]),
-        "image_size": arguments.whole("image_size", spec["image_size"], 16),
+        "image_size": arguments.whole("image_size", spec["image_size"], 16, 16384),
         "field_of_view": check_radii("field_of_view", spec["field_of_view"]),
         "dropout": arguments.real("dropout", spec["dropout"], lambda rate: 0 <= rate < 1, "from 0 to below 1"),
     }

@@ -34,7 +34,7 @@ class GalaxyBatches:
     batch_size: int  # galaxies per batch, over all devices together
     targets: np.ndarray | None = None  # [N, ...], what to learn about each; nothing for prediction
     seed: int | None = None  # shuffles and gives random views, other ones each epoch; None: in order, central views
-    parts: int = 1  # into which each batch is cut, one yielded after the other; fewer where a batch is too small
+    parts: int = 1  # into which each batch is cut, one yielded after the other; fewer where one would hold one galaxy
     share: float = views.CENTRE  # of the stored side that a view at evaluation shows, see share_seen
     photometric: bool = False  # random views as if through other telescopes too
     epoch: int = 0  # which pass
@@ -43,7 +43,7 @@ class GalaxyBatches:
     def __post_init__(self):
         self.photometric = self.photometric and self.seed is not None
         self.batches = -(-len(self.rows) // self.batch_size)
-        self.parts = min(self.parts, len(self.rows) // self.batches)
+        self.parts = max(1, min(self.parts, len(self.rows) // self.batches // 2))
 
     def __len__(self) -> int:
         return self.batches * self.parts

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from zoobook.trees import DecisionTree
+from zoobook.trees import DecisionTree, check
 
 if TYPE_CHECKING:
     from zoobook.learning.training import Run
@@ -172,6 +172,21 @@ def lazy_package(package: str, needs: tuple[str, ...], prepare: Callable[[], Non
     return list(FUNCTIONS), part, lambda: list(FUNCTIONS)
 
 
+def check_given(twin: Twin, given: dict[str, Any]) -> None:
+    """Refuse what was given in place of a model, of images, a tree or a name, and say how to get one."""
+    name = twin.__name__.rpartition(".")[2]
+    if "model" in given and not isinstance(given["model"], twin.models.GalaxyModel):
+        raise ValueError(f"model must be a model of {twin.__name__}, such as the `model` of a Result, not "
+                         f"{repr(given['model']):.60}; zoobook.weights.load(path, {name!r}) makes one")  # fmt: skip
+    if "store" in given and not hasattr(given["store"], "pixels"):
+        raise ValueError(f"store must be an image store, not {repr(given['store']):.60}; ImageStore.open(path) gives "
+                         "one, and ImageStore.build makes one of a catalogue")  # fmt: skip
+    if "tree" in given:
+        check(given["tree"])
+    if not isinstance(given.get("architecture", ""), str):
+        raise ValueError(f"architecture must be a name, not {given['architecture']!r}")
+
+
 def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
     """A function of :mod:`zoobook.learning` as one framework's: without its first argument, the framework."""
 
@@ -182,7 +197,9 @@ def bind(function: Callable[..., Any], twin: Twin) -> Callable[..., Any]:
                 message = f"{function.__name__}: {old} is now {new}; the old name goes with the next version"
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
                 options[new] = options.pop(old)
-        signature.bind(*args, **options)  # so that a wrong argument is told of this function, not of a hidden one
+        given = signature.bind(*args, **options)  # a wrong argument is told of this function, not of a hidden one
+        optional = {name for name, parameter in signature.parameters.items() if parameter.default is None}
+        check_given(twin, {k: v for k, v in given.arguments.items() if v is not None or k not in optional})
         with twin.models.known_defaults():
             return function(twin, *args, **options)
 

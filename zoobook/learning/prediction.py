@@ -177,6 +177,8 @@ def by_shards(
         contextlib.closing(_in_parallel(replicas, features, todo, bar)) as shards_done,
     ):
         for (shard, start, stop), found in shards_done:
+            if not np.isfinite(found).all():
+                raise ValueError("the model's features are no finite numbers: its weights are damaged")
             frame = table(ids[start:stop], found, shard)
             if out is None:
                 frames.append(frame)

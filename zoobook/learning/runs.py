@@ -45,8 +45,10 @@ class RunFolder:
         self._record = self.path / "run.json"
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
-        if resume and self._record.exists():
-            earlier = _as_now(self._read()["settings"])
+        earlier = _as_now(self._read()["settings"]) if resume and self._record.exists() else None
+        if resume and self.resuming:  # before the first epoch is done, there is nothing to go on with
+            if earlier is None:
+                raise ValueError(f"{self.path} holds a history.csv, but no run.json: choose another out_dir")
             other = [
                 f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
                 for key in sorted(earlier.keys() | self.settings.keys())

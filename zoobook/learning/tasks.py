@@ -7,15 +7,13 @@ head gives, and the columns that ``predict`` writes. A new kind of answer is a n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from zoobook import catalogs, votes
-from zoobook.catalogs.columns import listed
+from zoobook import catalogs, trees, votes
+from zoobook.catalogs.columns import labels_of, listed, require
 from zoobook.files import fingerprint
 from zoobook.images import ImageStore
 from zoobook.trees import DecisionTree
@@ -100,7 +98,10 @@ class Votes(Kind):
         return len(self.tree.label_columns)
 
     def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
-        return catalogs.check_votes(galaxies, self.tree).astype(np.float32)
+        counts = catalogs.check_votes(galaxies, self.tree).astype(np.float32)
+        if not counts.any():
+            raise ValueError(f"nobody voted on any of {len(counts)} galaxies of one subset: there is nothing to learn")
+        return counts
 
     def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
         return votes.prediction_table(ids, answers, self.tree)
@@ -136,6 +137,10 @@ class Classes(Kind):
         numeric = pd.api.types.is_numeric_dtype(values)
         if present is None or (numeric and len(present) > MOST_CLASSES):
             return None
+        numbers = [] if numeric else [not np.isnan(n) for n in pd.to_numeric(pd.Series(present), errors="coerce")]
+        if any(numbers) and len(present) > MOST_CLASSES:
+            raise ValueError(f"column {label!r} holds numbers (such as {present[numbers.index(True)]}), and the word "
+                             f"{present[numbers.index(False)]!r}: leave out the galaxies that have none")  # fmt: skip
         return cls({"kind": cls.name, "label": label, "classes": [int(v) if numeric else str(v) for v in present]})
 
     @property
@@ -166,7 +171,7 @@ class Regression(Kind):
     @classmethod
     def from_column(cls, label: str, values: pd.Series) -> Kind | None:
         mean, deviation = float(values.mean()), float(values.std(ddof=0))
-        if not deviation > 0:
+        if not deviation > 1e-12 * abs(mean):  # beyond rounding
             raise ValueError(f"all {len(values)} training galaxies have the same {label}: there is nothing to learn")
         return cls({"kind": cls.name, "label": label, "mean": mean, "deviation": deviation})
 
@@ -230,7 +235,8 @@ def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTre
             galaxies are all of one class, or galaxies have no image.
     """
     parts = _subsets(catalog)
-    if isinstance(label, DecisionTree):
+    if not isinstance(label, str):
+        trees.check(label, "label must be the name of a column, or")
         kind: Kind = Votes({"kind": Votes.name}, label)
     else:
         parts = _with_usable_labels(parts, label)
@@ -287,12 +293,10 @@ def _best_strength(features: np.ndarray, classes: np.ndarray) -> float:
 
 def _subsets(catalog: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The training and the validation galaxies, neither of them empty."""
-    for column in ("id_str", "subset"):
-        if column not in catalog:
-            hint = " zoobook.catalogs.split(catalog) adds it." if column == "subset" else ""
-            raise ValueError(f"the catalogue has no column {column!r}.{hint}")
     catalog = catalogs.keyed(catalog)
-    parts = {name: catalog[catalog["subset"] == name] for name in ("train", "val")}
+    require(["subset"], catalog, "the catalogue", "zoobook.catalogs.split(catalog) adds it.")
+    subset = catalog["subset"].astype(object).map(lambda name: name.strip() if isinstance(name, str) else name)
+    parts = {name: catalog[subset == name] for name in ("train", "val")}
     for name, part in parts.items():
         if not len(part):
             found = ", ".join(f"{count} {value!r}" for value, count in catalog["subset"].value_counts().items())
@@ -305,12 +309,12 @@ def _subsets(catalog: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _with_usable_labels(parts: dict[str, pd.DataFrame], label: str) -> dict[str, pd.DataFrame]:
     """The galaxies, with the column as booleans, numbers or text: what its values are, whatever holds them."""
-    if label not in parts["train"]:
-        known = ", ".join(map(str, parts["train"].columns))
-        raise ValueError(f"the catalogue has no column {label!r} to learn. It has: {known}.")
+    hint = f"Votes are learned with the tree itself: zoobook.trees.load({label!r})." if label in trees.names() else ""
+    require([label], parts["train"], "the catalogue", hint)
     for name, part in parts.items():
         values = part[label].astype(object)  # in a column of booleans, Arrow takes infinity for true
-        bad = values.isna() | values.isin([np.inf, -np.inf])
+        empty = values.map(lambda value: isinstance(value, str) and not value.strip()).astype(bool)
+        bad = values.isna() | values.isin([np.inf, -np.inf]) | empty
         if bad.any():
             ids = ", ".join(part["id_str"][bad][:3])
             raise ValueError(
@@ -318,23 +322,9 @@ def _with_usable_labels(parts: dict[str, pd.DataFrame], label: str) -> dict[str,
                 f"(such as {ids}). Fill them in, or leave those galaxies out."
             )
     both = pd.concat(parts.values())
-    both[label] = _plain_values(both[label].astype(object), label).to_numpy()
+    both[label] = labels_of(both[label], label).to_numpy()
     count = len(parts["train"])
     return {"train": both.iloc[:count], "val": both.iloc[count:]}
-
-
-def _plain_values(values: pd.Series, label: str) -> pd.Series:
-    kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
-    found: dict = {}
-    for value in values:
-        kind = next((kind for kind, classes in kinds.items() if isinstance(value, classes)), type(value).__name__)
-        found.setdefault(kind, value)
-    if len(found) > 1 or not found.keys() <= kinds.keys():
-        shown = " and ".join(f"{kind} (such as {value!r})" for kind, value in found.items())
-        raise ValueError(f"column {label!r} holds {shown}; labels must be all text, all numbers, or all true or false")
-    if "numbers" in found and not all(isinstance(value, Integral) for value in values):
-        values = map(float, values)
-    return pd.Series(list(values))
 
 
 def _whole_or_text(label: str, values: pd.Series) -> list | None:
@@ -352,8 +342,8 @@ def _whole_or_text(label: str, values: pd.Series) -> list | None:
 def _check_known(galaxies: pd.DataFrame, label: str, known: list) -> None:
     unknown = ~galaxies[label].isin(known)
     if unknown.any():
-        row = galaxies[unknown].iloc[0]
+        name, value = galaxies.loc[unknown, ["id_str", label]].astype(object).to_numpy()[0]
         raise ValueError(
-            f"galaxy {row['id_str']} of the validation subset has {label} = {row[label]!r}, which no training galaxy "
+            f"galaxy {name} of the validation subset has {label} = {value!r}, which no training galaxy "
             f"has ({int(unknown.sum())} such galaxies); the training galaxies have {listed(known)}"
         )

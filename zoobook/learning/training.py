@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from zoobook import arguments, weights
@@ -230,6 +229,7 @@ def _fit(
     resume: bool,
 ) -> Result:
     """Run, or go on with, or only read a training; ``make`` gives the model and the shares of its learning rate."""
+    resume = arguments.truth("resume", resume)
     names, num_nodes = choose_devices(devices, twin.engine.gpus()), arguments.whole("num_nodes", num_nodes)
     settings = _checked(settings, len(task.rows["train"]))
     capability = None if names == [CPU] else twin.engine.compute_capability()
@@ -278,8 +278,6 @@ def _checked(settings: dict, galaxies: int) -> dict:
     counts = {name: arguments.whole(name, settings[name]) for name in several}
     counts["seed"] = arguments.whole("seed", settings["seed"], 0)
     settings = {**settings, **counts, "learning_rate": arguments.real("learning_rate", settings["learning_rate"])}
-    if not isinstance(settings["photometric"], (bool, np.bool_)):
-        raise ValueError(f"photometric must be True or False, not {settings['photometric']!r}")
     if settings["precision"] not in ("auto", *PRECISIONS):
         raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
     size = settings["batch_size"]
@@ -288,4 +286,4 @@ def _checked(settings: dict, galaxies: int) -> dict:
             f"batch_size={size} makes batches of a single galaxy out of {galaxies}, from which batch normalisation can "
             "learn nothing: it takes at least 2 training galaxies, and a batch_size that leaves none alone"
         )
-    return {**settings, "photometric": bool(settings["photometric"])}
+    return {**settings, "photometric": arguments.truth("photometric", settings["photometric"])}

@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments, votes
-from zoobook.catalogs import tables
-from zoobook.catalogs.columns import listed
-from zoobook.representations.sorting import _for_each_galaxy, _ranked
+from zoobook.catalogs import keyed, tables
+from zoobook.catalogs.columns import labels_of, listed, require
+from zoobook.representations.sorting import _for_each_galaxy, _ranked, by_id
 from zoobook.representations.tables import FeatureTable
-from zoobook.trees import DecisionTree
+from zoobook.trees import DecisionTree, check
 
 STRENGTHS = 10.0 ** np.arange(-3, 2)  # how freely the logistic regression may choose its weights
 LEARNERS = ("logistic", "process")
@@ -53,10 +53,15 @@ def classify(
     Raises:
         ValueError: there are not two different answers, or a galaxy is not in the table.
     """
-    table, known, seed = FeatureTable(path), tables.ids_of(labels), arguments.whole("seed", seed, 0)
+    table, (known, values), seed = FeatureTable(path), by_id(labels, "labels"), arguments.whole("seed", seed, 0)
+    if values.isna().any():
+        raise ValueError(f"the label of {known[values.isna()][0]!r} is missing: leave such galaxies out")
+    values = labels_of(values, column)
+    if values.dtype.kind == "f" and (values % 1 != 0).any():
+        raise ValueError(f"labels must be answers: text or whole numbers, not {values[values % 1 != 0].iloc[0]!r}")
     if learner not in LEARNERS:
         raise ValueError(f"learner must be {listed(LEARNERS)}, not {learner!r}")
-    answers, given = np.unique(np.array(list(labels.values())), return_inverse=True)
+    answers, given = np.unique(values.to_numpy(int if values.dtype.kind == "f" else None), return_inverse=True)
     if len(answers) < 2:
         raise ValueError(
             f"labels need at least two different answers; here {len(known)} galaxies have {listed(answers) or 'none'}. "
@@ -101,10 +106,11 @@ def disagreement(
     Raises:
         ValueError: there is one pass only, a column is missing, or a question is unknown.
     """
+    check(tree)
     names = [question.name for question in tree.questions]
-    unknown = [name for name in questions or [] if name not in names]
-    if unknown:
-        raise ValueError(f"the tree has no question {unknown[0]!r}; its questions are {listed(names)}")
+    asked_for = [questions] if isinstance(questions, str) else questions or names
+    wanted = {tree.question(name).name for name in asked_for}
+    predictions = keyed(predictions, "the table of predictions")
     concentrations = votes.predicted_concentrations(predictions, tree)
     if concentrations.shape[2] < 2:
         raise ValueError("one pass cannot disagree with itself: predict with several, such as passes=10")
@@ -112,7 +118,7 @@ def disagreement(
     asked = votes.proportion_asked(shares.mean(0), tree)
     total = np.zeros(len(predictions))
     for place, (start, stop) in enumerate(tree.index_groups):
-        if questions is None or names[place] in questions:
+        if names[place] in wanted:
             of_one = shares[..., start:stop]
             total += asked[:, place] * np.clip(_entropy(of_one.mean(0)) - _entropy(of_one).mean(0), 0, None)
     return _ranked(pd.DataFrame({"id_str": predictions["id_str"].to_numpy(), "acquisition": total}), "acquisition")
@@ -140,15 +146,16 @@ def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> p
     from sklearn.cluster import KMeans
 
     n, seed = arguments.whole("n", n), arguments.whole("seed", seed, 0)
-    lacking = [name for name in ("id_str", "acquisition") if name not in scores]
-    if lacking:
-        raise ValueError(f"the scores have no column {lacking[0]!r}; they have {listed(scores.columns)}")
+    require(["acquisition"], scores, "the table of scores")
+    scores = keyed(scores, "the table of scores").assign(acquisition=tables.floats(scores["acquisition"]))
+    if not np.isfinite(scores["acquisition"]).all():
+        raise ValueError("the table of scores has galaxies whose acquisition is missing or no finite number")
     ranked = scores.sort_values(["acquisition", "id_str"], ascending=[False, True], ignore_index=True)
     crowd = ranked.head(CROWD * n)
     if len(crowd) <= n:
         return crowd
     table = FeatureTable(path)
-    places, rows = table.rows_of(tables.ids_of(crowd["id_str"].tolist()))
+    places, rows = table.rows_of(crowd["id_str"].to_numpy(object))
     points = np.empty((len(crowd), len(table.columns)))
     points[places] = table.take(rows)
     with warnings.catch_warnings():
@@ -179,6 +186,8 @@ def settled(rounds: Sequence[pd.DataFrame]) -> bool:
         return False
     for before, after in zip(last, last[1:], strict=False):
         both = before.index.intersection(after.index)
+        if not len(both):
+            raise ValueError("two rounds have no galaxy in common: were they made of one table of features?")
         if not cohen_kappa_score(before[both], after[both]) >= KAPPA:
             return False
     return True
@@ -186,6 +195,7 @@ def settled(rounds: Sequence[pd.DataFrame]) -> bool:
 
 def _likeliest(scores: pd.DataFrame) -> pd.Series:
     """The likeliest answer of each galaxy, by id, as text."""
+    scores = keyed(scores, "a round")
     columns = [name for name in scores if str(name).endswith("_probability")]
     if not columns:
         raise ValueError(f"a round has no column …_probability, as `classify` makes them: {listed(scores.columns)}")

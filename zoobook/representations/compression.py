@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from zoobook import arguments
-from zoobook.files import ensure_writable_dir
+from zoobook.files import check_replaceable, ensure_writable_dir
 from zoobook.representations.tables import FeatureTable, blocks
 
 _BLOCK = 4096  # rows in float64 at a time
@@ -45,10 +45,13 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
         Compression: the axes and the variance that each explains.
 
     Raises:
-        ValueError: more components are wanted than there are features or galaxies.
+        ValueError: more components are wanted than there are features or galaxies, or ``out`` is something else.
         OSError: ``out`` cannot be written to.
     """
     table, out = FeatureTable(path), arguments.path(out)
+    if out in (table.path, *table.files):
+        raise ValueError(f"{out} is the table that is to be compressed: choose another name for the result")
+    check_replaceable(out, b"PAR1")
     rows, width = len(table), len(table.columns)
     what = f"n_components, for {rows} galaxies of {width} features,"
     n_components = arguments.whole(what, n_components, 1, min(width, rows))

@@ -33,7 +33,7 @@ def nearest(path: str | Path, id_str: str | list[str], k: int = 8) -> pd.DataFra
         FileNotFoundError: there is no such table.
     """
     table = FeatureTable(path)
-    queries, k = tables.ids_of(id_str), arguments.whole("k", k)
+    queries, k = tables.ids_of(id_str), min(arguments.whole("k", k), len(table))
     if not len(queries):
         return pd.DataFrame({"query": [], "rank": [], "id_str": [], "distance": []})
     unique = list(dict.fromkeys(queries.tolist()))

@@ -56,10 +56,9 @@ def interesting(
     Raises:
         ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.
     """
-    table, ratings = FeatureTable(path), dict(ratings)
-    rated = check_ids(pd.DataFrame({"id_str": pd.Series(list(ratings), dtype=object)}), "the ratings")
+    table, (rated, values) = FeatureTable(path), by_id(ratings, "ratings")
     seed, explore = arguments.whole("seed", seed, 0), arguments.real("explore", explore, np.isfinite, "a number")
-    known = tables.floats(pd.Series(list(ratings.values()), dtype=object))
+    known = tables.floats(values.astype(float) if values.dtype == bool else values)
     if len(rated) < 2:
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():
@@ -126,10 +125,21 @@ def _fit_ratings(points: np.ndarray, ratings: np.ndarray, seed: int) -> Callable
     return predict
 
 
+def by_id(given: Mapping | pd.Series, what: str) -> tuple[np.ndarray, pd.Series]:
+    """Ids [N] and values of what was given by id and is called ``what``; a ValueError where it is no such thing."""
+    if not isinstance(given, (Mapping, pd.Series)):
+        raise ValueError(f"{what} must be a dictionary or a Series by id, such as dict(zip(table['id_str'], "
+                         f"table['ring'])), not {type(given).__name__}")  # fmt: skip
+    table = pd.DataFrame(list(given.items()), columns=["id_str", "value"], dtype=object)
+    return check_ids(table, f"the {what}"), table["value"].infer_objects()
+
+
 def _for_each_galaxy(table: FeatureTable, columns: Callable[[np.ndarray], dict[str, np.ndarray]]) -> pd.DataFrame:
     """``id_str``, and the columns that a function makes of features [n, F]."""
     parts = [{"id_str": ids, **columns(np.ascontiguousarray(features))} for ids, features in table.batches()]
-    return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+    found = pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+    check_ids(found, str(table.path))
+    return found
 
 
 def _ranked(found: pd.DataFrame, column: str) -> pd.DataFrame:

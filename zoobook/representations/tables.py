@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs import tables
+from zoobook.catalogs.columns import listed
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
+_LARGEST = 1e15  # of a feature: squares of larger ones would leave the range of float32
 _FEATURE = re.compile(r"feat_(\d+)(?:_pred|_pca)?|feat_pca_(\d+)")
 
 
@@ -24,25 +26,31 @@ class FeatureTable:
 
     Attributes:
         path: the file or folder.
+        files: the parquet files, in the order of their rows.
         columns: names of the feature columns, in numeric order.
         id_column: ``"id_str"`` or ``"iauname"``.
     """
 
     def __init__(self, path: str | Path):
-        self._files, self.path = table_files(path), arguments.path(path)
-        names = _column_names(self._files[0])
-        for file in self._files[1:]:
-            if _column_names(file) != names:
-                raise ValueError(f"{file} has other columns than {self._files[0]}: they are not parts of one table")
+        self.files, self.path = table_files(path), arguments.path(path)
+        schema = _schema(self.files[0])
+        names = schema.names
+        for file in self.files[1:]:
+            if _schema(file).names != names:
+                raise ValueError(f"{file} has other columns than {self.files[0]}: they are not parts of one table")
         numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
         self.columns = [name for _, name in sorted(numbered)]
         if not self.columns:
             raise ValueError(f"{path} has no feature columns (feat_0, feat_1, …), only {', '.join(names[:8])} …")
+        for name in self.columns:
+            kinds = [field.type for field in schema if field.name == name]
+            if len(kinds) > 1 or not any(test(kinds[0]) for test in (pa.types.is_floating, pa.types.is_integer)):
+                raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {listed(kinds)}")
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
         self._rows = 0
-        for file in self._files:
+        for file in self.files:
             with tables.named(file):
                 self._rows += pq.read_metadata(file).num_rows
         if not self._rows:
@@ -138,19 +146,20 @@ class FeatureTable:
         first = 0
         for batch in self._scan(columns, max(1, PIECE // len(self.columns))):
             features = _as_matrix(batch.columns[-len(self.columns) :])
-            if not np.isfinite(features).all():
-                row, column = np.argwhere(~np.isfinite(features))[0]
+            bad = ~(np.abs(features) < _LARGEST)
+            if bad.any():
+                row, column = np.argwhere(bad)[0]
                 raise ValueError(
                     f"{self.path}: galaxy {self.ids_at(np.array([first + row]))[0]!r} has no finite number in column "
-                    f"{self.columns[column]!r} ({int((~np.isfinite(features)).any(1).sum())} such galaxies in this "
-                    "piece)"
+                    f"{self.columns[column]!r}, or one above {_LARGEST:g} ({int(bad.any(1).sum())} such galaxies in "
+                    "this piece)"
                 )
             yield batch.column(0), features
             first += len(batch)
 
     def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
-        for file in self._files:
+        for file in self.files:
             with tables.named(file):
                 whole = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
                 pieces = whole.iter_batches(rows, columns=columns)
@@ -165,7 +174,7 @@ class FeatureTable:
         """Columns of some rows, in the order asked for; a row group without any of them is not read."""
         order = np.argsort(rows, kind="stable")
         wanted, found, first = np.asarray(rows)[order], [], 0
-        for path in self._files:
+        for path in self.files:
             with tables.named(path):
                 file = pq.ParquetFile(path, page_checksum_verification=True)
                 found.append(file.schema_arrow.empty_table().select(columns))
@@ -209,27 +218,21 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
         DataFrame: the galaxies that both have; ``.attrs["report"]`` counts what was left out.
 
     Raises:
-        ValueError: the catalogue has no such column.
+        ValueError: the catalogue has no such column, or a feature is missing or no finite number.
     """
     from zoobook.catalogs.crossmatch import by_id
 
     table = FeatureTable(path)
-    on = on or table.id_column
-    wanted = tables.ids_of(catalog[on], "the catalogue", on) if on in catalog.columns else []  # by_id refuses that
-    found = []
-    for ids, features in table.batches():
-        both = pd.Index(ids).isin(wanted)
-        found.append(pd.DataFrame(features[both], columns=table.columns))
-        found[-1].insert(0, on, ids[both])
-    frame = pd.concat(found, ignore_index=True)
-    joined = by_id(catalog, frame, on=on)
-    joined.attrs["report"]["right_only"] += len(table) - len(frame)
+    joined = by_id(catalog, table.path, (on or table.id_column, table.id_column), table.columns)
+    bad = ~np.isfinite(joined.iloc[:, -len(table.columns) :].to_numpy(float)).all(1)
+    if bad.any():
+        raise ValueError(f"{path} has no finite features for {int(bad.sum())} galaxies that both have")
     return joined
 
 
-def _column_names(file: Path) -> list[str]:
+def _schema(file: Path) -> pa.Schema:
     try:
-        return pq.read_schema(file).names
+        return pq.read_schema(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
             f"{file} is not a table of features in parquet, as represent and compress write it "

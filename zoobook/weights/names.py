@@ -38,6 +38,8 @@ def known_names(path: str) -> str:
     if os.path.basename(path) != path or path.endswith((".safetensors", ".ckpt", ".index")):
         return ""
     shipped, published = registry().values()
+    if path in published:
+        return f"; Zoobot published it: zoobook.weights.read_legacy reads what zoobook.weights.fetch({path!r}) gets"
     return (
         f", and no weights of that name.{did_you_mean(path, [*shipped, *published])} With zoobook come: "
         f"{', '.join(shipped)}; Zoobot published: {', '.join(published)}."

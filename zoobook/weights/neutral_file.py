@@ -11,7 +11,7 @@ from safetensors.numpy import save as to_bytes
 
 import zoobook
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
+from zoobook.files import atomic_write, check_replaceable, ensure_writable_dir, fingerprint
 from zoobook.learning import architectures
 from zoobook.weights.names import find_shipped, known_names
 
@@ -29,9 +29,11 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
             few other numbers, biases and batch statistics, stay exact.
         **provenance: as for :func:`zoobook.weights.save`.
     """
-    if half:
+    tensors = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in tensors.items()}
+    if arguments.truth("half", half):
         tensors = {name: _halved(name, array) if array.ndim > 1 else array for name, array in tensors.items()}
     path = arguments.path(path)
+    check_replaceable(path, rb".{8}\{")
     ensure_writable_dir(path.parent)
     metadata = {
         "format": FORMAT,
