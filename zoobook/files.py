@@ -21,11 +21,27 @@ from zoobook import arguments
 _PIECES = 2048  # of a megabyte
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name under which to write a file that is never seen half-written: then it gets its own, or goes.
+
+    Raises:
+        OSError: there is a folder of that name, or it cannot be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file", str(path))
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a small file so that it is never seen half-written; text is encoded as UTF-8."""
-    part = path.with_name(path.name + f".{os.getpid()}-{threading.get_ident()}.part")
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def ensure_writable_dir(path: str | os.PathLike) -> Path:

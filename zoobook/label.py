@@ -29,7 +29,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
-from zoobook.catalogs.columns import floats, listed
+from zoobook.catalogs.columns import floats, ids_of, listed
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
 from zoobook.label_file import LabelFile, agreement, table
@@ -85,7 +85,10 @@ class Labeler:
             choice: one of the answers; ``None`` is "not sure".
             id_str: which galaxy; by default the one shown.
         """
-        at = self._at if id_str is None else self._order.index(id_str)
+        galaxy = self._order[self._at] if id_str is None else ids_of(id_str)[0]
+        if galaxy not in self._order:
+            raise ValueError(f"{galaxy!r} is not among the galaxies to label")
+        at = self._order.index(galaxy)
         self._file.add(self._order[at], choice)
         self._at = self._next_open(at)
 
@@ -166,9 +169,9 @@ class Labeler:
 def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
     """The answer of each key."""
     if isinstance(answers, Mapping):
-        keys = dict(answers)
+        keys = {key: _own(value) for key, value in answers.items()}
     else:
-        values = [value.item() if hasattr(value, "item") else value for value in answers]
+        values = [] if isinstance(answers, str) else [_own(value) for value in answers]
         own = all(str(value) in tuple("0123456789") for value in values)
         keys = {str(value) if own else str(n): value for n, value in enumerate(values, 1)}
     if not 2 <= len(set(keys.values())) == len(keys):
@@ -181,6 +184,11 @@ def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
         if key in _COMMAND_KEYS:
             raise ValueError(f"the key {key!r} is taken for {_COMMAND_KEYS[key]}: choose another for {value!r}")
     return keys
+
+
+def _own(value: object) -> object:
+    """Python's own number in place of one of NumPy."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, seed: int) -> list[str]:

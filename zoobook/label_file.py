@@ -51,7 +51,7 @@ class LabelFile:
             warnings.warn(f"the file system of {self.path} has no locks: label in it from one place at a time",
                           stacklevel=3)  # fmt: skip
         try:
-            _cut_torn_line(self.path)
+            _mend_last_line(self.path)
             self._history = _history(self.path).get(self.column, [])
             self.current = dict(self._history)
             self._check(set(ids))
@@ -70,6 +70,7 @@ class LabelFile:
         """
         if answer is not None and answer not in self._answers:
             raise ValueError(f"{answer!r} is not one of the answers: {listed(self._answers)}")
+        answer = None if answer is None else self._answers[self._answers.index(answer)]  # 1, not True or a NumPy number
         self._write({"id_str": id_str, "answer": answer})
         self._history.append((id_str, answer))
         self.current[id_str] = answer
@@ -139,7 +140,8 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
         not sure; with ``catalog``, its columns too.
 
     Raises:
-        ValueError: a file is not one of answers, two have the same column, or the catalogue has it.
+        ValueError: a file is not one of answers, two have the same column, or the catalogue has it or none of the
+            galaxies.
         FileNotFoundError: there is no such file.
     """
     columns: dict[str, dict] = {}
@@ -160,7 +162,11 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
     taken = [name for name in columns if name in catalog]
     if taken:
         raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
-    return catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
+    joined = catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
+    if joined.empty and len(found):
+        raise ValueError(f"the labels are of another catalogue: none of their {len(found)} galaxies, such as "
+                         f"{found['id_str'][0]!r}, is in this one")  # fmt: skip
+    return joined
 
 
 def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
@@ -182,6 +188,8 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     for name in (one, other):
         if name not in labels:
             raise ValueError(f"there is no column {name!r} of labels; there are: {listed(labels.columns[1:])}")
+    if one == other:
+        raise ValueError(f"give two columns to compare, not {one!r} twice")
     both = labels[[one, other]].dropna().astype(str)
     if both.empty:
         raise ValueError(f"no galaxy has an answer in both {one!r} and {other!r}, so there is nothing to compare")
@@ -195,7 +203,7 @@ def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
     """For each column the answers that were not taken back, in the order in which they were given."""
     columns: dict[str, list] = {}
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, line in enumerate(lines[:-1], 1):  # after the last end of line: nothing, or half a line
+    for number, line in enumerate(lines[: -1 if _torn(lines[-1]) else None], 1):
         try:
             row = json.loads(line)
             rows = columns.setdefault(row["column"], [])
@@ -207,12 +215,25 @@ def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
     return columns
 
 
-def _cut_torn_line(path: Path) -> None:
+def _torn(last: bytes) -> bool:
+    """Whether what follows the last end of line is nothing, or half a line; else an editor has left out its end."""
+    try:
+        return not isinstance(json.loads(last), dict)
+    except ValueError:
+        return True
+
+
+def _mend_last_line(path: Path) -> None:
     """Take away half a line that a power failure left: its answer was never shown as saved."""
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         if not content.startswith(b"{"):
             raise ValueError(f"{path} is not a file of labels: it begins with {content[:20]!r}. Choose another file.")
-        os.truncate(path, content.rfind(b"\n") + 1)
+        start = content.rfind(b"\n") + 1
+        if _torn(content[start:]):
+            os.truncate(path, start)
+        else:
+            with open(path, "ab") as file:
+                file.write(b"\n")
 
 
 def _column(name: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
-from zoobook.catalogs.columns import file_locations
+from zoobook.catalogs.columns import file_locations, listed
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
@@ -42,6 +42,25 @@ def find_published(name: str) -> str | Path:
 def load_tree(name: str) -> trees.DecisionTree:
     """A decision tree from a YAML file, or by its name."""
     return trees.DecisionTree.from_yaml(name) if arguments.path(name).is_file() else trees.load(name)
+
+
+def refuse_overwriting(out: Path, *sources: str | Path | None) -> None:
+    """A ValueError where a result would be written over one of the files that it is made of."""
+    for source in filter(None, sources):
+        if arguments.path(source).resolve() == arguments.path(out).resolve():
+            raise ValueError(f"{source} would be overwritten by the result: give that another place")
+
+
+def largest_first(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
+    """A table sorted by one of its columns, if one is named."""
+    if column is None:
+        return table
+    if column not in table:
+        raise ValueError(f"there is no column {column!r} to sort by; there are: {listed(table.columns)}")
+    try:
+        return table.sort_values(column, ascending=False, kind="stable")
+    except (TypeError, ValueError):  # lists, or words among numbers
+        raise ValueError(f"the column {column!r} cannot be sorted: not all of it is numbers, or text") from None
 
 
 def read_galaxies(

@@ -48,7 +48,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         OSError: files could not be fetched or written.
     """
     root = home(root)
-    if _TABLE_ENDING.search(root.name) and not root.is_dir():
+    if root.is_file() or _TABLE_ENDING.search(root.name) and not root.is_dir():
         return _labelled(catalogs.read(root), root)
     for name in _TABLE_NAMES:
         if (root / name).is_file():

@@ -3,15 +3,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from zoobook.catalogs.tables import FITS_NAME
 from zoobook.files import unpacked
 from zoobook.images.checks import Unusable, check_shape
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
-_BANDS = "ugrizy"  # in the order of their wavelengths
+BANDS = tuple("ugrizy")  # in the order of their wavelengths
+SENSIBLE = (1e-3, 60)  # [arcsec] side of a pixel; a header without scale means one degree
+
+
+def is_fits(file: Path, begin: bytes) -> bool:
+    """Whether a file is one of FITS, by its name or its first bytes."""
+    return bool(FITS_NAME.search(file.name)) or begin.startswith(b"SIMPLE  =")
 
 
 def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
@@ -24,7 +32,7 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
         with unpacked(file) as whole, fits.open(whole, memmap=False, do_not_scale_image_data=True) as hdus:
             chosen = image_hdus(hdus)
             check_shape(*chosen[0].shape[-2:])
-            planes = np.concatenate([_planes(hdu) for hdu in chosen])
+            planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
             pixel = _pixel_arcsec(chosen[0].header)
     except Unusable:
         raise
@@ -105,8 +113,8 @@ def image_hdus(hdus: list) -> list:
         return [first]
     if {"g", "r", "z"} <= bands.keys():
         return [bands[band] for band in "grz"]
-    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(_BANDS):
-        return [bands[band] for band in _BANDS if band in bands]
+    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(BANDS):
+        return [bands[band] for band in BANDS if band in bands]
     return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
 
 
@@ -114,12 +122,11 @@ def band_of(header: Mapping) -> str:
     """The band that a FITS header names: a letter, empty where it has no name at all."""
     name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
     words = re.findall("[a-z0-9]+", name.lower())
-    return next((word for word in words if len(word) == 1 and word in _BANDS), name)
+    return next((word for word in words if word in BANDS), name)
 
 
-def _planes(hdu) -> np.ndarray:
+def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     """Float64 [planes, H, W], NaN where a pixel is undefined: Astropy does not see it among unsigned numbers."""
-    header, stored = hdu.header, hdu.data
     scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
     planes = stored.astype(np.float64) * scale + zero
     if stored.dtype.kind in "iu" and undefined is not None:
@@ -137,5 +144,5 @@ def _pixel_arcsec(header) -> float:
         sides = 3600 * np.linalg.norm(np.diag(sky.get_cdelt()) @ sky.get_pc(), axis=0)
     except Exception:  # what astropy raises for odd headers has no common class
         return NATIVE_ARCSEC
-    sensible = len(sides) == 2 and 1e-3 < sides.mean() < 60  # a header without scale means one degree
+    sensible = len(sides) == 2 and SENSIBLE[0] < sides.mean() < SENSIBLE[1]
     return float(sides.mean()) if sensible else NATIVE_ARCSEC

@@ -13,11 +13,12 @@ from zoobook.images.store import ImageStore
 _GREY = 96  # what stands for an image that cannot be used
 
 
-def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
+def by_id(images: ImageStore | pd.DataFrame, bad: list[str] | None = None) -> Callable[[str], np.ndarray]:
     """What gives the pixels of one galaxy after the other, to be shown.
 
     Args:
         images: an image store, or a catalogue with ``id_str`` and ``file_loc``.
+        bad: takes a message on each file that cannot be used.
 
     Returns:
         function: of an id to uint8 [H, W, 3]; a file that cannot be used is a grey square.
@@ -34,7 +35,9 @@ def by_id(images: ImageStore | pd.DataFrame) -> Callable[[str], np.ndarray]:
             raise ValueError(f"galaxy {galaxy!r} is not in the catalogue that says where the images are")
         try:
             return read_image(files[galaxy])
-        except BadImage:
+        except BadImage as error:
+            if bad is not None:
+                bad.append(str(error))
             return np.full((64, 64, 3), _GREY, np.uint8)
 
     return read

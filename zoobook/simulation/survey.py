@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoobook import arguments
+from zoobook.files import replacing
 from zoobook.simulation.scene import LARGEST, SMALLEST, render
 from zoobook.simulation.truth import MOST_GALAXIES, checked_seed, draw_truth
 from zoobook.simulation.volunteers import vote
@@ -98,9 +99,8 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     table = pd.concat([names, vote(truth, seed), truth.drop(columns=["true_ra", "true_dec"])], axis=1)
     path = _table_path(folder, start)
     path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    table.to_parquet(part, index=False)
-    os.replace(part, path)
+    with replacing(path) as part:
+        table.to_parquet(part, index=False)
     return count
 
 
@@ -127,11 +127,9 @@ def save_picture(galaxy: dict, path: Path, image_size: int, seed: int) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
+    with replacing(path) as part:
         picture = Image.fromarray(render(galaxy, image_size, seed))
-        picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
-    os.replace(part, path)
+        picture.save(part, "png", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _image_path(folder: Path, index: int, seed: int) -> Path:
