@@ -116,14 +116,11 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def _parted(name: object, column: pd.Series) -> dict[str, np.ndarray]:
     """Lists of numbers, such as the answers of several passes, as a column for each place in them."""
-    try:
+    if len({np.shape(value) for value in column}) == 1:
         values = np.stack(list(column))
-    except (ValueError, TypeError):
-        values = np.zeros(0, object)
-    if values.ndim != 2 or values.dtype.kind not in "iufb":
-        raise ValueError(f"the column {name!r} holds {column.dropna().iloc[0]!r}, not a number, a truth or a text, nor "
-                         "as many numbers in each row: drop it")  # fmt: skip
-    return {f"{name}_{place}": values[:, place] for place in range(values.shape[1])}
+        if values.ndim == 2 and values.dtype.kind in "iufb":
+            return {f"{name}_{place}": values[:, place] for place in range(values.shape[1])}
+    raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists: drop it")
 
 
 def _astropy_table(table: pd.DataFrame):

@@ -23,11 +23,7 @@ _PIECES = 2048  # of a megabyte
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name under which to write a file that is never seen half-written: then it gets its own, or goes.
-
-    Raises:
-        OSError: there is a folder of that name, or it cannot be written.
-    """
+    """The name under which to write a file that is never seen half-written: then it gets its own, or goes."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file", str(path))
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")

@@ -76,11 +76,10 @@ def page(
     bad: list[str] = []
     sprites = _sprites(by_id(images, bad), table["id_str"], size, quality)
     data["sprites"] = [base64.b64encode(sprite).decode() for sprite in sprites]
+    if len(bad) == len(table):
+        raise BadImage(f"none of {len(bad)} images can be used, such as {bad[0]}")
     if bad:
-        said = f"{len(bad)} of {len(table)} images cannot be used, such as {bad[0]}"
-        if len(bad) == len(table):
-            raise BadImage(said)
-        warnings.warn(f"{said}; they are grey", stacklevel=2)
+        warnings.warn(f"{len(bad)} of {len(table)} images cannot be used and are grey, such as {bad[0]}", stacklevel=2)
     text = (_STATIC / "gallery.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(title),

@@ -168,10 +168,11 @@ class Labeler:
 
 def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
     """The answer of each key."""
+    given = list(answers.values()) if isinstance(answers, Mapping) else [] if isinstance(answers, str) else answers
+    values = [value.item() if hasattr(value, "item") else value for value in given]
     if isinstance(answers, Mapping):
-        keys = {key: _own(value) for key, value in answers.items()}
+        keys = dict(zip(answers, values, strict=True))
     else:
-        values = [] if isinstance(answers, str) else [_own(value) for value in answers]
         own = all(str(value) in tuple("0123456789") for value in values)
         keys = {str(value) if own else str(n): value for n, value in enumerate(values, 1)}
     if not 2 <= len(set(keys.values())) == len(keys):
@@ -184,11 +185,6 @@ def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
         if key in _COMMAND_KEYS:
             raise ValueError(f"the key {key!r} is taken for {_COMMAND_KEYS[key]}: choose another for {value!r}")
     return keys
-
-
-def _own(value: object) -> object:
-    """Python's own number in place of one of NumPy."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, seed: int) -> list[str]:

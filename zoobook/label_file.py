@@ -1,6 +1,7 @@
 """The file of labels given by hand: it only grows, one line for each answer, and is whole at any moment."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -164,8 +165,7 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
         raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
     joined = catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
     if joined.empty and len(found):
-        raise ValueError(f"the labels are of another catalogue: none of their {len(found)} galaxies, such as "
-                         f"{found['id_str'][0]!r}, is in this one")  # fmt: skip
+        raise ValueError(f"the labels are of another catalogue, without their galaxies: {listed(found['id_str'], 3)}")
     return joined
 
 
@@ -202,8 +202,7 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
 def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
     """For each column the answers that were not taken back, in the order in which they were given."""
     columns: dict[str, list] = {}
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, line in enumerate(lines[: -1 if _torn(lines[-1]) else None], 1):
+    for number, line in enumerate(_whole_lines(path.read_bytes() if path.exists() else b""), 1):
         try:
             row = json.loads(line)
             rows = columns.setdefault(row["column"], [])
@@ -215,12 +214,12 @@ def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
     return columns
 
 
-def _torn(last: bytes) -> bool:
-    """Whether what follows the last end of line is nothing, or half a line; else an editor has left out its end."""
-    try:
-        return not isinstance(json.loads(last), dict)
-    except ValueError:
-        return True
+def _whole_lines(content: bytes) -> list[bytes]:
+    """All lines but a last one that is half; an editor may have left out the end of a whole one."""
+    *lines, last = content.split(b"\n")
+    with contextlib.suppress(ValueError):
+        lines += [last] if json.loads(last) else []
+    return lines
 
 
 def _mend_last_line(path: Path) -> None:
@@ -228,12 +227,10 @@ def _mend_last_line(path: Path) -> None:
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         if not content.startswith(b"{"):
             raise ValueError(f"{path} is not a file of labels: it begins with {content[:20]!r}. Choose another file.")
-        start = content.rfind(b"\n") + 1
-        if _torn(content[start:]):
-            os.truncate(path, start)
-        else:
-            with open(path, "ab") as file:
-                file.write(b"\n")
+        whole = len(b"\n".join(_whole_lines(content)))
+        with open(path, "ab") as file:
+            file.truncate(whole)
+            file.write(b"\n" if whole else b"")
 
 
 def _column(name: str) -> str:

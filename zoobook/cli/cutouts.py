@@ -43,13 +43,13 @@ def cutouts(
     else:
         inputs.refuse_overwriting(out / "catalogue.parquet", positions)
         table = catalogs.read(positions).drop(columns="file_loc", errors="ignore")
-        if f"r50_{sky.unit}" not in table:
+        if not {"r50_arcsec", "r50_pixels"} & set(table):
             table = stamps.measure_sources(sky, table, "drop" if skip_bad_images else "error", threshold)
     flags = [floats(table[name]) > 0 for name in ("flag_star", "flag_small") if name in table and not everything]
     wanted = table[~np.any(flags, axis=0)] if flags else table
     if positions is None:
         wanted = wanted[wanted["r50_pixels"].notna()]
-    if wanted.empty:
+    if wanted.empty and len(table):
         raise ValueError("all sources look like stars, are too small, or have no radius; --all cuts them")
     if len(wanted) < len(table):
         echo(f"{len(table) - len(wanted):,} look like stars, are too small, or have no radius: they are not cut")

@@ -93,12 +93,10 @@ def cut_stamps(
     store = ImageStore.finished(path, key)  # looked at without a lock: it may be in a read-only folder
     if store is None:
         ensure_writable_dir(path.parent)
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            store = ImageStore.finished(path, key)  # another process may just have made it
-            if store is None:
-                about = {"key": key, "size": size, "framing": factor * DECALS_FRAMING}
-                _cut(mosaic, ids, places, path, about, bad, max_blank, workers)
-                store = ImageStore.open(path)
+        about = {"key": key, "size": size, "framing": factor * DECALS_FRAMING}
+        with FileLock(path.with_name(f".{path.name}.lock")):  # against another process
+            _cut(mosaic, ids, places, path, about, bad, max_blank, workers)
+            store = ImageStore.open(path)
     _refuse(store.quarantine, len(ids), path, bad)
     return store
 
@@ -130,7 +128,7 @@ def _cut(mosaic, ids, places, path: Path, about: dict, bad: str, max_blank: floa
         pixels = np.memmap(part, np.uint8, "w+", PIXELS_AT, shape)
         outside = ~mosaic.contains(places[:, 0], places[:, 1])
         causes = dict.fromkeys(np.flatnonzero(outside), "its position is outside the mosaic")
-        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "its position is not a number")
+        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "its position is no place on the sky")
         causes |= dict.fromkeys(np.flatnonzero(~np.isfinite(places[:, 2])), "it has no radius (zero, negative or NaN)")
         for row in np.flatnonzero(places[:, 2] > WIDEST):
             causes[row] = f"its radius asks for {places[row, 2]:,.0f} pixels of the mosaic, more than {WIDEST:,} across"
@@ -161,7 +159,8 @@ def _refuse(left_out: pd.DataFrame, total: int, path: Path, bad: str) -> None:
 
 def _sides(mosaic: Mosaic, catalog: pd.DataFrame) -> np.ndarray:
     """Sides of the stamps [pixels of the mosaic], NaN where a radius makes no sense."""
-    unit, known = mosaic.unit, mosaic.unit == "arcsec"
+    known = np.isfinite(mosaic.pixel_arcsec)
+    unit = "arcsec" if known else "pixels"
     if f"r50_{unit}" not in catalog:
         raise ValueError(f"the table has no column `r50_{unit}` with the half-light radii"
                          + (" (the mosaic does not tell the size of its pixels)" if not known else ""))  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from zoobook import arguments
-from zoobook.images.checks import LARGEST, MOST_BLANK, BadImage, Unusable, blank_share, check_shape
+from zoobook.images.checks import LARGEST, MOST_BLANK, Unusable, blank_share, check_shape, naming
 from zoobook.images.fits import decode_fits, is_fits
 
 
@@ -42,7 +42,7 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
             FITS and a whole plane is NaN, or all pixels have the same value.
     """
     path, max_blank = arguments.path(path), arguments.share("max_blank", max_blank)
-    try:
+    with naming(path):
         with open(path, "rb") as file:
             begin = file.read(12)
             if not begin:
@@ -52,14 +52,7 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
         blank = blank_share(image)
         if blank > max_blank:
             raise Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
-        return image
-    except FileNotFoundError:
-        cause = "the file is missing"
-    except OSError as error:
-        cause = f"the file cannot be read ({error.strerror or error})"
-    except Unusable as error:
-        cause = str(error)
-    raise BadImage(f"{path}: {cause}", cause)
+    return image
 
 
 def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
@@ -88,10 +81,7 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
         return np.repeat(np.round(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
-    try:
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-        return np.asarray(image.convert("RGB"))
-    except ValueError:
-        raise Unusable(f"its colours are of the kind {image.mode}; save it as RGB") from None
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.asarray(image.convert("RGB"))

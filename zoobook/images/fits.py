@@ -1,8 +1,9 @@
 """FITS images as pictures: which extension and bands, undefined pixels, gaps filled with sky, the stretch."""
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +15,6 @@ from zoobook.images.checks import Unusable, check_shape
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
 BANDS = tuple("ugrizy")  # in the order of their wavelengths
-SENSIBLE = (1e-3, 60)  # [arcsec] side of a pixel; a header without scale means one degree
 
 
 def is_fits(file: Path, begin: bytes) -> bool:
@@ -22,23 +22,30 @@ def is_fits(file: Path, begin: bytes) -> bool:
     return bool(FITS_NAME.search(file.name)) or begin.startswith(b"SIMPLE  =")
 
 
-def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
-    """Decode and stretch an open FITS file, of which ``begin`` holds the first bytes; see ``read_image``."""
+@contextlib.contextmanager
+def opened(file: Path | BinaryIO, unpack: Callable = contextlib.nullcontext, **how) -> Iterator:
+    """An open FITS file, its numbers as they are stored; it is Unusable if it is not whole."""
     from astropy.io import fits
 
+    try:
+        with unpack(file) as whole, fits.open(whole, do_not_scale_image_data=True, **how) as hdus:
+            yield hdus
+    except (Unusable, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # what astropy raises for damaged files has no common class
+        raise Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
+
+
+def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
+    """Decode and stretch an open FITS file, of which ``begin`` holds the first bytes; see ``read_image``."""
     if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
         raise Unusable(f"it is not a FITS file (it begins with {begin!r})")
-    try:
-        with unpacked(file) as whole, fits.open(whole, memmap=False, do_not_scale_image_data=True) as hdus:
-            chosen = image_hdus(hdus)
-            check_shape(*chosen[0].shape[-2:])
-            planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
-            pixel = _pixel_arcsec(chosen[0].header)
-    except Unusable:
-        raise
-    except Exception as error:
-        raise Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
-    return stretch(planes, pixel, max_blank)[::-1].copy()
+    with opened(file, unpacked, memmap=False) as hdus:
+        chosen = image_hdus(hdus)
+        check_shape(*chosen[0].shape[-2:])
+        planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
+        pixel = pixel_arcsec(chosen[0].header)
+    return stretch(planes, pixel if np.isfinite(pixel) else NATIVE_ARCSEC, max_blank)[::-1].copy()
 
 
 def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | None = None) -> np.ndarray:
@@ -134,8 +141,8 @@ def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     return planes.reshape(-1, *planes.shape[-2:])
 
 
-def _pixel_arcsec(header) -> float:
-    """Side of a pixel by the header's sky coordinates; without sensible ones, that of the DECaLS camera."""
+def pixel_arcsec(header) -> float:
+    """Side of a pixel by the header's sky coordinates; without sensible ones, NaN."""
     from astropy.wcs import WCSSUB_CELESTIAL, Wcsprm
 
     try:  # not `WCS`, whose warnings about odd headers cannot be silenced in one thread alone
@@ -143,6 +150,6 @@ def _pixel_arcsec(header) -> float:
         sky.set()
         sides = 3600 * np.linalg.norm(np.diag(sky.get_cdelt()) @ sky.get_pc(), axis=0)
     except Exception:  # what astropy raises for odd headers has no common class
-        return NATIVE_ARCSEC
-    sensible = len(sides) == 2 and SENSIBLE[0] < sides.mean() < SENSIBLE[1]
-    return float(sides.mean()) if sensible else NATIVE_ARCSEC
+        return np.nan
+    sensible = len(sides) == 2 and 1e-3 < sides.mean() < 60  # a header without scale means one degree
+    return float(sides.mean()) if sensible else np.nan
