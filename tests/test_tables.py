@@ -173,8 +173,8 @@ def test_a_csv_with_rows_of_unequal_length(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("id_str;ra\na;1,5\n".encode(), "parted by ';'"),  # as spreadsheets write it in much of Europe
-    ("id_str\tra\na\t1.5\n".encode(), r"parted by '.t'"),
+    (b"id_str;ra\na;1,5\n", "parted by ';'"),  # as spreadsheets write it in much of Europe
+    (b"id_str\tra\na\t1.5\n", r"parted by '.t'"),
     ("id_str,ort\na,Köln\n".encode("latin-1"), "no text in UTF-8"),
     ("id_str,ort\na,Köln\n".encode("utf-16"), "no text in UTF-8"),
     ("\ufeffid_str,ort\n007,\"Köln, Dom\"\n".encode(), None),
