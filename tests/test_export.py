@@ -116,7 +116,7 @@ def test_lists_become_columns(tmp_path):
 )
 def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
     monkeypatch.chdir(tmp_path)
-    GALAXIES.assign(mixed=[[1], [2], [3]] if "mixed" in options else 0).to_parquet("table.parquet")
+    GALAXIES.assign(mixed=[[1, 2], [3, 4], [5, 6]] if "mixed" in options else 0).to_parquet("table.parquet")
     Path("table.csv").write_text("id_str;ra\na;1,5\n")
     Path("some.csv").write_text("id_str,z\nb,0.1\n")
     run = CliRunner().invoke(app, ["export", *options])

@@ -77,7 +77,7 @@ def test_from_the_command_line(tmp_path):
     run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(store.path)])
     assert run.exit_code == 1 and "must end in .html" in run.output and store.path.read_bytes() == before
     run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(out), "--sort", "beauty"])
-    assert run.exit_code == 1 and "there is no column 'beauty' to sort by" in run.output
+    assert run.exit_code == 1 and "the table has no column 'beauty'" in run.output
 
 
 def test_numbers_keep_the_digits_that_tell_and_ids_all():

@@ -85,7 +85,7 @@ def test_two_people_and_how_far_they_agree(store, path, tmp_path):
     chance = (4 * 3 + 5 * 6) / 81
     assert found["galaxies"] == 9 and found["same"] == pytest.approx(8 / 9)
     assert found["kappa"] == pytest.approx((8 / 9 - chance) / (1 - chance))
-    with pytest.raises(ValueError, match="there is no column 'ring_eva'"):
+    with pytest.raises(ValueError, match="labels has no column 'ring_eva'"):
         label.agreement(both, "ring_ana", "ring_eva")
     with pytest.raises(ValueError, match="an earlier file has a column 'ring_ana' too"):
         label.table(path, path)

@@ -15,7 +15,7 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import floats, listed
+from zoobook.catalogs.columns import floats, listed, require
 from zoobook.files import ensure_writable_dir, replacing
 
 _KNOWN = (  # names of columns, their units, and what they are
@@ -68,9 +68,7 @@ def write(
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
-    unknown = [name for name in [*(units or {}), *(descriptions or {})] if name not in table]
-    if unknown:
-        raise ValueError(f"the table has no column {unknown[0]!r}; there are: {listed(table.columns)}")
+    require([*(units or {}), *(descriptions or {})], table.columns, "the table")
     made = _astropy_table(_plain(table))
     for name in made.colnames:
         unit, description = _about(name)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import floats, listed
+from zoobook.catalogs.columns import floats, listed, require
 from zoobook.files import atomic_write, ensure_writable_dir
 from zoobook.images import BadImage, ImageStore
 from zoobook.images.stamps import by_id
@@ -61,9 +61,7 @@ def page(
     if not 1 <= len(table) <= MOST:
         raise ValueError(f"a page shows 1 to {MOST:,} galaxies, not {len(table):,}: give it some of the rows")
     columns = _shown_columns(table) if columns is None else list(columns)
-    for name in [*columns, *(places or ())]:
-        if name not in table:
-            raise ValueError(f"the table has no column {name!r}; there are: {listed(table.columns)}")
+    require([*columns, *(places or ())], table.columns, "the table")
     data: dict = {"size": size, "across": _ACROSS, "ids": table["id_str"].tolist(), "columns": {}}
     for name in columns:
         data["columns"][str(name)] = _json_values(table[name])
@@ -95,17 +93,13 @@ def write(path: str | os.PathLike, images: ImageStore | pd.DataFrame, table: pd.
     """Write the page to a file.
 
     Args:
-        path: the file, such as ``rings.html``.
+        path: the file; its name must end in ``.html``.
         images: see :func:`page`.
         table: see :func:`page`.
         **options: see :func:`page`.
 
     Returns:
         Path: the file.
-
-    Raises:
-        ValueError: see :func:`page`; or the name does not end in ``.html``.
-        OSError: the file cannot be written.
     """
     path = arguments.path(path)
     if path.suffix.lower() not in (".html", ".htm"):

@@ -14,7 +14,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids
-from zoobook.catalogs.columns import listed
+from zoobook.catalogs.columns import listed, require
 from zoobook.files import ensure_writable_dir
 
 
@@ -185,9 +185,7 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     """
     from sklearn.metrics import cohen_kappa_score
 
-    for name in (one, other):
-        if name not in labels:
-            raise ValueError(f"there is no column {name!r} of labels; there are: {listed(labels.columns[1:])}")
+    require([one, other], labels.columns, "the table of labels")
     if one == other:
         raise ValueError(f"give two columns to compare, not {one!r} twice")
     both = labels[[one, other]].dropna().astype(str)

@@ -10,7 +10,7 @@ import pandas as pd
 
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
-from zoobook.catalogs.columns import file_locations, listed
+from zoobook.catalogs.columns import file_locations, require
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
@@ -55,8 +55,7 @@ def largest_first(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
     """A table sorted by one of its columns, if one is named."""
     if column is None:
         return table
-    if column not in table:
-        raise ValueError(f"there is no column {column!r} to sort by; there are: {listed(table.columns)}")
+    require([column], table.columns, "the table")
     try:
         return table.sort_values(column, ascending=False, kind="stable")
     except (TypeError, ValueError):  # lists, or words among numbers
@@ -72,6 +71,8 @@ def read_galaxies(
         store = ImageStore.open(source)
         if framing not in (None, store.framing):
             raise ValueError(f"the images in {source} have a framing of {store.framing:g}: leave out --framing")
+        if images.max_blank != Images.max_blank:
+            raise ValueError(f"the images in {source} are stored already: leave out --max-blank")
         return None, store
     by_name = source in datasets.registry() and not arguments.path(source).exists()
     catalog = datasets.load(source) if by_name else catalogs.read(source, tree)

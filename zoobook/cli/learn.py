@@ -18,9 +18,7 @@ def train(
     model: Annotated[str | None, Option(help="A model to go on from, as for predict; else from scratch.")] = None,
     architecture: Annotated[str | None, Option(help="The encoder; else the model's, or efficientnet_b0.")] = None,
     channels: Annotated[int | None, Option(min=1, max=3, help="1: grey, 3: colour; else the model's, or 1.")] = None,
-    image_size: Annotated[
-        int | None, Option(min=1, help="Side of the images in pixels; else the model's, or 224.")
-    ] = None,
+    image_size: Annotated[int | None, Option(min=1, help="Image side in pixels; else the model's, or 224.")] = None,
     field_of_view: Annotated[
         float | None, Option(help="Side of what the model sees, in R50; else the model's, or 14.7, as Zoobot.")
     ] = None,
@@ -59,9 +57,7 @@ def finetune(
     *,
     unfreeze: Annotated[str, Option(help="What learns: head (the new head alone), top or all.")] = "head",
     epochs: options.Epochs = 60,
-    batch_size: Annotated[
-        int | None, Option(min=1, help="Galaxies in a batch; by default 128 for votes, else 32.")
-    ] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Galaxies in a batch; else 128 for votes, or 32.")] = None,
     patience: options.Patience = 15,
     training: Training,
     images: Images,

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, trees
+from zoobook.catalogs.columns import require
 from zoobook.datasets.download import RemoteFile, fetch
 from zoobook.datasets.names import home, known
 
@@ -171,9 +172,7 @@ def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _labelled(catalog: pd.DataFrame, where: Path) -> pd.DataFrame:
     """The catalogue, if it has images and labels."""
-    for column in ("file_loc", "ring"):
-        if column not in catalog.columns:
-            raise ValueError(f"{where} has no column `{column}`; there are: {', '.join(map(str, catalog.columns))}")
+    require(("file_loc", "ring"), catalog.columns, str(where))
     ring = pd.to_numeric(catalog["ring"], errors="coerce")
     bad = catalog[~ring.isin([0, 1])]
     if len(bad):

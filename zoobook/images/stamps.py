@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from zoobook.catalogs.columns import check_ids, file_locations
-from zoobook.images.decoding import BadImage, read_image
+from zoobook.images.checks import BadImage
+from zoobook.images.decoding import read_image
 from zoobook.images.store import ImageStore
 
 _GREY = 96  # what stands for an image that cannot be used
