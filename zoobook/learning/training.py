@@ -15,7 +15,7 @@ from zoobook.images.views import FIELD_OF_VIEW, share_seen
 from zoobook.learning import transfer
 from zoobook.learning.architectures import check_options
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.devices import PRECISIONS, choose_precision, count_gpus, tune_malloc
+from zoobook.learning.devices import PRECISIONS, choose_precision, count_gpus, count_nodes, tune_malloc
 from zoobook.learning.early_stopping import History
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
@@ -230,7 +230,7 @@ def _fit(
     resume: bool,
 ) -> Result:
     """Run, or go on with, or only read a training; ``make`` gives the model and the shares of its learning rate."""
-    gpus, num_nodes = count_gpus(devices, twin.engine.gpus()), arguments.whole("num_nodes", num_nodes)
+    gpus, num_nodes = count_gpus(devices, twin.engine.gpus()), count_nodes(num_nodes)
     settings = _checked(settings, len(task.rows["train"]))
     precision = choose_precision(settings["precision"], twin.engine.compute_capability() if gpus else None)
     trainer = twin.engine.Trainer(devices if isinstance(devices, str) else gpus, num_nodes, precision)
