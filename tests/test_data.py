@@ -238,7 +238,7 @@ def test_photometric_numbers_follow_from_seed_and_epoch_and_stay_in_their_ranges
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "17", None, True])
 def test_lengths_that_are_none_are_refused(value):
-    with pytest.raises(ValueError, match="framing must be a positive number, in units of the galaxy's R50, not"):
+    with pytest.raises(ValueError, match="framing must be a positive number, 0.1 to 1000, in units of"):
         check_radii("framing", value)
     assert check_radii("framing", np.float32(8.5)) == 8.5 == check_radii("framing", np.float64(8.5))
     assert type(check_radii("framing", np.int64(17))) is float

@@ -161,7 +161,7 @@ def test_own_table(tmp_path):
     ):
         datasets.load("rings", root=tmp_path)
     own_table(tmp_path).drop(columns="ring").to_csv(tmp_path / "catalog.csv", index=False)
-    with pytest.raises(ValueError, match="has no column `ring`"):
+    with pytest.raises(ValueError, match="has no column 'ring'"):
         datasets.load("rings", root=tmp_path)
 
 

@@ -104,7 +104,7 @@ def test_machines_that_should_have_been_connected_earlier(tmp_path):
 
     half.engine.tf.constant(1.0) + 1  # TensorFlow is at work already
     store, catalog = survey()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="top of your script"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="top of your script"):
         place = {"cluster": {"worker": [f"localhost:{port}" for port in free_ports(2)]}}
         patch.setenv("TF_CONFIG", json.dumps(place | {"task": {"type": "worker", "index": 0}}))
         half.train(store, catalog, TREE, out_dir=tmp_path, num_nodes=2, **quick())

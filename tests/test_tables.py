@@ -218,6 +218,22 @@ def test_a_csv_with_rows_of_unequal_length(tmp_path, text, message):
             tables.read(tmp_path / "t.csv", rows=rows)
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    (b"id_str;ra\na;1,5\n", "parted by ';'"),  # as spreadsheets write it in much of Europe
+    (b"id_str\tra\na\t1.5\n", r"parted by '.t'"),
+    ("id_str,ort\na,Köln\n".encode("latin-1"), "no text in UTF-8"),
+    ("id_str,ort\na,Köln\n".encode("utf-16"), "no text in UTF-8"),
+    ("\ufeffid_str,ort\n007,\"Köln, Dom\"\n".encode(), None),
+])  # fmt: skip
+def test_a_csv_as_spreadsheets_write_it(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    if message is None:
+        assert tables.read(tmp_path / "t.csv").to_dict("list") == {"id_str": ["007"], "ort": ["Köln, Dom"]}
+    else:
+        with pytest.raises(ValueError, match=message):
+            tables.read(tmp_path / "t.csv")
+
+
 def test_a_csv_that_may_be_cut_in_its_last_cell(tmp_path):
     (tmp_path / "t.csv").write_text("id_str,x\na,1\nb,2")
     with pytest.warns(UserWarning, match="does not end with a line break"):

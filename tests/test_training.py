@@ -301,6 +301,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, store, catalog, tmp_path, mo
         (lambda c: c, {"photometric": 1}, "photometric must be True or False"),
         (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
         (lambda c: c, {"devices": "quantum"}, "devices"),
+        (lambda c: c, {"num_nodes": 2}, "num_nodes=2, but nothing tells of other machines"),  # one would wait for ever
         (lambda c: c, {"devices": np.int64(99)}, "devices=99, but the GPUs"),
         (lambda c: c, {"seed": -1}, "seed must be a whole number, at least 0"),
         (lambda c: c, {"batch_size": np.int64(1)}, "batch_size=1 makes batches of a single galaxy"),

@@ -134,7 +134,7 @@ def plot(
 
     from zoobook.plots import COLOURS
 
-    table, share = curve(labels, scores, rarity), rarity[0] / rarity[1] if isinstance(rarity, (tuple, list)) else rarity
+    table, share = curve(labels, scores, rarity), rarity[0] / rarity[1] if isinstance(rarity, tuple) else rarity
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
@@ -174,7 +174,7 @@ def _curve(labels, scores, rarity, thresholds: np.ndarray, survey, level, seed) 
 
 def _rarity(rarity: float | tuple[int, int], rng: np.random.Generator) -> float | np.ndarray:
     """The share of what is sought: exact, or [draws] of it from a count."""
-    if not isinstance(rarity, (tuple, list)):
+    if not isinstance(rarity, (tuple, list, np.ndarray)):
         return arguments.real("rarity", rarity, lambda share: 0 < share < 1, "between 0 and 1, or (found, looked_at)")
     if len(rarity) != 2:
         raise ValueError(f"rarity must be a share, or two numbers, (found, looked_at), not {rarity!r}")

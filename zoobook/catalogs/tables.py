@@ -97,6 +97,8 @@ def named(path: Path) -> Iterator[None]:
     """Where a table is read: every reader has its own errors; to the reader of the message they mean the same."""
     try:
         yield
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} could not be read as a table: it is no text in UTF-8; save it as such") from None
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -161,6 +163,10 @@ def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataF
 
 def _check_rows(path: Path) -> None:
     """Refuse a CSV with a row that is shorter or longer than its first, which pandas would fill or shift silently."""
+    names = pd.read_csv(path, nrows=0).columns
+    other = re.search("[;\t|]", names[0])
+    if len(names) == 1 and other:
+        raise ValueError(f"its cells are parted by {other[0]!r}, not by commas: save it with commas")
     everything_as_bytes = {"include_columns": ["f0"], "column_types": {"f0": pa.binary()}}
     try:
         pieces = pa.csv.open_csv(

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, trees
+from zoobook.catalogs.columns import require
 from zoobook.datasets.download import RemoteFile, fetch
 from zoobook.datasets.names import home, known
 
@@ -42,7 +43,7 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
         DataFrame: ``id_str``, ``iauname``, ``file_loc``, ``ring`` (int64, 1 or 0), and the other columns of the table.
     """
     root = home(root)
-    if _TABLE_ENDING.search(root.name) and not root.is_dir():
+    if root.is_file() or _TABLE_ENDING.search(root.name) and not root.is_dir():
         return _labelled(catalogs.read(root), root)
     for name in _TABLE_NAMES:
         if (root / name).is_file():
@@ -165,9 +166,7 @@ def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _labelled(catalog: pd.DataFrame, where: Path) -> pd.DataFrame:
     """The catalogue, if it has images and labels."""
-    for column in ("file_loc", "ring"):
-        if column not in catalog.columns:
-            raise ValueError(f"{where} has no column `{column}`; there are: {', '.join(map(str, catalog.columns))}")
+    require(("file_loc", "ring"), catalog.columns, str(where))
     ring = pd.to_numeric(catalog["ring"], errors="coerce")
     bad = catalog[~ring.isin([0, 1])]
     if len(bad):

@@ -105,8 +105,10 @@ def find_sources(
         ValueError: nothing was found, or the mosaic has no sky.
     """
     threshold, least = arguments.real("threshold", threshold), arguments.whole("min_pixels", min_pixels)
-    if max_magnitude is not None and not mosaic.calibrated:
-        raise ValueError(f"{mosaic.name} has no zero point, so there are no magnitudes: leave out max_magnitude")
+    if max_magnitude is not None:
+        arguments.real("max_magnitude", max_magnitude, lambda number: True, "a magnitude")
+        if not mosaic.calibrated:
+            raise ValueError(f"{mosaic.name} has no zero point, so there are no magnitudes: leave out max_magnitude")
     parts = each_section(mosaic, _measure_section, workers, "finding sources", threshold=threshold, least=least)
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -115,13 +117,16 @@ def find_sources(
     table = pd.concat(parts, ignore_index=True)
     table["flag_small"], table["flag_star"] = _like_stars(table, mosaic.picture is not None)
     if max_magnitude is not None:
-        table = table[table["magnitude"] <= max_magnitude].reset_index(drop=True)
+        bright = table["magnitude"] <= max_magnitude
+        if not bright.any():
+            raise ValueError(f"of {len(table)} sources on {mosaic.name} none is brighter than max_magnitude="
+                             f"{max_magnitude:g}; the brightest has {table['magnitude'].min():.2f}")  # fmt: skip
+        table = table[bright].reset_index(drop=True)
     name = f"{mosaic.name}-" if mosaic.name else ""
     places = zip(table["x"].round().astype(int), table["y"].round().astype(int), strict=True)
     table.insert(0, "id_str", [f"{name}{x:05d}-{y:05d}" for x, y in places])
     table = table.drop_duplicates("id_str", ignore_index=True)
-    sky = (np.nan, np.nan) if mosaic.wcs is None else mosaic.wcs.all_pix2world(table["x"], table["y"], 0)
-    table["ra"], table["dec"] = sky
+    table["ra"], table["dec"] = mosaic.sky(table["x"], table["y"])
     return table[["id_str", "x", "y", "ra", "dec", *COLUMNS]]
 
 

@@ -24,7 +24,7 @@ from zoobook.files import check_replaceable, ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
 from zoobook.images.decoding import read_image
-from zoobook.images.store_file import PIXELS_AT, UnfinishedStore, checksum, complete, quarantine_file
+from zoobook.images.store_file import UnfinishedStore, checksum, complete, quarantine_file
 from zoobook.images.views import check_radii
 
 _VERSION = 3  # of the store's layout and of everything that decides a pixel
@@ -119,23 +119,6 @@ class ImageStore:
         if bad == "error" and len(store.quarantine):
             raise _bad_files(store.quarantine, len(ids), path)
         return store
-
-    @classmethod
-    def write(
-        cls, path: Path, ids: np.ndarray, pixels: np.ndarray, framing: float, key: str, left_out: pd.DataFrame
-    ) -> ImageStore:
-        """Write pixels, uint8 [N, size, size, 3] in memory or mapped, as a store.
-
-        The ``key`` is that of what they were made of, see :meth:`finished`; the table ``left_out`` says what is
-        missing: ``id_str``, ``file_loc``, ``cause``.
-        """
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(part, "wb") as file:
-            file.seek(PIXELS_AT)
-            for image in pixels:
-                file.write(image.tobytes())
-        complete(part, path, ids, left_out, {"key": key, "size": pixels.shape[1], "framing": framing})
-        return cls.open(path)
 
     @classmethod
     def finished(cls, path: Path, key: str) -> ImageStore | None:

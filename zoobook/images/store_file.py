@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from zoobook.files import atomic_write, check_room, explain_full_disk
+from zoobook.files import atomic_write, check_room, explain_full_disk, replacing
 
 PIXELS_AT = 4096  # where the pixels begin: behind any header, and at the beginning of a page of memory
 _BATCH = 512  # images decoded between two looks at the results: bounds the memory
@@ -99,9 +99,8 @@ def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, ab
     The table of what was ``left_out`` goes beside it; ``about`` is what the store states: key, size and framing.
     """
     if len(left_out):
-        table = path.with_name(f"{path.name}.quarantine.{os.getpid()}.part")
-        left_out.to_parquet(table, index=False)
-        os.replace(table, quarantine_file(path))
+        with replacing(quarantine_file(path)) as table:
+            left_out.to_parquet(table, index=False)
     else:
         quarantine_file(path).unlink(missing_ok=True)
     pixels = np.memmap(part, np.uint8, "r", PIXELS_AT, (len(ids), about["size"], about["size"], 3))

@@ -47,7 +47,8 @@ NOISE = 0.045  # largest sigma, on a scale from 0 to 1; half of them are below a
 
 def check_radii(name: str, value: Any) -> float:
     """A length in units of R50, as Python's own number; a ``ValueError`` names the argument that is none."""
-    return arguments.real(name, value, meaning="a positive number, in units of the galaxy's R50")
+    return arguments.real(name, value, lambda radii: 0.1 <= radii <= 1000,
+                          "a positive number, 0.1 to 1000, in units of the galaxy's R50")  # fmt: skip
 
 
 def share_seen(spec: dict, store: ImageStore) -> float:

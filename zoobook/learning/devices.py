@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 
 from zoobook import arguments
 
@@ -32,6 +33,16 @@ def choose_devices(devices: str | int, gpus: list[str]) -> list[str]:
             f"devices={number}, but the GPUs that can be used here are {len(gpus)}; 'auto' takes what there is"
         )
     return gpus[:number]
+
+
+def count_nodes(num_nodes: int) -> int:
+    """How many machines train together; a ValueError where nothing tells of the others: one would wait for ever."""
+    number = arguments.whole("num_nodes", num_nodes)
+    told = ("SLURM_NTASKS", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "TF_CONFIG")
+    if number > 1 and not any(name in os.environ for name in told):
+        raise ValueError(f"num_nodes={number}, but nothing tells of other machines: start each with SLURM or torchrun, "
+                         "or for TensorFlow with TF_CONFIG")  # fmt: skip
+    return number
 
 
 def choose_precision(precision: str, compute_capability: int | None) -> str:

@@ -14,7 +14,7 @@ from zoobook.images.views import FIELD_OF_VIEW, share_seen
 from zoobook.learning import transfer
 from zoobook.learning.architectures import check_options
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.devices import CPU, PRECISIONS, choose_devices, choose_precision, tune_malloc
+from zoobook.learning.devices import CPU, PRECISIONS, choose_devices, choose_precision, count_nodes, tune_malloc
 from zoobook.learning.early_stopping import History
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
@@ -230,7 +230,7 @@ def _fit(
 ) -> Result:
     """Run, or go on with, or only read a training; ``make`` gives the model and the shares of its learning rate."""
     resume = arguments.truth("resume", resume)
-    names, num_nodes = choose_devices(devices, twin.engine.gpus()), arguments.whole("num_nodes", num_nodes)
+    names, num_nodes = choose_devices(devices, twin.engine.gpus()), count_nodes(num_nodes)
     settings = _checked(settings, len(task.rows["train"]))
     capability = None if names == [CPU] else twin.engine.compute_capability()
     precision = choose_precision(settings["precision"], capability)

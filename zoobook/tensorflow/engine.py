@@ -265,7 +265,7 @@ def _connect_machines(num_nodes: int):
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"TensorFlow cannot connect {num_nodes} machines: {error}. It must do so before it computes anything, "
             "so also before a model is loaded. Put tf.distribute.MultiWorkerMirroredStrategy("
             f"tf.distribute.cluster_resolver.{type(resolver).__name__}()) at the top of your script."
