@@ -142,7 +142,8 @@ def plot(
 
     from zoobook.plots import COLOURS
 
-    table, share = curve(labels, scores, rarity), rarity[0] / rarity[1] if np.ndim(rarity) else rarity
+    table = curve(labels, scores, rarity)
+    share = rarity[0] / rarity[1] if isinstance(rarity, (tuple, list, np.ndarray)) else rarity
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
