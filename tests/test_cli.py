@@ -177,6 +177,7 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
         (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
         (["weights", "inspect", "none.ckpt"], "none.ckpt"),
         (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
+        (["weights", "convert", "simulated_efficientnet_b0", "x.safetensors"], "there is nothing to convert"),
     ],
 )
 def test_mistakes_are_explained_without_a_traceback(arguments, message):

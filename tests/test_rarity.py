@@ -45,6 +45,7 @@ def test_an_uncertain_rarity_widens_the_interval():
     labels, scores = validation(np.random.default_rng(2))
     sure, unsure = (rarity.sample(labels, scores, share, threshold=2.3) for share in (RARE, (4, 200)))
     assert unsure["purity_high"] - unsure["purity_low"] > 1.3 * (sure["purity_high"] - sure["purity_low"])
+    assert (rarity.sample(labels, scores, np.array([4, 200]), threshold=2.3) == unsure).all()
     assert unsure["completeness"] == pytest.approx(sure["completeness"], abs=0.01)
 
 

@@ -47,6 +47,8 @@ def convert(
     from zoobook.cli import inputs
 
     inputs.refuse_overwriting(target, source)
+    if inputs.is_own(source):
+        raise ValueError(f"{source} is a weight file of zoobook, for both frameworks: there is nothing to convert")
     spec, tensors = zoobook.weights.legacy.read(inputs.find_published(source), architecture)
     echo(zoobook.weights.write(target, spec, tensors, source=Path(source).name))
 

@@ -5,7 +5,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     return planes.reshape(-1, *planes.shape[-2:])
 
 
-def pixel_arcsec(header) -> float:
+def pixel_arcsec(header: Any) -> float:
     """Side of a pixel by the header's sky coordinates; without sensible ones, NaN."""
     from astropy.wcs import WCSSUB_CELESTIAL, Wcsprm
 

@@ -43,7 +43,7 @@ class GalaxyBatches:
     def __post_init__(self):
         self.photometric = self.photometric and self.seed is not None
         self.batches = -(-len(self.rows) // self.batch_size)
-        self.parts = max(1, min(self.parts, len(self.rows) // self.batches // 2))
+        self.parts = max(1, min(self.parts, len(self.rows) // self.batches // 2))  # of one, nothing can be normalised
 
     def __len__(self) -> int:
         return self.batches * self.parts
