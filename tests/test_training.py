@@ -297,7 +297,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "negative"),
         (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "fractional"),
         (lambda c: c.assign(**{TREE.label_columns[2]: True}), {}, "not a number"),
-        (lambda c: c.assign(**dict.fromkeys(TREE.label_columns, 0)), {}, "nobody voted on any of 72 galaxies"),
+        (lambda c: c.assign(**dict.fromkeys(TREE.label_columns, 0)), {}, "nobody voted on any of these 72 galaxies"),
         (lambda c: pd.concat([c, c[["radius"]]], axis=1), {}, "several columns 'radius'"),
         (lambda c: "catalogue.csv", {}, "must be a pandas DataFrame, not catalogue.csv"),
         (lambda c: c, {"model": "m.safetensors"}, "model must be a model of zoobook.*weights.load"),

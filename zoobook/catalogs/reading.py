@@ -58,12 +58,13 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
     return catalog
 
 
-def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
+def check_votes(catalog: pd.DataFrame, tree: DecisionTree, needed: bool = False) -> np.ndarray:
     """The votes of a catalogue as one array, if every one of them is a whole number, 0 or more.
 
     Args:
         catalog: one row a galaxy, with a column of counts for each answer of the tree.
         tree: the decision tree.
+        needed: refuse galaxies on none of which anybody voted.
 
     Returns:
         ndarray: [N, A] int64 votes, in the order of ``tree.label_columns``.
@@ -89,6 +90,8 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
             f"First: galaxy {str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. By column:\n"
             + "\n".join(lines[:10] + more)
         )
+    if needed and not values.any():
+        raise ValueError(f"nobody voted on any of these {len(values)} galaxies")
     return values.astype(np.int64)
 
 
