@@ -9,6 +9,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anybody imports NumPy or a fra
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest  # noqa: E402
+from browser import chromium  # noqa: E402
+from toys import survey  # noqa: E402
 
 import zoobook  # noqa: E402
 
@@ -58,3 +60,22 @@ def half(request):
 def halves():
     """Both of them, for what compares the two."""
     return [installed(name) for name in zoobook.FRAMEWORKS]
+
+
+@pytest.fixture
+def store():
+    """The images of the toy survey."""
+    return survey()[0]
+
+
+@pytest.fixture
+def catalog():
+    """Its galaxies with votes, subsets and labels; shared by all tests, so to be left as it is."""
+    return survey()[1]
+
+
+@pytest.fixture
+def page():
+    """A page in a browser."""
+    with chromium() as page:
+        yield page

@@ -82,6 +82,19 @@ def test_no_module_imports_itself_by_a_detour():
     assert not arrows, f"these modules import each other: {sorted(arrows)}"
 
 
+def test_the_twins_share_few_lines():
+    """What both frameworks would write alike stands in learning, once."""
+    counts = []
+    for path in (ROOT / "pytorch").glob("*.py"):
+        ours, theirs = (
+            [line.strip() for line in file.read_text("utf8").splitlines() if line.strip()]
+            for file in (path, ROOT / "tensorflow" / path.name)
+        )
+        counts.append((sum(line in theirs for line in ours), len(ours)))
+    shared, total = map(sum, zip(*counts, strict=True))
+    assert shared < 0.15 * total
+
+
 def public_functions(module: str):
     """Name and node of every function that others may call, methods of public classes included."""
     for node in parsed(module).body:

@@ -81,6 +81,7 @@ class Survey:
     def file(self, part, known=False):
         data = self.server.files[part]
         digest = "md5:" + hashlib.md5(data).hexdigest()
+        known = known or "tar" in part
         return RemoteFile(self.server.url + part, part, len(data) if known else None, digest if known else None)
 
     def catalog(self, step=1):
@@ -360,7 +361,7 @@ def test_a_full_disk(survey, tmp_path, kind):
     (tmp_path / f"{name}.part").symlink_to("/dev/full")
     survey.server.files["all.tar.gz"] = tarred(survey.images)
     files = survey.files() if kind == "zip" else [survey.file("all.tar.gz")]
-    with pytest.raises(OSError, match=f"cannot write {re.escape(str(tmp_path / name))}: the disk is full. Finish") as e:
+    with pytest.raises(OSError, match=f"cannot write to the folder {tmp_path}: No space left.*finished is kept") as e:
         images_for(survey.catalog(), files, tmp_path)
     assert e.value.errno == errno.ENOSPC and not (tmp_path / name).exists()
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
@@ -374,7 +375,8 @@ def test_too_little_room(survey, tmp_path, monkeypatch, kind):
     (tmp_path / "all.tar.gz").write_bytes(tarred(survey.images))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 999))
     need = sum(map(len, survey.images.values()))
-    files = survey.files() if kind == "zip" else [RemoteFile("", "all.tar.gz")]
+    survey.server.files["all.tar.gz"] = (tmp_path / "all.tar.gz").read_bytes()
+    files = survey.files() if kind == "zip" else [survey.file("all.tar.gz")]
     with pytest.raises(OSError, match=f"{need:,} bytes .*{tmp_path}, which has 999 free") as error:
         images_for(survey.catalog(), files, tmp_path)
     assert error.value.errno == errno.ENOSPC
@@ -432,7 +434,9 @@ def take(archive, folder, names=(NAME,)):
     if archive.parent != folder:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(archive, folder)
-    return images_for(pd.DataFrame({"path": list(names)}), [RemoteFile("", archive.name)], folder, "{path}", "toy")
+    known = None if archive.suffix == ".zip" else "md5:" + hashlib.md5(archive.read_bytes()).hexdigest()
+    file = RemoteFile("", archive.name, hash=known)
+    return images_for(pd.DataFrame({"path": list(names)}), [file], folder, "{path}", "toy")
 
 
 def archive_of(path, members, **options):
@@ -440,38 +444,36 @@ def archive_of(path, members, **options):
     return path
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
 @pytest.mark.parametrize("case", EVIL)
-def test_a_name_that_leads_out_of_the_folder(tmp_path, case, ending):
+def test_a_name_that_leads_out_of_the_folder(tmp_path, case):
     names = [name.replace("/HERE", str(tmp_path)) for name in EVIL[case]]
-    archive = archive_of(tmp_path / f"evil.{ending}", {name: b"x" for name in names})
-    with pytest.raises(ArchiveError, match=f"evil.{ending} names a file .*: it leads out of its folder or is no path"):
+    archive = archive_of(tmp_path / "evil.zip", {name: b"x" for name in names})
+    with pytest.raises(ArchiveError, match="evil.zip names a file .*: it leads out of its folder or is no path"):
         take(archive, tmp_path / "in" / "data")
     assert not list(tmp_path.rglob("*.png*"))
+    archive = archive_of(tmp_path / "evil.tar", {name: b"x" for name in names})
+    take(archive, tmp_path / "in" / "data")  # where a file is written never follows from a name in it
+    assert all(file.parents[1] == tmp_path / "in" / "data" for file in tmp_path.rglob("*.png*"))
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_bombs(survey, tmp_path, bomb, ending):
-    archive = archive_of(tmp_path / f"bomb.{ending}", BOMBS[bomb], kinds=(zipfile.ZIP_DEFLATED,))
+def test_bombs(survey, tmp_path, bomb):
+    archive = archive_of(tmp_path / "bomb.zip", BOMBS[bomb], kinds=(zipfile.ZIP_DEFLATED,))
     survey.server.files[archive.name] = archive.read_bytes()
     for file in (RemoteFile("", archive.name), survey.file(archive.name)):  # on disk, and on a server
-        with pytest.raises(ArchiveError, match=rf"bomb.{ending} would grow from .* to [\d,]+ bytes or more"):
+        with pytest.raises(ArchiveError, match=r"bomb.zip would grow from .* to [\d,]+ bytes"):
             images_for(pd.DataFrame({"path": list(BOMBS[bomb])}), [file], tmp_path, "{path}")
         archive.unlink(missing_ok=True)
     assert not list(tmp_path.rglob("*.png*"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
 def test_odd_members_of_a_tar(tmp_path, kind):
     info = tarfile.TarInfo(NAME)
     info.type, info.linkname = kind, "../../../x"
     with tarfile.open(tmp_path / "x.tar", "w") as file:
         file.addfile(info)
-    try:
-        assert len(take(tmp_path / "x.tar", tmp_path)[1]) == 1
-    except ArchiveError as error:
-        assert "not to be trusted" in str(error)
+    assert len(take(tmp_path / "x.tar", tmp_path)[1]) == 1
     assert not list(tmp_path.rglob("*.png*"))
 
 
@@ -519,36 +521,46 @@ def test_members_that_overlap(tmp_path):
         take(tmp_path / "x.zip", tmp_path, ["001"])
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-def test_cut_archives(tmp_path, kind):
-    """However an archive is cut, that is seen, and nothing of it is used."""
+def test_cut_archives(tmp_path):
+    """However a zip is cut, that is seen, and nothing of it is used."""
     rng = np.random.default_rng(6)
-    members = {f"{i}.png": rng.bytes(700) + bytes(600) for i in range(6)}  # ends in zeros, as FITS files do
-    data = zipped(members) if kind == "zip" else tarred(members, "w" if kind == "tar" else "w:gz")
-    needed = 6 * 4 * 512 + 512 if kind == "tar" else len(data)  # headers, data, and one block of zeros
-    for cut in sorted({*rng.integers(0, needed, 20).tolist(), *range(0, needed, 512), needed - 1}):
-        (tmp_path / f"x.{kind}").write_bytes(data[:cut])
+    members = {f"{i}.png": rng.bytes(700) + bytes(600) for i in range(6)}
+    data = zipped(members)
+    for cut in sorted({*rng.integers(0, len(data), 20).tolist(), *range(0, len(data), 512), len(data) - 1}):
+        (tmp_path / "x.zip").write_bytes(data[:cut])
         with pytest.raises(ArchiveError, match="Delete .* fetch it again"):
-            take(tmp_path / f"x.{kind}", tmp_path, members)
+            take(tmp_path / "x.zip", tmp_path, members)
         assert not list(tmp_path.rglob("*.png*"))
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_flipped_bits(tmp_path, kind):
+def test_flipped_bits(tmp_path):
     rng = np.random.default_rng(7)
     members = {f"{i}.png": rng.bytes(2_000) for i in range(4)}
-    data = zipped(members) if kind == "zip" else tarred(members)
+    data = zipped(members)
     for at in rng.integers(20, len(data), 40):
         broken = bytearray(data)
         broken[at] ^= 1 << rng.integers(8)
         folder = tmp_path / f"data{at}"
-        (tmp_path / f"x.{kind}").write_bytes(bytes(broken))
+        (tmp_path / "x.zip").write_bytes(bytes(broken))
         try:
-            take(tmp_path / f"x.{kind}", folder, members)
+            take(tmp_path / "x.zip", folder, members)
         except ArchiveError:
             pass
         for path in folder.rglob("*.png"):  # names and dates have no checksum in a zip, contents have
             assert path.read_bytes() in members.values()
+
+
+def test_a_tar_is_what_its_hash_says(survey, tmp_path):
+    catalog, data = survey.catalog(10), tarred(survey.images)
+    survey.server.files["all.tar.gz"] = data
+    with pytest.raises(ArchiveError, match="is used only where its hash is known"):
+        images_for(catalog, [RemoteFile(survey.server.url + "all.tar.gz", "all.tar.gz")], tmp_path)
+    assert not survey.server.asked
+    for damaged in (data[:-600], data[:5000] + b"x" + data[5001:]):  # on disk, and so fetched again
+        (tmp_path / "all.tar.gz").write_bytes(damaged)
+        survey.check(images_for(catalog, [survey.file("all.tar.gz")], tmp_path)[0], tmp_path)
+        assert (tmp_path / "all.tar.gz").read_bytes() == data
+        shutil.rmtree(tmp_path / "J000")
 
 
 def test_unknown_kind(tmp_path):
@@ -556,7 +568,7 @@ def test_unknown_kind(tmp_path):
     with pytest.raises(ArchiveError, match="none of .zip, .tar, .tar.gz, .tgz"):
         take(tmp_path / "x.rar", tmp_path)
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(b"no tar" * 500))
-    with pytest.raises(ArchiveError, match="is damaged, not whole"):
+    with pytest.raises(ArchiveError, match="x.tar.gz cannot be unpacked"):
         take(tmp_path / "x.tar.gz", tmp_path)
 
 

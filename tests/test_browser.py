@@ -8,7 +8,7 @@ from time import monotonic
 import numpy as np
 import pandas as pd
 import pytest
-from browser import axe_source, chromium, jupyterlab, notebook, violations
+from browser import axe_source, jupyterlab, notebook, violations
 from toys import survey
 
 from zoobook import gallery, label
@@ -34,12 +34,6 @@ BRIGHTNESS = """async (image) => {
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory):
     return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-@pytest.fixture
-def page():
-    with chromium() as page:
-        yield page
 
 
 def saved(folder):

@@ -112,18 +112,15 @@ def test_missing_label_column_names_the_closest():
         catalogs.read(table().rename(columns={"shape_flat": "shape_flatt"}), TREE)
 
 
-@pytest.mark.parametrize(("value", "kind"), [
-    (np.nan, r"missing \(NaN\)"), (None, r"missing \(NaN\)"), (-2, "negative"), (1.5, "fractional"),
-    (np.inf, "infinite"), ("x", "not a number"),
-])  # fmt: skip
-def test_bad_votes_are_named_and_counted(value, kind):
+@pytest.mark.parametrize("value", [np.nan, None, -2, 1.5, np.inf, "x"])
+def test_bad_votes_are_named_and_counted(value):
     frame = table(bar_yes=pd.Series([5, value, 0], dtype=object), bar_no=[0.0, 8.0, np.nan])
     with pytest.raises(ValueError) as error:
         catalogs.check_votes(frame, TREE)
     message = str(error.value)
-    assert message.startswith("2 bad votes") and "galaxy 'b' (row 1, counted from 0), column 'bar_yes'" in message
-    assert pd.Series(message.splitlines()[1:]).str.contains(f"bar_yes: 1 {kind}$").any()
-    assert "bar_no: 1 missing (NaN)" in message
+    assert message.startswith("2 bad votes")
+    assert f"galaxy 'b' (row 1, counted from 0), column 'bar_yes': {value}" in message
+    assert message.endswith("There are bad ones in bar_yes (1), bar_no (1).")
 
 
 def test_votes_in_any_number_type():
@@ -215,9 +212,3 @@ def test_balanced_rings_do_not_depend_on_the_order():
     assert set(catalogs.ring_labels(frame, balance=True, seed=4)["id_str"]) != set(chosen["id_str"])
     shares = catalogs.split(chosen[chosen["ring"] == 0], seed=3)["subset"].value_counts(normalize=True)
     assert abs(shares["train"] - 0.7) < 0.06  # the choice is independent of the split
-
-
-def test_real_rings(shared):
-    catalog = catalogs.read(shared / "real" / "rings" / "catalog.csv")
-    assert len(catalog) == 270 and catalog["id_str"].equals(catalog["iauname"].rename("id_str"))
-    assert catalog["file_loc"].map(lambda file: file.endswith(".jpg") and file.startswith("/")).all()

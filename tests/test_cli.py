@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -175,11 +176,45 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
         (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
         (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
         (["weights", "inspect", "none.ckpt"], "none.ckpt"),
+        (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
     ],
 )
 def test_mistakes_are_explained_without_a_traceback(arguments, message):
     output = run(*arguments, code=1)
     assert output.startswith("Error: ") and message in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "none.csv", "--out", "x", "--epochs", "0"],
+        ["train", "none.csv", "--out", "x", "--image-size", "0"],
+        ["train", "none.csv", "--out", "x", "--seed", "-1"],
+        ["finetune", "none", "none.csv", "--out", "x", "--label", "ring", "--batch-size", "0"],
+        ["predict", "none", "none.csv", "--out", "x", "--orientations", "9"],
+        ["represent", "none", "none.csv", "--out", "x", "--devices", "²"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_the_name_of_their_option(arguments):
+    assert f"Invalid value for '{arguments[-2]}'" in run(*arguments, code=2)
+
+
+def test_what_a_store_cannot_be_asked_for(table, tmp_path):
+    store, spec = survey()[0], {"image_size": 32, "field_of_view": 14.705}
+    for images, option in ((Images(max_blank=0.5), "--max-blank"), (Images(framing=8), "--framing")):
+        with pytest.raises(ValueError, match=f"leave out {option}"):
+            inputs.read_galaxies(str(store.path), spec, images)
+    with pytest.raises(ValueError, match="framing must be a positive number, 0.1 to 1000"):
+        inputs.read_galaxies(table, spec, Images(framing=1e-9))
+
+
+def test_warnings_are_notes(monkeypatch):
+    def slow():
+        warnings.warn("the disk is slow", stacklevel=1)
+        raise ValueError("and now it is full")
+
+    monkeypatch.setattr(weights, "shipped", slow)
+    assert run("weights", "list", code=1) == "Note: the disk is slow\nError: and now it is full\n"
 
 
 def test_an_interruption_is_no_error(monkeypatch):

@@ -1,5 +1,6 @@
 """`zoobook data …` on the command line."""
 import hashlib
+from pathlib import Path
 
 import pytest
 from server import Server
@@ -35,6 +36,7 @@ def test_where_fetch_and_verify(run, tmp_path):
     folder, file = tmp_path / "gz2_images", tmp_path / "gz2_images" / "gz2_filename_mapping.csv"
     assert run("where").stdout.strip() == str(tmp_path)
     assert run("where", "gz2_images").stdout.strip() == str(folder)
+    assert run("where", "--root", "~/galaxies").stdout.strip() == str(Path("~/galaxies").expanduser())
     assert run("where", "simulated").stdout.strip() == str(tmp_path / "simulated")
     missing = run("verify", "gz2_images")
     assert missing.exit_code == 1 and missing.stdout.split() == ["missing", str(file)]

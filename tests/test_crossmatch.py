@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoobook import catalogs
 from zoobook.catalogs import crossmatch
 
 IDS = st.lists(st.integers(10**17, 10**17 + 8).map(str), max_size=12)  # 18 digits that a float cannot tell apart
@@ -62,16 +61,6 @@ def test_by_id_agrees_with_a_dictionary(left, right, on_disk, tmp_path_factory):
     rows = crossmatch.report(joined)["rows"]
     assert rows[["matched", "left_only", "left_repeated"]].sum() == len(left)
     assert rows[["matched", "right_only", "right_repeated"]].sum() == len(right)
-
-
-def test_ids_of_18_digits_from_csv_to_parquet_to_match(tmp_path):
-    ids = [str(588018090547020096 + i) for i in range(5)]  # neighbours, which as floats would be one
-    (tmp_path / "c.csv").write_text("id_str,x\n" + "".join(f"{name},{i}\n" for i, name in enumerate(ids)))
-    catalog = catalogs.read(tmp_path / "c.csv")
-    catalog.to_parquet(tmp_path / "c.parquet")
-    other = pd.DataFrame({"id_str": np.array(ids[::-1], dtype="int64"), "y": range(5)})
-    joined = crossmatch.by_id(other, tmp_path / "c.parquet")
-    assert joined["id_str"].tolist() == ids[::-1] and (joined["x"] == 4 - joined["y"]).all()
 
 
 def test_of_a_file_only_what_is_asked_for_is_added(tmp_path):

@@ -203,6 +203,61 @@ def test_bands_that_do_not_fit(tmp_path, second, message):
         Mosaic(files)
     with pytest.raises(ValueError, match="one band, or three"):
         Mosaic(files[:2])
+    with pytest.raises(ValueError, match="each band must be given once"):
+        Mosaic([files[0]] * 3)
+
+
+@pytest.mark.parametrize("names, bands", [("irg", "gri"), ("zgr", "grz"), ("gir", "gri")])
+@pytest.mark.parametrize("told_by", ["FILTER", "name"])
+def test_bands_go_from_blue_to_red_in_whatever_order_they_are_given(tmp_path, names, bands, told_by):
+    header = {"EXTNAME": "SCI"}  # which is no band
+    files = [write(tmp_path / f"a_{name}.fits", blob(), **header | ({"FILTER": name} if told_by == "FILTER" else {}))
+             for name in names]  # fmt: skip
+    assert Mosaic(files).bands == tuple(bands)
+
+
+@pytest.mark.parametrize("frame", ["galactic", "fk5", "fk4"])
+def test_positions_are_icrs_whatever_the_mosaic_has(tmp_path, frame):
+    from astropy.coordinates import SkyCoord
+
+    middle = SkyCoord(150.0, 2.0, unit="deg").transform_to(frame).spherical
+    header = wcs_header() | {"CRVAL1": middle.lon.deg, "CRVAL2": middle.lat.deg, "RADESYS": frame.upper()}
+    if frame == "galactic":
+        header |= {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}
+    if frame == "fk4":
+        header["EQUINOX"] = 1950.0
+    mosaic = Mosaic(write(tmp_path / "a.fits", blob(x=99, y=99), **header))
+    assert np.allclose(mosaic.sky(99.0, 99.0), (150.0, 2.0), atol=1e-5)
+    x, y = mosaic.pixels(pd.DataFrame({"ra": [150.0, 150.0], "dec": [2.0, 95.0]}))
+    assert (x[0], y[0]) == pytest.approx((99, 99), abs=0.1) and np.isnan([x[1], y[1]]).all()
+    source = find_sources(mosaic, workers=1).iloc[0]
+    assert (source["ra"], source["dec"]) == pytest.approx((150.0, 2.0), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
+def test_pixels_declared_undefined_are_not_observed(tmp_path, kind):
+    stored = RNG.integers(1, 100, (64, 64)).astype(kind)
+    undefined = 0 if kind == "u2" else 7
+    stored[:9] = undefined
+    fits.writeto(tmp_path / "a.fits", stored)
+    if kind != "f4":
+        with fits.open(tmp_path / "a.fits", "update", do_not_scale_image_data=True) as hdus:
+            hdus[0].header["BLANK"] = -32768 if kind == "u2" else undefined  # as it is stored
+    read = Mosaic(tmp_path / "a.fits").read(np.s_[0:64], np.s_[0:64])[0]
+    assert np.isnan(read[:9]).all() == (kind != "f4")
+    np.testing.assert_array_equal(read[9:][stored[9:] != undefined], stored[9:][stored[9:] != undefined])
+
+
+def test_a_fits_file_is_one_whatever_its_name_and_a_damaged_one_is_said(tmp_path):
+    file = write(tmp_path / "a.img", blob(), **wcs_header())
+    assert Mosaic(file).pixel_arcsec == pytest.approx(0.36) and Mosaic(file).picture is None
+    content = file.read_bytes()
+    for name, piece in (("cut.fits", content[: len(content) // 2]), ("text.fits", b"hello"), ("empty.fits", b"")):
+        (tmp_path / name).write_bytes(piece)
+        with pytest.raises(BadImage, match=f"{name}: it is not a whole FITS file"):
+            Mosaic(tmp_path / name).read(np.s_[0:200], np.s_[0:200])
+    unscaled = {name: card for name, card in wcs_header().items() if not name.startswith("CDELT")}
+    assert np.isnan(Mosaic(write(tmp_path / "b.fits", blob(), **unscaled)).pixel_arcsec)
 
 
 # Stamps
@@ -246,13 +301,22 @@ def test_large_stamps_are_cut_alike(sky, tmp_path, monkeypatch):
 
 def test_what_cannot_be_cut_is_named(sky, tmp_path):
     table = pd.DataFrame({
-        "id_str": ["far", "zero", "nan", "fine", "edge"], "x": [-50, 300.0, 300, 300, 0], "y": [9, 300.0, 300, 300, 0],
-        "r50_arcsec": [3, 0, np.nan, 3, 3],
+        "id_str": ["far", "zero", "nan", "fine", "edge", "nowhere", "huge"],
+        "x": [-50, 300.0, 300, 300, 0, np.nan, 300], "y": [9, 300.0, 300, 300, 0, 9, 300],
+        "r50_arcsec": [3, 0, np.nan, 3, 3, 3, 1e9],
     })  # fmt: skip
-    with pytest.raises(BadImage, match="3 of 5 sources cannot be cut(.|\n)*far: its position is outside(.|\n)*radius"):
+    with pytest.raises(BadImage, match="5 of 7 sources cannot be cut(.|\n)*far: its position is outside(.|\n)*radius"):
         cut_stamps(Mosaic(sky.files), table, tmp_path / "a.arrow", size=16, max_blank=0.8, workers=1)
     store = cut_stamps(Mosaic(sky.files), table, tmp_path / "a.arrow", 16, "quarantine", max_blank=0.3, workers=1)
-    assert store.ids.tolist() == ["fine"] and store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge"]
+    assert store.ids.tolist() == ["fine"]
+    assert store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge", "nowhere", "huge"]
+    causes = dict(store.quarantine[["id_str", "cause"]].to_numpy())
+    assert "no place on the sky" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
+    with pytest.raises(ValueError, match="has no sources"):
+        cut_stamps(Mosaic(sky.files), table.head(0), tmp_path / "b.arrow", workers=1)
+    with pytest.raises(OSError, match="7 stamps need .* bytes more"):
+        cut_stamps(Mosaic(sky.files), table, tmp_path / "b.arrow", 10**6, workers=1)
+    assert not list(tmp_path.glob("*.part"))
     with pytest.raises(ValueError, match="no column `r50_arcsec`"):
         cut_stamps(Mosaic(sky.files), table[["id_str", "x", "y"]], tmp_path / "b.arrow", workers=1)
 
@@ -303,6 +367,60 @@ def test_on_the_command_line(sky, tmp_path):
     assert len(ImageStore.open(tmp_path / "again" / "stamps.arrow")) == 3
     wrong = CliRunner().invoke(cli.app, ["cutouts", str(tmp_path / "none.fits"), "--out", str(tmp_path)])
     assert wrong.exit_code == 1 and "the file is missing" in wrong.output
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A mosaic without sky coordinates, a picture, and two sources on either, with their radii."""
+    folder = tmp_path_factory.mktemp("quiet")
+    write(folder / "sky.fits", blob())
+    Image.fromarray(blob().clip(0, 255).astype(np.uint8)).save(folder / "sky.png")
+    return folder, pd.DataFrame({"id_str": ["a", "b"], "x": [100.0, 60], "y": [100.0, 60], "r50_pixels": [5.0, 5]})
+
+
+@pytest.mark.parametrize(
+    "change, cut",
+    [
+        ({}, ["a", "b"]),
+        ({"flag_star": [0, 1]}, ["a"]),  # as other programs write truths, and no flag_small
+        ({"flag_star": [None, True], "flag_small": [False, False]}, ["a"]),
+        ({"file_loc": "old.png"}, ["a", "b"]),
+    ],
+)
+def test_a_table_with_radii_is_cut_as_it_is(quiet, tmp_path, change, cut):
+    folder, table = quiet
+    table.assign(**change).to_csv(tmp_path / "own.csv", index=False)
+    run = CliRunner().invoke(cli.app, ["cutouts", str(folder / "sky.fits"), "--png", "--out", str(tmp_path),
+                                       "--positions", str(tmp_path / "own.csv")])  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert list(ImageStore.open(tmp_path / "stamps.arrow").ids) == cut
+    made = pd.read_parquet(tmp_path / "catalogue.parquet")
+    assert made.loc[made["id_str"].isin(cut), "file_loc"].map(lambda file: Path(file).is_file()).all()
+
+
+@pytest.mark.parametrize(
+    "options, code, message",
+    [
+        (["sky.fits", "--size", "7"], 2, "'--size'"),
+        (["sky.fits", "--threshold", "nan"], 1, "threshold must be a positive number, not nan"),
+        (["sky.fits", "--zero-point", "25", "--max-magnitude", "nan"], 1, "max_magnitude must be a magnitude"),
+        (["sky.fits", "--zero-point", "25", "--max-magnitude", "-9"], 1, "none is brighter than max_magnitude=-9"),
+        (["sky.png", "--zero-point", "25"], 1, "a picture, whose brightness has no unit"),
+        (["sky.fits", "--positions", "own.parquet", "--max-magnitude", "20"], 1, "goes with a search"),
+        (["sky.fits", "--positions", "catalogue.parquet"], 1, "catalogue.parquet would be overwritten"),
+        (["sky.fits", "--positions", "empty.csv"], 1, "has no sources"),
+    ],
+)
+def test_options_that_make_no_sense(quiet, tmp_path, monkeypatch, options, code, message):
+    folder, table = quiet
+    monkeypatch.chdir(tmp_path)
+    table.to_parquet("own.parquet")
+    table.to_parquet("catalogue.parquet")
+    table.head(0).to_csv("empty.csv", index=False)
+    before = Path("catalogue.parquet").read_bytes()
+    run = CliRunner().invoke(cli.app, ["cutouts", str(folder / options[0]), *options[1:], "--out", "."])
+    assert run.exit_code == code and message in run.output, run.output
+    assert Path("catalogue.parquet").read_bytes() == before and not Path("stamps.arrow").exists()
 
 
 def test_the_six_commands_of_the_book(sky, tmp_path, monkeypatch):

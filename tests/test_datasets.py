@@ -43,7 +43,7 @@ def server(monkeypatch):
             for path, data in server.files.items()
         ],
     )
-    monkeypatch.setenv("ZOOBOOK_RINGS_URL", server.url)
+    monkeypatch.setitem(datasets.known("rings"), "address", server.url)
     yield server
     server.close()
 
@@ -132,7 +132,7 @@ def test_only_missing_and_damaged_files_are_fetched(server, tmp_path):
 
 
 def test_base_address_as_an_argument(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("ZOOBOOK_RINGS_URL", "http://127.0.0.1:9/")
+    monkeypatch.setitem(datasets.known("rings"), "address", "http://127.0.0.1:9/")
     check(datasets.load("rings", root=tmp_path, base_url=server.url), server)
 
 
@@ -161,7 +161,7 @@ def test_own_table(tmp_path):
     ):
         datasets.load("rings", root=tmp_path)
     own_table(tmp_path).drop(columns="ring").to_csv(tmp_path / "catalog.csv", index=False)
-    with pytest.raises(ValueError, match="has no column `ring`"):
+    with pytest.raises(ValueError, match="has no column 'ring'"):
         datasets.load("rings", root=tmp_path)
 
 

@@ -43,7 +43,7 @@ weights.save = slowly  # only the first process writes; the other must wait for 
 if {devices} > 1:
     tf, one = half.engine.tf, half.engine.tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * {devices})
-    half.engine.device_names = lambda count: [f"CPU:{{number}}" for number in range({devices})]
+    half.engine.choose_devices = lambda *_: [f"CPU:{{number}}" for number in range({devices})]
 result = half.train(ImageStore.open({store!r}), pd.read_parquet({catalog!r}), TREE, out_dir={out!r},
                     num_nodes={count}, **quick(epochs=2, batch_size=14))
 print(sum(float(abs(array).sum()) for array in result.model.get_weights()))
@@ -104,7 +104,7 @@ def test_machines_that_should_have_been_connected_earlier(tmp_path):
 
     half.engine.tf.constant(1.0) + 1  # TensorFlow is at work already
     store, catalog = survey()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="top of your script"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="top of your script"):
         place = {"cluster": {"worker": [f"localhost:{port}" for port in free_ports(2)]}}
         patch.setenv("TF_CONFIG", json.dumps(place | {"task": {"type": "worker", "index": 0}}))
         half.train(store, catalog, TREE, out_dir=tmp_path, num_nodes=2, **quick())

@@ -1,15 +1,18 @@
 """Catalogues to give to others: what astropy reads back is what was written, and it says where it comes from."""
 import hashlib
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from astropy.table import Table
+from typer.testing import CliRunner
 
 import zoobook
 from zoobook import export, weights
 from zoobook.catalogs import tables
+from zoobook.cli import app
 from zoobook.weights.names import find_shipped
 
 NAME = weights.shipped()["name"][0]
@@ -58,6 +61,11 @@ def test_astropy_reads_back_values_units_descriptions_and_provenance(tmp_path, e
         ({"weights": "nothing"}, "no weight file at nothing"),
         ({"survey": "Überblick"}, "FITS holds ASCII text only"),
         ({"table": GALAXIES.assign(id_str="same")}, "occur more than once"),
+        ({"table": GALAXIES.head(0)}, "no galaxies"),
+        ({"table": GALAXIES.assign(größe=1.0)}, "ASCII text only; 'größe'"),
+        ({"table": GALAXIES.assign(**{"a" * 80: 1.0})}, "cannot hold this table"),
+        ({"table": GALAXIES.assign(many=[[1], [1, 2], None])}, "the column 'many' holds neither"),
+        ({"table": GALAXIES.assign(big=np.uint64(2**64 - 1)), "path": "rings.vot"}, "cannot hold this table"),
     ],
 )
 def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, change, message):
@@ -65,6 +73,55 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, change, me
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         export.write(given.pop("table"), tmp_path / given.pop("path"), **given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
+@pytest.mark.parametrize(
+    "given, read",
+    [
+        (np.array([-5, 0, 7], np.int8), [-5, 0, 7]),  # in FITS, such bytes are truths
+        (pd.array([-5, None, 7], "Int8"), [-5, None, 7]),
+        (np.array([65535, 0, 1], np.uint16), [65535, 0, 1]),
+        (np.array([2**62 + 1, 0, 1], np.uint64), [2**62 + 1, 0, 1]),
+        (np.array([1, 2.5, 3], np.float16), [1, 2.5, 3]),
+        (np.array([1, None, 3], object), [1, None, 3]),
+        (np.array([True, None, False], object), [True, None, False]),
+        (pd.Categorical([1, 2, 1]), [1, 2, 1]),
+    ],
+)
+def test_what_a_column_is_follows_from_its_values(tmp_path, ending, given, read):
+    path = export.write(pd.DataFrame({"id_str": list("abc"), "n": given}), tmp_path / f"t.{ending}")
+    found = Table.read(path)["n"] if ending == "vot" else tables.read(path)["n"]
+    assert found.dtype.kind not in "OUS" or hasattr(found, "mask")
+    assert [None if value is None or pd.isna(value) else value for value in found.tolist()] == read
+
+
+def test_lists_become_columns(tmp_path):
+    passes = pd.DataFrame({"id_str": list("abc"), "bar_concentration": [np.arange(2.0) + n for n in range(3)]})
+    made = Table.read(export.write(passes, tmp_path / "t.fits"))
+    assert made["bar_concentration_0"].tolist() == [0, 1, 2] and made["bar_concentration_1"].tolist() == [1, 2, 3]
+    assert made["bar_concentration_1"].description == "predicted Dirichlet concentration of bar"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["table.parquet", "table.parquet"], 1, "would be overwritten"),
+        (["table.parquet", "out.fits", "--most", "0"], 2, "'--most'"),
+        (["table.parquet", "out.fits", "--most", "-1"], 2, "'--most'"),
+        (["table.parquet", "out.fits", "--sort", "mixed"], 1, "'mixed' cannot be sorted"),
+        (["table.csv", "out.fits"], 1, "parted by ';'"),
+        (["table.parquet", "out.fits", "--catalog", "some.csv"], 0, "2 galaxies of table.parquet are not in some.csv"),
+    ],
+)
+def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
+    monkeypatch.chdir(tmp_path)
+    GALAXIES.assign(mixed=[[1, 2], [3, 4], [5, 6]] if "mixed" in options else 0).to_parquet("table.parquet")
+    Path("table.csv").write_text("id_str;ra\na;1,5\n")
+    Path("some.csv").write_text("id_str,z\nb,0.1\n")
+    run = CliRunner().invoke(app, ["export", *options])
+    assert run.exit_code == code and message in run.output, run.output
+    assert (tmp_path / "out.fits").exists() == (code == 0) and len(pd.read_parquet("table.parquet")) == 3
 
 
 @pytest.mark.parametrize("ending", ["fits", "parquet"])

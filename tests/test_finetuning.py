@@ -29,9 +29,8 @@ def tuned(half, label, unfreeze="head", **options):
     return half.finetune(trained(half).model, store, catalog, label, **QUICK | options)
 
 
-def test_each_kind_of_label_is_learned(half):
+def test_each_kind_of_label_is_learned(half, store, catalog):
     """And `predict` writes the columns of its kind."""
-    store, catalog = survey()
     result = tuned(half, "large")
     assert result.history["val_loss"].min() < np.log(2) * 0.8
     table = half.predict(result.model, store)
@@ -49,8 +48,7 @@ def test_each_kind_of_label_is_learned(half):
     assert np.corrcoef(table["radius"], catalog["radius"])[0, 1] > 0.9 and 3 < table["radius"].mean() < 10
 
 
-def test_votes_on_another_tree(half):
-    store, catalog = survey()
+def test_votes_on_another_tree(half, store, catalog):
     tree = trees.DecisionTree.from_dict({"name": "own", "questions": [{"name": "size", "answers": ["big", "small"]}]})
     catalog = catalog.assign(size_big=catalog["large"] * 9, size_small=9 - catalog["large"] * 9)
     out_dir = Path(FOLDER.name) / f"{half.__name__}_own"
@@ -62,9 +60,8 @@ def test_votes_on_another_tree(half):
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "all"])
-def test_votes_on_the_same_tree_make_a_good_model_better(half, tmp_path, unfreeze):
+def test_votes_on_the_same_tree_make_a_good_model_better(half, store, catalog, tmp_path, unfreeze):
     """It begins where training arrived; and with the whole encoder it is training, to the last digit."""
-    store, catalog = survey()
     model, arrived = trained(half).model, trained(half).history
     result = half.finetune(model, store, catalog, TREE, unfreeze=unfreeze, out_dir=tmp_path / "a", **QUICK)
     assert result.model.spec == model.spec
@@ -80,9 +77,8 @@ def test_votes_on_the_same_tree_make_a_good_model_better(half, tmp_path, unfreez
 
 
 @pytest.mark.parametrize("unfreeze", ["head", "all"])
-def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, tmp_path, unfreeze):
+def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, store, catalog, tmp_path, unfreeze):
     """Steps so large that they ruin all leave the regression that scikit-learn finds, here of some wrong labels."""
-    store, catalog = survey()
     wrong = np.random.default_rng(1).random(len(catalog)) < 0.2
     catalog = catalog.assign(large=np.where(wrong, 1 - catalog["large"], catalog["large"]))
     options = QUICK | {"epochs": 2, "learning_rate": 1.0}
@@ -142,8 +138,7 @@ def test_an_untrained_encoder_begins_with_what_its_settled_features_say_and_lear
     assert not any(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_an_interrupted_run_knows_its_start(half, tmp_path, monkeypatch):
-    store, catalog = survey()
+def test_an_interrupted_run_knows_its_start(half, store, catalog, tmp_path, monkeypatch):
     whole, step, steps = tuned(half, "large"), History.step, []
 
     def interrupted(self, *args):
@@ -214,9 +209,8 @@ def test_deeper_stages_learn_more_slowly_in_both_frameworks_alike(halves, archit
     assert 1 > top > stem > 0
 
 
-def test_a_run_of_an_earlier_version_is_read(half, tmp_path, monkeypatch):
+def test_a_run_of_an_earlier_version_is_read(half, store, catalog, tmp_path, monkeypatch):
     """Before there were fields of view, and regression had its name; runs that went on from it are known."""
-    store, catalog = survey()
     first = tuned(half, "radius", epochs=12, learning_rate=1e-2)
     shutil.copytree(first.checkpoint.parent, tmp_path / "run")
     file = tmp_path / "run" / "run.json"

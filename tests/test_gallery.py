@@ -1,5 +1,6 @@
 """The page of galaxies as a file; in a browser: test_browser.py."""
 import json
+import os
 import re
 
 import numpy as np
@@ -22,8 +23,7 @@ def scores():
     return table.assign(kind=["</script><b>", None] * (len(ids) // 2), ring=[True, False] * (len(ids) // 2))
 
 
-def test_the_page_holds_everything_itself():
-    store, _ = survey()
+def test_the_page_holds_everything_itself(store):
     text = gallery.page(store, scores(), title="Rings & <more>", places=("ring_probability", "ring"))
     assert "<title>Rings &amp; &lt;more&gt;</title>" in text
     assert not re.search(r"https?://", text) and text.count("</script>") == 2
@@ -33,13 +33,12 @@ def test_the_page_holds_everything_itself():
     assert np.ptp(data["places"]["xy"], axis=0).tolist() == [1000, 1000]
 
 
-def test_stamps_are_where_the_page_looks_for_them():
+def test_stamps_are_where_the_page_looks_for_them(store):
     import base64
     import io
 
     from PIL import Image
 
-    store, _ = survey()
     data = data_of(gallery.page(store, scores(), size=32, quality=95))
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["sprites"][0])))).astype(float)
     for n in (0, 23, 24, 95):
@@ -47,8 +46,7 @@ def test_stamps_are_where_the_page_looks_for_them():
         assert np.abs(sheet[top : top + 32, left : left + 32] - store.pixels[n]).mean() < 6
 
 
-def test_from_the_command_line(tmp_path):
-    store, catalog = survey()
+def test_from_the_command_line(store, catalog, tmp_path):
     scores().to_parquet(tmp_path / "scores.parquet")
     catalog.to_parquet(tmp_path / "catalog.parquet")
     out = tmp_path / "page.html"
@@ -62,13 +60,38 @@ def test_from_the_command_line(tmp_path):
     run = CliRunner().invoke(app, ["gallery", str(tmp_path / "catalog.parquet"), "--out", str(out),
                                    "--column", "radius", "--column", "large", "--map", "radius", "large"])  # fmt: skip
     assert run.exit_code == 0 and data_of(out.read_text())["places"]["names"] == ["radius", "large"]
+    near = catalog.head(2).assign(file_loc=["0.png", "none.png"])  # counted from the folder of the table
+    os.link(catalog["file_loc"][0], tmp_path / "0.png")
+    near.to_csv(tmp_path / "near.csv", index=False)
+    run = CliRunner().invoke(app, ["gallery", str(tmp_path / "near.csv"), "--out", str(out)])
+    assert run.exit_code == 0 and "Note: 1 of 2 images cannot be used" in run.output and "none.png" in run.output
+    near.tail(1).to_csv(tmp_path / "near.csv", index=False)
+    run = CliRunner().invoke(app, ["gallery", str(tmp_path / "near.csv"), "--out", str(out)])
+    assert run.exit_code == 1 and "none of 1 images can be used" in run.output
+    run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(out), "--most", "-5"])
+    assert run.exit_code == 2 and "'--most'" in run.output
+    before = store.path.read_bytes()
+    run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(store.path)])
+    assert run.exit_code == 1 and "must end in .html" in run.output and store.path.read_bytes() == before
     run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(out), "--sort", "beauty"])
-    assert run.exit_code == 1 and "there is no column 'beauty' to sort by" in run.output
+    assert run.exit_code == 1 and "the table has no column 'beauty'" in run.output
+
+
+def test_numbers_keep_the_digits_that_tell_and_ids_all():
+    store, _ = survey()
+    table = pd.DataFrame({
+        "id_str": store.ids[:3], "ra": [187.70593, 10.0, np.nan], "objid": [587722981742084097, 2, 3],
+        "count": [1.0, np.inf, 3.0], "share": [0.123456, 1e-9, 1], "lists": [[1], [2], None],
+    })  # fmt: skip
+    columns = data_of(gallery.page(store, table))["columns"]
+    assert columns == {"ra": [187.7059, 10, None], "objid": ["587722981742084097", "2", "3"], "count": [1, None, 3],
+                       "share": [0.1235, 1e-9, 1]}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"table": scores().assign(lists=[[1, 2]] * 96), "columns": ["lists"]}, "'lists' holds lists"),
         ({"size": 50}, "a multiple of 16"),
         ({"columns": ["beauty"]}, "no column 'beauty'"),
         ({"table": scores().head(0)}, "1 to 20,000 galaxies, not 0"),

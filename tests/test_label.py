@@ -9,17 +9,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from toys import survey
 
 from zoobook import label
 from zoobook.learning.tasks import find_task
 
 ANSWERS = ["ring", "no ring"]
-
-
-@pytest.fixture
-def store():
-    return survey()[0]
 
 
 @pytest.fixture
@@ -56,8 +50,7 @@ def test_a_later_session_goes_on_and_takes_back(store, path):
         first.answer("ring")
 
 
-def test_finetune_takes_the_table(store, path):
-    _, catalog = survey()
+def test_finetune_takes_the_table(catalog, store, path):
     labels = labeler(store, path, column="mine", answers=[0, 1], order="random")
     for _ in range(40):
         labels.answer(int(catalog.set_index("id_str")["large"][labels._page()[0]]))
@@ -85,7 +78,7 @@ def test_two_people_and_how_far_they_agree(store, path, tmp_path):
     chance = (4 * 3 + 5 * 6) / 81
     assert found["galaxies"] == 9 and found["same"] == pytest.approx(8 / 9)
     assert found["kappa"] == pytest.approx((8 / 9 - chance) / (1 - chance))
-    with pytest.raises(ValueError, match="there is no column 'ring_eva'"):
+    with pytest.raises(ValueError, match="labels has no column 'ring_eva'"):
         label.agreement(both, "ring_ana", "ring_eva")
     with pytest.raises(ValueError, match="an earlier file has a column 'ring_ana' too"):
         label.table(path, path)
@@ -127,6 +120,30 @@ def test_half_a_line_is_no_answer(store, path):
     assert len(label.table(path)) == 1
     labeler(store, path).answer("no ring")
     assert path.read_bytes().startswith(whole) and len(label.table(path)) == 2
+
+
+def test_a_whole_line_without_its_end_is_an_answer(store, path):
+    labels = labeler(store, path)
+    labels.answer("ring")
+    labels.answer("no ring")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])  # as an editor leaves it
+    assert len(label.table(path)) == 2
+    assert len(labeler(store, path).table()) == 2 and path.read_bytes() == whole
+
+
+def test_answers_are_those_that_were_declared(store, path):
+    labels = labeler(store, path, answers={"r": np.int64(1), "n": np.int64(0)})
+    for answer in (True, np.int64(0), 1.0):
+        labels.answer(answer)
+    assert [json.loads(line)["answer"] for line in path.read_text().splitlines()] == [1, 0, 1]
+    assert [type(answer) for answer in labels.table()["ring"].tolist()] == [int] * 3
+    with pytest.raises(ValueError, match="'elsewhere' is not among the galaxies"):
+        labels.answer(1, "elsewhere")
+    with pytest.raises(ValueError, match="are of another catalogue"):
+        label.table(path, catalog=pd.DataFrame({"id_str": ["elsewhere"]}))
+    with pytest.raises(ValueError, match="two columns to compare"):
+        label.agreement(label.table(path), "ring", "ring")
 
 
 def test_a_full_disk_loses_nothing_and_is_said(store, path, monkeypatch):
@@ -181,8 +198,7 @@ def test_what_the_widget_is_told(store, path):
     assert len(shown.pictures) == 6 and shown.pictures[0].startswith(b"\x89PNG")
 
 
-def test_images_from_files_and_bad_ones_are_grey(path):
-    _, catalog = survey()
+def test_images_from_files_and_bad_ones_are_grey(catalog, path):
     catalog = catalog[["id_str", "file_loc"]].head(2).assign(file_loc=[catalog["file_loc"][0], "absent.png"])
     read = labeler(catalog, path)._read
     assert read("toy_0").shape == (32, 32, 3) and np.ptp(read("toy_1")) == 0
@@ -192,6 +208,7 @@ def test_images_from_files_and_bad_ones_are_grey(path):
     ("change", "message"),
     [
         ({"answers": ["ring"]}, "at least two answers"),
+        ({"answers": "ring"}, "at least two answers"),
         ({"answers": ["ring", "ring"]}, "at least two answers"),
         ({"answers": {"u": "unclear", "r": "ring"}}, "the key 'u' is taken for not sure"),
         ({"answers": [f"kind {n}" for n in range(12)]}, "has no key of its own"),

@@ -65,14 +65,12 @@ def test_whole_numbers_as_floats_are_classes():
     (lambda i: None if i == 3 else i / 7, "no usable value"),
     (lambda i: float("inf") if i == 3 else i / 7, "no usable value"),
 ])  # fmt: skip
-def test_what_is_mixed_is_named(values, message):
-    store, catalog = survey()
+def test_what_is_mixed_is_named(store, catalog, values, message):
     with pytest.raises(ValueError, match=message):
         task(pd.Series([values(i) for i in range(len(catalog))], dtype=object))
 
 
-def test_codes_stay_text_and_subsets_are_trimmed():
-    store, catalog = survey()
+def test_codes_stay_text_and_subsets_are_trimmed(store, catalog):
     codes = task(pd.Series([f"00{i % 3}" for i in range(len(catalog))]))
     assert codes.kind.head["classes"] == ["000", "001", "002"]
     blanks = [name + " " * (i % 2) for i, name in enumerate(catalog["subset"])]
@@ -82,15 +80,14 @@ def test_codes_stay_text_and_subsets_are_trimmed():
 
 
 @pytest.mark.parametrize("label", [["large"], None, 3])
-def test_what_is_no_name_of_a_column(label):
+def test_what_is_no_name_of_a_column(store, catalog, label):
     with pytest.raises(ValueError, match="label must be the name of a column, or a DecisionTree"):
-        tasks.find_task(*survey(), label)
+        tasks.find_task(store, catalog, label)
     with pytest.raises(ValueError, match="no column 'gz2'.*zoobook.trees.load.'gz2'"):
-        tasks.find_task(*survey(), "gz2")
+        tasks.find_task(store, catalog, "gz2")
 
 
-def test_a_galaxy_in_two_subsets_is_refused_by_name():
-    store, catalog = survey()
+def test_a_galaxy_in_two_subsets_is_refused_by_name(store, catalog):
     train, val = (catalog.index[catalog["subset"] == name] for name in ("train", "val"))
     leaky = catalog.assign(id_str=catalog["id_str"].astype(object))
     leaky.loc[val[0], "id_str"] = f" {leaky['id_str'][train[0]]}"

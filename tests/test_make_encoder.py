@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from toys import TREE
 
-from zoobook import simulation, trees, weights
+from zoobook import trees, weights
+from zoobook.images import views
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
 
+import lessons  # noqa: E402
 import make_encoder  # noqa: E402
 
 TOY = {
@@ -51,7 +54,7 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
     assert 60 < report["galaxies"] < 120 and report["scores"]["all"]["galaxies"] == 40
     spec, tensors = weights.read(folder / "encoder.safetensors")
     assert (spec["image_size"], spec["field_of_view"]) == (32, 8.5)
-    assert trees.DecisionTree.from_dict(spec["tree"]) == simulation.lesson_tree()
+    assert trees.DecisionTree.from_dict(spec["tree"]) == lessons.lesson_tree()
     trained, _ = weights.read(folder / "stage-1/best.safetensors")
     assert trained == spec and all(np.isfinite(array).all() for array in tensors.values())
 
@@ -73,3 +76,30 @@ def test_the_settings_are_those_of_the_shipped_encoder():
     spec = weights.inspect("simulated_efficientnet_b0")["spec"]
     assert {name: spec[name] for name in settings["model"]} == settings["model"]
     assert spec["image_size"] == settings["stages"][-1]["image_size"]
+
+
+def test_batch_normalisation_learns_the_statistics_of_many_galaxies(halves, store):
+    """As PyTorch counts them itself over all the images at once; the same in both frameworks."""
+    rows, found = np.arange(24), []
+    arrays = halves[0].models.to_arrays(halves[0].build_model(TREE, "test_efficientnet", image_size=32))
+    arrays = {name: array + 1 if name.endswith("running_var") else array for name, array in arrays.items()}
+    for half in halves:
+        model = half.models.from_arrays(half.build_model(TREE, "test_efficientnet", image_size=32).spec, arrays)
+        few = half.models.to_arrays(make_encoder.recompute_batchnorm_stats(half, model, store, rows, batch_size=12))
+        many = half.models.to_arrays(make_encoder.recompute_batchnorm_stats(half, model, store, rows, batch_size=24))
+        statistics = {name for name in arrays if "running_" in name}
+        assert all(np.array_equal(few[name], arrays[name]) for name in arrays.keys() - statistics)
+        assert all(np.array_equal(half.models.to_arrays(model)[name], arrays[name]) for name in arrays)
+        np.testing.assert_allclose(few["encoder.bn1.running_mean"], many["encoder.bn1.running_mean"], rtol=1e-4)
+        np.testing.assert_allclose(few["encoder.bn1.running_var"], many["encoder.bn1.running_var"], rtol=1e-3)
+        found.append(many)
+    for name in statistics:
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=2e-3, atol=1e-5)
+    torch = pytest.importorskip("torch")
+    loaded = halves[0].models.from_arrays(model.spec, arrays)
+    share = views.share_seen(model.spec, store)
+    seen = views.apply_view(np.array(store.pixels[rows]), views.views(24, 0, 0, share), 1, 32, share)
+    stem = loaded.encoder.conv_stem(torch.from_numpy(seen).permute(0, 3, 1, 2))
+    first = {name: found[0][f"encoder.bn1.{name}"] for name in ("running_mean", "running_var")}
+    np.testing.assert_allclose(first["running_mean"], stem.mean((0, 2, 3)).detach(), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(first["running_var"], stem.var((0, 2, 3)).detach(), rtol=1e-3)

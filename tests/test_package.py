@@ -6,7 +6,6 @@ from importlib.util import find_spec
 
 import pytest
 from PIL import Image
-from toys import survey
 
 import zoobook
 from zoobook import chapters
@@ -45,9 +44,8 @@ def test_votes_are_needed_where_votes_are_needed():
         chapters.begin("pytorch", "rings", "quick").survey()
 
 
-def test_a_chapter_leaves_out_what_has_no_usable_image_and_says_so(tmp_path, monkeypatch, capsys):
+def test_a_chapter_leaves_out_what_has_no_usable_image_and_says_so(store, catalog, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
-    store, catalog = survey()
     Image.new("RGB", (32, 32)).save(tmp_path / "blank.png")
     catalog = catalog.copy()
     catalog.loc[7, "file_loc"] = str(tmp_path / "blank.png")

@@ -5,12 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from toys import TREE, array, survey, tensor, trained
+from toys import TREE, array, tensor, trained
 
 from zoobook import votes
 from zoobook.catalogs import shards
 from zoobook.images import ImageStore, views
 from zoobook.learning import prediction
+from zoobook.learning.devices import CPU
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +25,7 @@ def seen(half, store, share=views.CENTRE):
     return half.models.apply_view(tensor(half, store.pixels), tensor(half, central), 1, store.size, share)
 
 
-def test_predictions_are_the_answers_of_the_model(half):
-    store, _ = survey()
+def test_predictions_are_the_answers_of_the_model(half, store):
     model = trained(half).model
     table = half.predict(model, store, batch_size=7)
     assert list(table["id_str"]) == list(store.ids)
@@ -39,8 +39,7 @@ def test_predictions_are_the_answers_of_the_model(half):
     np.testing.assert_allclose(represented.iloc[:, 1:], features, atol=1e-4)
 
 
-def test_seen_in_all_orientations_a_galaxy_may_lie_on_the_sky_as_it_likes(half, tmp_path):
-    store, _ = survey()
+def test_seen_in_all_orientations_a_galaxy_may_lie_on_the_sky_as_it_likes(half, store, tmp_path):
     folder, model = tmp_path, trained(half).model
     for i, image in enumerate(store.pixels[:12]):
         Image.fromarray(np.rot90(image, 1)).save(folder / f"turned_{i}.png")
@@ -61,8 +60,7 @@ def test_seen_in_all_orientations_a_galaxy_may_lie_on_the_sky_as_it_likes(half, 
 
 
 
-def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(half, tmp_path):
-    store, catalog = survey()
+def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(half, store, catalog, tmp_path):
     close = ImageStore.build(catalog, tmp_path / "close.arrow", size=32, framing=6)
     trained_one = trained(half).model
     model = half.models.from_arrays(trained_one.spec | {"field_of_view": 9.0}, half.models.to_arrays(trained_one))
@@ -74,8 +72,7 @@ def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(h
         half.represent(model, store, out=tmp_path / "1.5")
 
 
-def test_a_table_from_before_there_were_fields_of_view_is_completed(half, tmp_path):
-    store, _ = survey()
+def test_a_table_from_before_there_were_fields_of_view_is_completed(half, store, tmp_path):
     half.represent(trained(half).model, store, out=tmp_path)
     manifest = json.loads((tmp_path / "_manifest.json").read_text())
     for name in ("framing", "field_of_view"):
@@ -84,8 +81,7 @@ def test_a_table_from_before_there_were_fields_of_view_is_completed(half, tmp_pa
     assert half.represent(trained(half).model, store, out=tmp_path) == tmp_path
 
 
-def test_passes_differ_repeat_and_leave_the_model_alone(half):
-    store, _ = survey()
+def test_passes_differ_repeat_and_leave_the_model_alone(half, store):
     model = trained(half).model
     one, other, third = (
         votes.predicted_concentrations(half.predict(model, store, passes=5, batch_size=b, seed=s), TREE)
@@ -99,8 +95,7 @@ def test_passes_differ_repeat_and_leave_the_model_alone(half):
     assert np.corrcoef(many.mean(2).ravel(), plain.ravel())[0, 1] > 0.99
 
 
-def test_a_table_on_disk_is_completed_by_a_rerun(half, tmp_path):
-    store, _ = survey()
+def test_a_table_on_disk_is_completed_by_a_rerun(half, store, tmp_path):
     model = trained(half).model
     out = half.predict(model, store, out=tmp_path / "table")
     files = shards.table_files(out)
@@ -123,8 +118,7 @@ def test_a_table_on_disk_is_completed_by_a_rerun(half, tmp_path):
         half.predict(half.build_model(TREE, "test_efficientnet", image_size=32), store, out=out)
 
 
-def test_a_crash_keeps_the_shards_that_were_done(half, tmp_path, monkeypatch):
-    store, _ = survey()
+def test_a_crash_keeps_the_shards_that_were_done(half, store, tmp_path, monkeypatch):
     calls, features = [], prediction.batch_features
 
     def failing(twin, replica, pixels, rows, *args):
@@ -144,8 +138,7 @@ def test_a_crash_keeps_the_shards_that_were_done(half, tmp_path, monkeypatch):
     assert sum(len(pd.read_parquet(file)) for file in shards.table_files(tmp_path)) == len(store)
 
 
-def test_out_of_memory_halves_the_batch(half, monkeypatch):
-    store, _ = survey()
+def test_out_of_memory_halves_the_batch(half, store, monkeypatch):
     if half.__name__.endswith("pytorch"):
         from torch import OutOfMemoryError
 
@@ -172,27 +165,24 @@ def test_out_of_memory_halves_the_batch(half, monkeypatch):
     np.testing.assert_allclose(found.iloc[:, 1:], expected.iloc[:, 1:], atol=1e-5)
 
 
-def test_several_devices_share_the_work(half, monkeypatch):
-    store, _ = survey()
-    one = half.engine.device_names(0)
-    monkeypatch.setattr(half.engine, "device_names", lambda count: one * 2)
+def test_several_devices_share_the_work(half, store, monkeypatch):
+    monkeypatch.setattr(prediction, "choose_devices", lambda *_: [CPU, CPU])
     found = half.represent(trained(half).model, store)
     monkeypatch.undo()
     np.testing.assert_allclose(found.iloc[:, 1:], half.represent(trained(half).model, store).iloc[:, 1:], atol=1e-5)
     assert list(found["id_str"]) == list(store.ids)
 
 
-def test_features_that_are_no_numbers_are_refused(half):
+def test_features_that_are_no_numbers_are_refused(half, store):
     model = trained(half).model
     arrays = {name: np.full_like(array, np.nan) for name, array in half.models.to_arrays(model).items()}
     broken = half.models.from_arrays(model.spec, arrays)
     for apply in (half.predict, half.represent):
         with pytest.raises(ValueError, match="features are no finite numbers: its weights are damaged"):
-            apply(broken, survey()[0], devices="cpu")
+            apply(broken, store, devices="cpu")
 
 
-def test_senseless_requests_are_refused(half, tmp_path):
-    store, _ = survey()
+def test_senseless_requests_are_refused(half, store, tmp_path):
     encoder = half.build_model(architecture="test_efficientnet", image_size=32)
     with pytest.raises(ValueError, match="represent"):
         half.predict(encoder, store)

@@ -53,6 +53,12 @@ def test_the_advanced_sample_is_balanced(n_rings, n_others, seed):
     assert not set(catalog["id_str"].astype(int)) & set(range(n_rings + n_others, n_rings + n_others + 50))
 
 
+def test_ones_own_table_of_another_kind_is_said(tmp_path):
+    (tmp_path / "rings.txt").write_text("id_str,file_loc,ring\na,a.png,1\n")
+    with pytest.raises(ValueError, match="not a kind of table"):
+        datasets.load("rings", tmp_path / "rings.txt", download=False)
+
+
 def test_the_same_rings_in_any_order():
     def chosen(**options):
         made = rings.rebuild(**options)

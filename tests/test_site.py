@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from browser import axe_source, chromium, violations
+from browser import axe_source, violations
 
 pytest.importorskip("bs4", reason="needs the `book` extra")
 from bs4 import BeautifulSoup  # noqa: E402
@@ -52,12 +52,6 @@ def address():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture
-def page():
-    with chromium() as page:
-        yield page
 
 
 @pytest.mark.book

@@ -39,7 +39,6 @@ def stored(request, tmp_path):
 @pytest.mark.parametrize("columns", [None, ["n"], ["n", "id_str"]])
 def test_columns_and_rows(stored, columns, rows, monkeypatch):
     monkeypatch.setattr(tables, "_VALUES", 100)  # so that parquet is read in blocks of columns
-    monkeypatch.setattr(tables, "_CHUNK", 7)
     frame, path = stored
     expected = frame if columns is None else frame[columns]
     expected = expected if rows is None else expected.iloc[rows].reset_index(drop=True)
@@ -139,8 +138,7 @@ def test_words_of_a_csv_are_words(tmp_path):
     assert got["galid"].tolist() == ["0012", "12", "7e5", "13"] and got["all"].isna().all()
 
 
-def test_a_column_of_text_is_text_from_its_first_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_CHUNK", 2)
+def test_a_column_of_text_is_text_from_its_first_rows(tmp_path):
     (tmp_path / "t.csv").write_text("id_str,x\na,001\nb,002\nc,M31\nd,\n")
     assert tables.read(tmp_path / "t.csv", rows=np.array([0, 1]))["x"].tolist() == ["001", "002"]
     assert tables.read(tmp_path / "t.csv")["x"].tolist()[:3] == ["001", "002", "M31"]
@@ -175,7 +173,7 @@ def test_ids_in_whatever_holds_them():
 
 
 def test_what_is_no_number():
-    for values in ([True, False], [1j, 2j], pd.to_datetime(["2020-01-01"]), pd.to_timedelta([1, 2]), ["a", None]):
+    for values in ([1j, 2j], pd.to_datetime(["2020-01-01"]), pd.to_timedelta([1, 2]), ["a", None]):
         assert np.isnan(tables.floats(pd.Series(values))).all()
 
 
@@ -220,6 +218,22 @@ def test_a_csv_with_rows_of_unequal_length(tmp_path, text, message):
             tables.read(tmp_path / "t.csv", rows=rows)
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    (b"id_str;ra\na;1,5\n", "parted by ';'"),  # as spreadsheets write it in much of Europe
+    (b"id_str\tra\na\t1.5\n", r"parted by '.t'"),
+    ("id_str,ort\na,Köln\n".encode("latin-1"), "no text in UTF-8"),
+    ("id_str,ort\na,Köln\n".encode("utf-16"), "no text in UTF-8"),
+    ("\ufeffid_str,ort\n007,\"Köln, Dom\"\n".encode(), None),
+])  # fmt: skip
+def test_a_csv_as_spreadsheets_write_it(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    if message is None:
+        assert tables.read(tmp_path / "t.csv").to_dict("list") == {"id_str": ["007"], "ort": ["Köln, Dom"]}
+    else:
+        with pytest.raises(ValueError, match=message):
+            tables.read(tmp_path / "t.csv")
+
+
 def test_a_csv_that_may_be_cut_in_its_last_cell(tmp_path):
     (tmp_path / "t.csv").write_text("id_str,x\na,1\nb,2")
     with pytest.warns(UserWarning, match="does not end with a line break"):
@@ -234,9 +248,7 @@ def test_a_csv_that_may_be_cut_in_its_last_cell(tmp_path):
     [str(LONG), "nan", "2"], ["1.5", "nan", "  "], ["001", "nan", "x"], ["118446744073709551615", " ", "1"],
     ["True", "", "1"], ["1", "2.5", "3"], ["001", "002", "nan"],
 ])  # fmt: skip
-@pytest.mark.parametrize("piece", [1, 2, 100])
-def test_a_column_is_the_same_in_part_as_in_whole(tmp_path, cells, piece, monkeypatch):
-    monkeypatch.setattr(tables, "_CHUNK", piece)
+def test_a_column_is_the_same_in_part_as_in_whole(tmp_path, cells):
     (tmp_path / "t.csv").write_text("id_str,x\n" + "".join(f"g{i},{cell}\n" for i, cell in enumerate(cells)))
     whole = tables.read(tmp_path / "t.csv")["x"].astype(object)
     for rows in ([0], [0, 1], [1, 2], [0, 1, 2]):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import installed
-from toys import TREE, quick, survey, trained
+from toys import TREE, quick, trained
 
 from zoobook import trees, votes, weights
 from zoobook.catalogs.shards import ShardedTable
@@ -33,8 +33,7 @@ def same_weights(half, one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_training_learns_and_keeps_its_best_epoch(half):
-    store, catalog = survey()
+def test_training_learns_and_keeps_its_best_epoch(half, store, catalog):
     result = trained(half)
     history = result.history
     assert list(history) == ["epoch", "train_loss", "val_loss", "learning_rate", "seconds"]
@@ -65,8 +64,7 @@ def random_numbers(half):
     return lambda: None  # TensorFlow's belong to layers
 
 
-def test_a_run_repeats_to_the_last_digit_and_leaves_random_numbers_alone(half, tmp_path):
-    store, catalog = survey()
+def test_a_run_repeats_to_the_last_digit_and_leaves_random_numbers_alone(half, store, catalog, tmp_path):
     numbers = random_numbers(half)
     expected = numbers(), random.Random(4).random()
     numbers = random_numbers(half)
@@ -78,9 +76,8 @@ def test_a_run_repeats_to_the_last_digit_and_leaves_random_numbers_alone(half, t
     assert result.history[COLUMNS].equals(trained(half).history[COLUMNS])
 
 
-def test_a_finished_run_is_only_read(half, tmp_path, monkeypatch):
+def test_a_finished_run_is_only_read(half, store, catalog, tmp_path, monkeypatch):
     """Also one of an earlier version, which knew neither fields of view nor today's name of an argument."""
-    store, catalog = survey()
     first = trained(half)
     monkeypatch.setattr(half.engine.Trainer, "fit", None)
     shutil.copytree(first.checkpoint.parent, tmp_path / "old")
@@ -101,8 +98,7 @@ def test_a_finished_run_is_only_read(half, tmp_path, monkeypatch):
         half.train(store, changed, TREE, out_dir=first.checkpoint.parent, **quick())
 
 
-def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(half, tmp_path):
-    store, catalog = survey()
+def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(half, store, catalog, tmp_path):
     out = tmp_path / "run"
     catalog.to_parquet(tmp_path / "catalog.parquet")
     script = f"""
@@ -132,8 +128,7 @@ half.train(ImageStore.open({str(store.path)!r}), catalog, TREE, out_dir={str(out
     assert not list(out.glob("*.part")) and not list(out.glob("last.*"))
 
 
-def test_training_stops_early_and_starts_afresh_on_request(half, tmp_path, monkeypatch):
-    store, catalog = survey()
+def test_training_stops_early_and_starts_afresh_on_request(half, store, catalog, tmp_path, monkeypatch):
     losses = {"dirichlet_multinomial": lambda model, logits, _: logits[:, 0] * 0 + 1}
     monkeypatch.setattr(half.models.GalaxyModel, "LOSSES", losses)
     for resume in (True, False):
@@ -141,17 +136,15 @@ def test_training_stops_early_and_starts_afresh_on_request(half, tmp_path, monke
         assert len(result.history) == 3
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(half, tmp_path):
-    store, catalog = survey()
+def test_a_loss_that_is_not_a_number_stops_the_run(half, store, catalog, tmp_path):
     with pytest.raises(ValueError, match="learning_rate"):
         half.train(store, catalog, TREE, out_dir=tmp_path, **quick(learning_rate=1e20))
 
 
-def test_a_full_disk_is_said_plainly_and_costs_no_finished_work(half, tmp_path, monkeypatch):
+def test_a_full_disk_is_said_plainly_and_costs_no_finished_work(half, store, catalog, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    store, catalog = survey()
     with monkeypatch.context() as disk:
         disk.setattr(RunFolder, "log", full)
         with pytest.raises(OSError, match="cannot write to the folder .*run: No space.*run again"):
@@ -180,9 +173,8 @@ def test_the_learning_rate_warms_up_and_falls(steps):
     assert (np.diff(factors[: top + 1]) > 0).all() and (np.diff(factors[top:]) <= 0).all()
 
 
-def test_going_on_begins_where_the_model_arrived(half, tmp_path):
+def test_going_on_begins_where_the_model_arrived(half, store, catalog, tmp_path):
     """With hardly any learning, the same tree has the same loss, and images of another size are no obstacle."""
-    store, catalog = survey()
     arrived = trained(half).history["val_loss"].min()
     options = dict(epochs=1, batch_size=36, learning_rate=1e-9, devices="cpu")
     result = half.train(store, catalog, TREE, model=trained(half).model, out_dir=tmp_path / "same", **options)
@@ -197,9 +189,8 @@ def test_going_on_begins_where_the_model_arrived(half, tmp_path):
         half.train(store, catalog, TREE, model=other.model, out_dir=tmp_path / "same", **options)
 
 
-def test_going_on_takes_over_what_the_trees_share(half):
+def test_going_on_takes_over_what_the_trees_share(half, store, catalog):
     """Encoder, batch statistics, and the head of questions with the same answers; the rest starts from the constant."""
-    store, catalog = survey()
     given = half.models.to_arrays(trained(half).model)
     questions = [{"name": "size", "answers": ["big", "small"]}, {"name": "disk-edge-on", "answers": ["no", "yes"]}]
     tree = trees.DecisionTree.from_dict({"name": "own", "questions": questions})
@@ -217,17 +208,15 @@ def test_going_on_takes_over_what_the_trees_share(half):
     assert abs(begun["head.output.weight"][:2]).max() < 0.1 * model.num_features**-0.5 + 1e-6
 
 
-def test_going_on_refuses_another_encoder_by_name(half, tmp_path):
-    store, catalog = survey()
+def test_going_on_refuses_another_encoder_by_name(half, store, catalog, tmp_path):
     for name, value in (("architecture", "resnet50"), ("channels", 3)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, but the given model has"):
             half.train(store, catalog, TREE, model=trained(half).model, out_dir=tmp_path / "run", **{name: value})
     assert not (tmp_path / "run").exists()
 
 
-def test_the_field_of_view_and_other_telescopes(half, tmp_path, monkeypatch):
+def test_the_field_of_view_and_other_telescopes(half, store, catalog, tmp_path, monkeypatch):
     """What is seen in training and validation, and what is kept of it."""
-    store, catalog = survey()
     shown, batches = [], training.GalaxyBatches
 
     def noted(*args, **options):
@@ -251,9 +240,8 @@ def test_the_field_of_view_and_other_telescopes(half, tmp_path, monkeypatch):
     assert [(one.share, one.photometric) for one in shown[2:]] == [(0.5, True), (0.5, False)]
 
 
-def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
+def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(store, catalog, tmp_path):
     half = installed("pytorch")
-    store, catalog = survey()
     model = half.build_model(TREE, "test_vit", image_size=48)
     for options in ({}, {"image_size": 64}):
         with pytest.raises(ValueError, match="test_vit was trained with 48, .* Pass image_size=48"):
@@ -261,9 +249,8 @@ def test_going_on_refuses_a_size_that_a_transformer_was_not_made_for(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
+def test_parts_of_a_batch_add_up_to_the_whole(half, store, catalog, tmp_path, monkeypatch):
     """Without dropout, which draws for each part, and batch normalisation, which looks at the part alone."""
-    store, catalog = survey()
     build = half.models.GalaxyModel
 
     def plain(spec):
@@ -294,9 +281,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c.assign(id_str="x" + c["id_str"]), {}, "not in the image store"),
         (lambda c: c.drop(columns=TREE.label_columns[3]), {}, TREE.label_columns[3]),
         (lambda c: c.assign(**{TREE.label_columns[2]: np.nan}), {}, TREE.label_columns[2]),
-        (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "negative"),
-        (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "fractional"),
-        (lambda c: c.assign(**{TREE.label_columns[2]: True}), {}, "not a number"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "whole number from 0 to"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "whole number from 0 to"),
+        (lambda c: c.assign(**{TREE.label_columns[2]: True}), {}, "whole number from 0 to"),
         (lambda c: c.assign(**dict.fromkeys(TREE.label_columns, 0)), {}, "nobody voted on any of these 72 galaxies"),
         (lambda c: pd.concat([c, c[["radius"]]], axis=1), {}, "several columns 'radius'"),
         (lambda c: "catalogue.csv", {}, "must be a pandas DataFrame, not catalogue.csv"),
@@ -314,21 +301,20 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, tmp_path, monkeypatch):
         (lambda c: c, {"photometric": 1}, "photometric must be True or False"),
         (lambda c: c, {"architecture": "resnet5O"}, "resnet50"),
         (lambda c: c, {"devices": "quantum"}, "devices"),
+        (lambda c: c, {"num_nodes": 2}, "num_nodes=2, but nothing tells of other machines"),  # one would wait for ever
         (lambda c: c, {"devices": np.int64(99)}, "devices=99, but the GPUs"),
         (lambda c: c, {"seed": -1}, "seed must be a whole number, at least 0"),
         (lambda c: c, {"batch_size": np.int64(1)}, "batch_size=1 makes batches of a single galaxy"),
         (lambda c: c.assign(id_str=c["id_str"].iloc[0]), {}, "occur more than once"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_written(half, tmp_path, change, options, message):
-    store, catalog = survey()
+def test_bad_input_is_refused_before_anything_is_written(half, store, catalog, tmp_path, change, options, message):
     with pytest.raises(ValueError, match=message):
         half.train(store, change(catalog), TREE, out_dir=tmp_path / "run", **quick(**options))
     assert not (tmp_path / "run").exists()
 
 
-def test_what_stands_in_another_ones_place(half, tmp_path):
-    store, catalog = survey()
+def test_what_stands_in_another_ones_place(half, store, catalog, tmp_path):
     for given, message in (
         (("s.arrow", catalog, TREE), "store must be an image store, not 's.arrow'; ImageStore.open"),
         ((catalog, store, TREE), "store must be an image store"),
@@ -345,8 +331,7 @@ def test_what_stands_in_another_ones_place(half, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_first_epoch_that_failed_does_not_refuse_the_next_run(half, tmp_path):
-    store, catalog = survey()
+def test_a_first_epoch_that_failed_does_not_refuse_the_next_run(half, store, catalog, tmp_path):
     with pytest.raises(ValueError, match="lower learning_rate"):
         half.train(store, catalog, TREE, out_dir=tmp_path, **quick(learning_rate=1e30, epochs=1))
     assert len(half.train(store, catalog, TREE, out_dir=tmp_path, **quick(epochs=1)).history) == 1
@@ -357,8 +342,7 @@ def test_parts_of_a_batch_have_two_galaxies_at_least():
     assert batches.parts == 2 and all(len(images) > 1 for images, _ in batches.read())
 
 
-def test_a_folder_that_cannot_be_written_to_is_an_error(half, tmp_path):
-    store, catalog = survey()
+def test_a_folder_that_cannot_be_written_to_is_an_error(half, store, catalog, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot write"):
         half.train(store, catalog, TREE, out_dir=tmp_path / "file" / "run", **quick())

@@ -2,8 +2,6 @@
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from zoobook import trees, votes
@@ -107,14 +105,6 @@ def test_no_constant_is_better_than_the_best():
     for scale in (0.9, 1.1):
         other = np.clip(best * rng.uniform(min(scale, 1), max(scale, 1), 34), 1, 101)
         assert (votes.nll(np.tile(other, (500, 1)), cast, TREE).sum(0) >= least - 1e-6).all()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(1, 101), min_size=2, max_size=2), st.integers(0, 300))
-def test_probabilities_add_up_to_one(alpha, total):
-    counts = np.array([[k, total - k] for k in range(total + 1)])
-    probability = np.exp(-votes.nll(np.tile(alpha, (total + 1, 1)), counts, PAIR)[:, 0])
-    assert probability.sum() == pytest.approx(1, rel=1e-9)
 
 
 def test_prediction_table_round_trip():

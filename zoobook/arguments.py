@@ -1,13 +1,14 @@
 """Arguments as people give them: paths, whole and real numbers (NumPy's too), and what of them JSON can hold.
 
-Each check takes the name of the argument, for its message, and gives Python's own type back.
+Each check takes the name of the argument and gives Python's own type back, or raises a ``ValueError`` that names it.
 """
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,6 @@ def path(value: str | os.PathLike) -> Path:
 def whole(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
     """A whole number from ``least`` to ``most``.
 
-    Raises:
-        ValueError: it is none, or out of bounds.
-
     >>> whole("epochs", np.int64(3))
     3
     """
@@ -53,11 +51,7 @@ def real(
     name: str, value: Any, accepted: Callable[[float], bool] = lambda number: number > 0,
     meaning: str = "a positive number",
 ) -> float:  # fmt: skip
-    """A finite real number that ``accepted`` finds sensible; ``meaning`` says in words what it accepts.
-
-    Raises:
-        ValueError: it is none, or makes no sense.
-    """
+    """A finite real number that ``accepted`` finds sensible; ``meaning`` says in words what it accepts."""
     value = value[()] if isinstance(value, np.ndarray) else value
     try:
         number = float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else math.nan
@@ -69,12 +63,18 @@ def real(
 
 
 def share(name: str, value: Any) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A number from 0 to 1."""
     return real(name, value, lambda number: 0 <= number <= 1, "a share from 0 to 1")
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """A question with the most similar of the known names, after a blank; nothing where none is similar.
+
+    >>> did_you_mean("resnet5", ["resnet50", "efficientnet_b0"])
+    " Did you mean 'resnet50'?"
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def truth(name: str, value: Any) -> bool:

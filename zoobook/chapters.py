@@ -34,26 +34,15 @@ _unsaid: list[str] = []  # paragraphs with numbers that come later
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a chapter's work is.
+    """How large a chapter's work is."""
 
-    Attributes:
-        galaxies: size of the simulated survey.
-        image_size: side of its images in pixels: twice the side of the view of the network that comes with zoobook,
-            which sees half of them.
-        view_size: side of what the network of chapter 2 sees of them, in pixels.
-        epochs: of training from scratch.
-        batch_size: galaxies in a training step.
-        ring_galaxies: how many new galaxies are voted on, to find rings among them.
-        finetuning_epochs: of fine-tuning, whatever is frozen of the encoder.
-    """
-
-    galaxies: int
-    image_size: int
-    view_size: int
-    epochs: int
-    batch_size: int
-    ring_galaxies: int
-    finetuning_epochs: int
+    galaxies: int  #: size of the simulated survey
+    image_size: int  #: side of its images in pixels, of which the network that comes with zoobook sees half
+    view_size: int  #: side of what the network of chapter 2 sees of them, in pixels
+    epochs: int  #: of training from scratch
+    batch_size: int  #: galaxies in a training step
+    ring_galaxies: int  #: how many new galaxies are voted on, to find rings among them
+    finetuning_epochs: int  #: of fine-tuning, whatever is frozen of the encoder
 
 
 SCALES = {
@@ -70,17 +59,11 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a chapter, made by :func:`begin`.
+    """One run of a chapter, made by :func:`begin`."""
 
-    Attributes:
-        framework: ``"pytorch"`` or ``"tensorflow"``.
-        dataset: a data set's name, or the path of one's own.
-        scale: the size of the work.
-    """
-
-    framework: str
-    dataset: str
-    scale: Scale
+    framework: str  #: ``"pytorch"`` or ``"tensorflow"``
+    dataset: str  #: a data set's name, or the path of one's own
+    scale: Scale  #: the size of the work
 
     def survey(self) -> tuple[pd.DataFrame, ImageStore]:
         """The galaxies with votes, split, and their images.

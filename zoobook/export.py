@@ -15,8 +15,8 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import floats, listed
-from zoobook.files import ensure_writable_dir
+from zoobook.catalogs.columns import floats, listed, require
+from zoobook.files import ensure_writable_dir, replacing
 
 _KNOWN = (  # names of columns, their units, and what they are
     (r"id_str", "", "name of the galaxy"),
@@ -26,11 +26,12 @@ _KNOWN = (  # names of columns, their units, and what they are
     (r"redshift", "", "redshift"),
     (r"(.+)_probability", "", r"predicted probability of \1"),
     (r"(.+)_deviation", "", r"standard deviation of \1 between forward passes"),
-    (r"(.+)_concentration", "", r"predicted Dirichlet concentration of \1"),
+    (r"(.+)_concentration(_\d+)?", "", r"predicted Dirichlet concentration of \1"),
     (r"(.+)_fraction", "", r"share of the volunteers asked who answer \1"),
     (r"(.+)_proportion_volunteers_asked", "", r"share of the volunteers who are asked \1"),
     (r"anomaly_score", "", "how unusual: 0.5 ordinary, towards 1 unusual (isolation forest)"),
 )
+_WIDER = {"int8": "int16", "uint16": "int32", "uint32": "int64", "float16": "float32"}  # FITS or VOTable lacks these
 _FORMATS = {".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
 
 
@@ -41,7 +42,7 @@ def write(
     """Write a catalogue whose columns say what they are, and which says where it comes from.
 
     Args:
-        table: ``id_str`` and columns of numbers, truths or text.
+        table: ``id_str`` and columns of numbers, truths or text; lists of numbers become a column for each place.
         path: ``….fits``, ``….vot`` (or ``.xml``) or ``….parquet``; it is written whole or not at all.
         units: by column, as the VO writes them (``"deg"``, ``"arcsec"``, ``"mag"``); the usual columns have theirs.
         descriptions: by column, likewise.
@@ -54,19 +55,18 @@ def write(
         elements of its table.
 
     Raises:
-        ValueError: the ending of the name, a unit, or a column named is unknown, or ids are bad.
-        FileNotFoundError: there are no such weights.
-        OSError: the file cannot be written.
+        ValueError: the ending of the name, a unit, or a column named is unknown, ids are bad, there are no galaxies, or
+            the format cannot hold a column.
     """
     from astropy.units import Unit
 
     path, table = arguments.path(path), keyed(table, "the table")
+    if table.empty:
+        raise ValueError("the table has no galaxies, so there is nothing to write")
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
-    unknown = [name for name in [*(units or {}), *(descriptions or {})] if name not in table]
-    if unknown:
-        raise ValueError(f"the table has no column {unknown[0]!r}; there are: {listed(table.columns)}")
+    require([*(units or {}), *(descriptions or {})], table.columns, "the table")
     made = _astropy_table(_plain(table))
     for name in made.colnames:
         unit, description = _about(name)
@@ -80,12 +80,11 @@ def write(
         made[name].description = (descriptions or {}).get(name, description) or None
     made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights), **{k: str(v) for k, v in provenance.items()}}
     ensure_writable_dir(path.parent)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        _WRITERS[kind](made, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        try:
+            _WRITERS[kind](made, part)
+        except (TypeError, AssertionError, NotImplementedError) as error:  # of names and types that a format has not
+            raise ValueError(f"{path.name} cannot hold this table: {error}. Rename or drop what it names.") from None
     return path
 
 
@@ -93,12 +92,31 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """Columns as astropy takes them: text without gaps, numbers with theirs."""
     columns = {}
     for name, column in table.items():
-        if column.dtype == object and all(isinstance(value, Decimal) for value in column.dropna()):
-            column = pd.Series(floats(column), column.index)
-        if isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column):
+        column = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+        if column.dtype == object:  # what a column is follows from its values
+            if all(isinstance(value, Decimal) for value in column.dropna()):
+                column = pd.Series(floats(column), column.index)
+            elif not all(map(pd.api.types.is_scalar, column)):
+                columns |= _parted(name, column)
+                continue
+            else:
+                column = column.convert_dtypes()
+        if not pd.api.types.is_numeric_dtype(column):
             column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
+        kind = str(column.dtype).lower()
+        if wider := "int64" if kind == "uint64" and column.max() < 2**63 else _WIDER.get(kind):
+            column = column.astype(wider if isinstance(column.dtype, np.dtype) else wider.title().replace("i", "I"))
         columns[str(name)] = column
     return pd.DataFrame(columns)
+
+
+def _parted(name: object, column: pd.Series) -> dict[str, np.ndarray]:
+    """Lists of numbers, such as the answers of several passes, as a column for each place in them."""
+    if len({np.shape(value) for value in column}) == 1:
+        values = np.stack(list(column))
+        if values.ndim == 2 and values.dtype.kind in "iufb":
+            return {f"{name}_{place}": values[:, place] for place in range(values.shape[1])}
+    raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists: drop it")
 
 
 def _astropy_table(table: pd.DataFrame):
@@ -139,8 +157,9 @@ def _write_fits(made, path: Path) -> None:
     from astropy.io import fits
 
     texts = {name: made[name] for name in made.colnames if made[name].dtype.kind in "OU"}
+    texts |= {name: [made[name].description or ""] for name in made.colnames if name not in texts}
     for name, values in (texts | {"provenance": made.meta.values()}).items():
-        strange = [value for value in values if not str(value).isascii()]
+        strange = [value for value in (name, *values) if not str(value).isascii()]
         if strange:
             raise ValueError(f"FITS holds ASCII text only; {name!r} has {strange[0]!r}: write a .vot or .parquet file")
     with warnings.catch_warnings():

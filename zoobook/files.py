@@ -22,19 +22,31 @@ from zoobook import arguments
 _PIECES = 2048  # of a megabyte
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name under which to write a file that is never seen half-written: then it gets its own, or goes.
+
+    Raises:
+        OSError: there is a folder of that name, or it cannot be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file", str(path))
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a small file so that it is never seen half-written; text is encoded as UTF-8."""
-    part = path.with_name(path.name + f".{os.getpid()}-{threading.get_ident()}.part")
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def ensure_writable_dir(path: str | os.PathLike) -> Path:
-    """Make a folder to write to, with its parents, and give back its absolute path.
-
-    Raises:
-        OSError: it cannot be made or written to; the message says so plainly.
-    """
+    """Make a folder to write to, with its parents, and give back its absolute path."""
     path = arguments.path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -62,17 +74,17 @@ def check_replaceable(path: Path, begins: bytes) -> None:
                                  "place: choose another name, or delete it first")  # fmt: skip
 
 
+class NoRoom(OSError):
+    """A disk is full; the message says which, and what to do."""
+
+
 def check_room(
     folder: Path, need: int, what: str, instead: str = "another folder (`root=`, or $ZOOBOOK_HOME)"
 ) -> None:
-    """Check, before anything is written, that a disk has ``need`` bytes.
-
-    Raises:
-        OSError: it has not; the message begins with ``what``, such as "the images need".
-    """
+    """Check, before anything is written, that a disk has ``need`` bytes; ``what`` is such as "the images need"."""
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise OSError(
+        raise NoRoom(
             errno.ENOSPC,
             f"{what} {need:,} bytes more in {folder}, which has {free:,} free. Free some space, or choose {instead}.",
         )
@@ -80,17 +92,13 @@ def check_room(
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Where long work writes to a folder: a disk that fills up is said plainly, with what to do.
-
-    Raises:
-        OSError: the disk is full, or may not be written to any more.
-    """
+    """Where long work writes to a folder: a disk that fills up is said plainly, with what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if isinstance(error, NoRoom) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
-        raise OSError(
+        raise NoRoom(
             error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "
             "free some space, and run again to go on."
         ) from None  # fmt: skip
@@ -98,11 +106,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unpacked(file: BinaryIO) -> Iterator[BinaryIO | gzip.GzipFile]:
-    """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is.
-
-    Raises:
-        ValueError: after what was used it goes on for gigabytes.
-    """
+    """A file, without its gzip packing if it has one; then read to its end at last, where its checksum is."""
     begin = file.read(2)
     file.seek(0)
     if begin != b"\x1f\x8b":

@@ -11,7 +11,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import floats, listed
+from zoobook.catalogs.columns import floats, listed, require
 from zoobook.files import atomic_write, ensure_writable_dir
-from zoobook.images import ImageStore
+from zoobook.images import BadImage, ImageStore
 from zoobook.images.stamps import by_id
 
 _STATIC = Path(__file__).parent / "static"
@@ -50,8 +51,8 @@ def page(
         str: HTML.
 
     Raises:
-        ValueError: galaxies have no image, a column is missing, there are no galaxies or more than 20,000, or a
-            position is not a number.
+        ValueError: galaxies have no image, a column is missing or holds lists, there are no galaxies or more than
+            20,000, a position is not a number, or no image can be used (of some, a warning says it).
     """
     table = keyed(table, "the table")
     size, quality = arguments.whole("size", size, 16, 512), arguments.whole("quality", quality, 1, 95)
@@ -60,9 +61,7 @@ def page(
     if not 1 <= len(table) <= MOST:
         raise ValueError(f"a page shows 1 to {MOST:,} galaxies, not {len(table):,}: give it some of the rows")
     columns = _shown_columns(table) if columns is None else list(columns)
-    for name in [*columns, *(places or ())]:
-        if name not in table:
-            raise ValueError(f"the table has no column {name!r}; there are: {listed(table.columns)}")
+    require([*columns, *(places or ())], table.columns, "the table")
     data: dict = {"size": size, "across": _ACROSS, "ids": table["id_str"].tolist(), "columns": {}}
     for name in columns:
         data["columns"][str(name)] = _json_values(table[name])
@@ -72,7 +71,13 @@ def page(
             lost = table["id_str"][~np.isfinite(spots).all(1)]
             raise ValueError(f"{len(lost)} galaxies, such as {lost.iloc[0]!r}, lack a place: {listed(places)}")
         data["places"] = {"names": list(places), "xy": _rounded(spots).tolist()}
-    data["sprites"] = [base64.b64encode(sprite).decode() for sprite in _sprites(images, table["id_str"], size, quality)]
+    bad: list[str] = []
+    sprites = _sprites(by_id(images, bad), table["id_str"], size, quality)
+    data["sprites"] = [base64.b64encode(sprite).decode() for sprite in sprites]
+    if len(bad) == len(table):
+        raise BadImage(f"none of {len(bad)} images can be used, such as {bad[0]}")
+    if bad:
+        warnings.warn(f"{len(bad)} of {len(table)} images cannot be used and are grey, such as {bad[0]}", stacklevel=2)
     text = (_STATIC / "gallery.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(title),
@@ -85,18 +90,11 @@ def page(
 
 
 def write(path: str | os.PathLike, images: ImageStore | pd.DataFrame, table: pd.DataFrame, **options) -> Path:
-    """Write the page to a file.
-
-    Args:
-        path: the file, such as ``rings.html``.
-        images: see :func:`page`.
-        table: see :func:`page`.
-        **options: see :func:`page`.
-
-    Returns:
-        Path: the file.
-    """
-    path, text = arguments.path(path), page(images, table, **options)
+    """Write the :func:`page` of these images, table and options to a file, such as ``rings.html``; returns its path."""
+    path = arguments.path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{path.name}: the name of a page must end in .html")
+    text = page(images, table, **options)
     ensure_writable_dir(path.parent)
     atomic_write(path, text)
     return path
@@ -127,19 +125,24 @@ def _shown_columns(table: pd.DataFrame) -> list[str]:
     """Numbers, truths, and texts that sort the galaxies into few kinds."""
     def fits(column: pd.Series) -> bool:
         return pd.api.types.is_numeric_dtype(column) or (
-            pd.api.types.is_scalar(column.iloc[0]) and column.astype(object).nunique() <= 50
+            all(map(pd.api.types.is_scalar, column)) and column.astype(object).nunique() <= 50
         )
 
     return [name for name in table.columns if name not in ("id_str", "file_loc") and fits(table[name])]
 
 
 def _json_values(column: pd.Series) -> list:
-    """Numbers of four digits and texts; nothing where there is no value, which JSON has no NaN for."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        values = floats(column)
-        whole = np.isfinite(values).all() and (values % 1 == 0).all()
-        return [None if not np.isfinite(v) else int(v) if whole else float(f"{v:.4g}") for v in values]
-    return [None if pd.isna(value) else str(value) for value in column]
+    """Numbers with four digits that tell, and texts; nothing where there is no value, which JSON has no NaN for."""
+    if not all(map(pd.api.types.is_scalar, column)):
+        raise ValueError(f"the column {column.name!r} holds lists or other objects, which a page cannot show")
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return [None if pd.isna(value) else str(value) for value in column]
+    values = floats(column)
+    known = np.isfinite(values)
+    if (values[known] % 1 == 0).all():  # longer ones than JavaScript has numbers for, such as ids, are text
+        kind = int if (np.abs(values[known]) < 2**53).all() else lambda value: str(int(value))
+        return [kind(value) if there else None for value, there in zip(column, known, strict=True)]
+    return [float(f"{v:.4f}" if abs(v) >= 1 else f"{v:.4g}") if np.isfinite(v) else None for v in values]
 
 
 def _rounded(spots: np.ndarray) -> np.ndarray:
@@ -149,9 +152,8 @@ def _rounded(spots: np.ndarray) -> np.ndarray:
     return (1000 * (scaled + 0.5)).round(1)
 
 
-def _sprites(images: ImageStore | pd.DataFrame, ids: pd.Series, size: int, quality: int) -> Iterator[bytes]:
+def _sprites(read: Callable[[str], np.ndarray], ids: pd.Series, size: int, quality: int) -> Iterator[bytes]:
     """JPEG files with the stamps in rows."""
-    read = by_id(images)
     for start in range(0, len(ids), _ACROSS**2):
         part = ids.iloc[start : start + _ACROSS**2]
         sheet = Image.new("RGB", (_ACROSS * size, -(-len(part) // _ACROSS) * size))

@@ -29,7 +29,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
-from zoobook.catalogs.columns import floats, listed
+from zoobook.catalogs.columns import floats, ids_of, listed
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
 from zoobook.label_file import LabelFile, agreement, table
@@ -62,7 +62,6 @@ class Labeler:
 
     Raises:
         ValueError: an argument makes no sense; the file is another one's, or being labelled by another process.
-        ImportError: anywidget is not installed (when the widget is shown).
     """
 
     def __init__(
@@ -85,16 +84,15 @@ class Labeler:
             choice: one of the answers; ``None`` is "not sure".
             id_str: which galaxy; by default the one shown.
         """
-        at = self._at if id_str is None else self._order.index(id_str)
+        galaxy = self._order[self._at] if id_str is None else ids_of(id_str)[0]
+        if galaxy not in self._order:
+            raise ValueError(f"{galaxy!r} is not among the galaxies to label")
+        at = self._order.index(galaxy)
         self._file.add(self._order[at], choice)
         self._at = self._next_open(at)
 
     def undo(self) -> str | None:
-        """Take back the last answer, also one of an earlier session; the galaxy is shown again.
-
-        Returns:
-            str: its id; ``None`` if there is nothing to take back.
-        """
+        """Take back the last answer, also one of an earlier session; returns the galaxy's id, which is shown again."""
         galaxy = self._file.undo()
         if galaxy in self._order:
             self._at = self._order.index(galaxy)
@@ -165,10 +163,11 @@ class Labeler:
 
 def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
     """The answer of each key."""
+    given = list(answers.values()) if isinstance(answers, Mapping) else [] if isinstance(answers, str) else answers
+    values = [value.item() if hasattr(value, "item") else value for value in given]
     if isinstance(answers, Mapping):
-        keys = dict(answers)
+        keys = dict(zip(answers, values, strict=True))
     else:
-        values = [value.item() if hasattr(value, "item") else value for value in answers]
         own = all(str(value) in tuple("0123456789") for value in values)
         keys = {str(value) if own else str(n): value for n, value in enumerate(values, 1)}
     if not 2 <= len(set(keys.values())) == len(keys):

@@ -1,6 +1,7 @@
 """The file of labels given by hand: it only grows, one line for each answer, and is whole at any moment."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -13,21 +14,14 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids
-from zoobook.catalogs.columns import listed
+from zoobook.catalogs.columns import listed, require
 from zoobook.files import ensure_writable_dir
 
 
 class LabelFile:
-    """The answers of one column, in a file held against other processes.
+    """The answers of one column, in a file that is held against other processes.
 
-    Args:
-        path: the file.
-        column: the column.
-        answers: the possible answers.
-        ids: the galaxies that they may be given to.
-
-    Raises:
-        ValueError: another process labels in the file, it is not one of answers, or those in it do not fit.
+    Only the given ``answers`` count, and only to the galaxies whose ids are given.
     """
 
     _open: dict[Path, LabelFile] = {}  # of this process: a cell that is run again takes its file over from itself
@@ -35,7 +29,9 @@ class LabelFile:
     def __init__(self, path: str | os.PathLike, column: str, answers: Sequence, ids: Sequence[str]):
         from filelock import FileLock, Timeout
 
-        self.path, self.column, self._answers = arguments.path(path), _column(column), list(answers)
+        if not isinstance(column, str) or not column.strip() or column == "id_str":
+            raise ValueError(f"column must be a name for the labels, not {column!r}")
+        self.path, self.column, self._answers = arguments.path(path), column, list(answers)
         ensure_writable_dir(self.path.parent)
         if self.path in self._open:
             self._open[self.path].close()
@@ -51,7 +47,7 @@ class LabelFile:
             warnings.warn(f"the file system of {self.path} has no locks: label in it from one place at a time",
                           stacklevel=3)  # fmt: skip
         try:
-            _cut_torn_line(self.path)
+            _mend_last_line(self.path)
             self._history = _history(self.path).get(self.column, [])
             self.current = dict(self._history)
             self._check(set(ids))
@@ -62,14 +58,10 @@ class LabelFile:
         self._open[self.path] = self
 
     def add(self, id_str: str, answer: str | int | None) -> None:
-        """Note an answer (``None``: not sure); it is on disk when this returns.
-
-        Raises:
-            ValueError: there is no such answer, or another cell has taken over the file.
-            OSError: the file cannot be written to.
-        """
+        """Note an answer (``None``: not sure); it is on disk when this returns."""
         if answer is not None and answer not in self._answers:
             raise ValueError(f"{answer!r} is not one of the answers: {listed(self._answers)}")
+        answer = None if answer is None else self._answers[self._answers.index(answer)]  # 1, not True or a NumPy number
         self._write({"id_str": id_str, "answer": answer})
         self._history.append((id_str, answer))
         self.current[id_str] = answer
@@ -139,8 +131,8 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
         not sure; with ``catalog``, its columns too.
 
     Raises:
-        ValueError: a file is not one of answers, two have the same column, or the catalogue has it.
-        FileNotFoundError: there is no such file.
+        ValueError: a file is not one of answers, two have the same column, or the catalogue has it or none of the
+            galaxies.
     """
     columns: dict[str, dict] = {}
     for path in map(arguments.path, paths):
@@ -160,7 +152,10 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
     taken = [name for name in columns if name in catalog]
     if taken:
         raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
-    return catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
+    joined = catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
+    if joined.empty and len(found):
+        raise ValueError(f"the labels are of another catalogue, without their galaxies: {listed(found['id_str'], 3)}")
+    return joined
 
 
 def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
@@ -173,15 +168,12 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     Returns:
         Series: ``kappa`` (1: always, 0: as by chance), ``same`` (share of equal answers), ``galaxies`` (answered by
         both).
-
-    Raises:
-        ValueError: a column is missing, or there is no galaxy that both answered.
     """
     from sklearn.metrics import cohen_kappa_score
 
-    for name in (one, other):
-        if name not in labels:
-            raise ValueError(f"there is no column {name!r} of labels; there are: {listed(labels.columns[1:])}")
+    require([one, other], labels.columns, "the table of labels")
+    if one == other:
+        raise ValueError(f"give two columns to compare, not {one!r} twice")
     both = labels[[one, other]].dropna().astype(str)
     if both.empty:
         raise ValueError(f"no galaxy has an answer in both {one!r} and {other!r}, so there is nothing to compare")
@@ -194,8 +186,7 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
 def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
     """For each column the answers that were not taken back, in the order in which they were given."""
     columns: dict[str, list] = {}
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, line in enumerate(lines[:-1], 1):  # after the last end of line: nothing, or half a line
+    for number, line in enumerate(_whole_lines(path.read_bytes() if path.exists() else b""), 1):
         try:
             row = json.loads(line)
             rows = columns.setdefault(row["column"], [])
@@ -207,12 +198,23 @@ def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
     return columns
 
 
-def _cut_torn_line(path: Path) -> None:
+def _whole_lines(content: bytes) -> list[bytes]:
+    """All lines but a last one that is half; an editor may have left out the end of a whole one."""
+    *lines, last = content.split(b"\n")
+    with contextlib.suppress(ValueError):
+        lines += [last] if json.loads(last) else []
+    return lines
+
+
+def _mend_last_line(path: Path) -> None:
     """Take away half a line that a power failure left: its answer was never shown as saved."""
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         if not content.startswith(b"{"):
             raise ValueError(f"{path} is not a file of labels: it begins with {content[:20]!r}. Choose another file.")
-        os.truncate(path, content.rfind(b"\n") + 1)
+        whole = len(b"\n".join(_whole_lines(content)))
+        with open(path, "ab") as file:
+            file.truncate(whole)
+            file.write(b"\n" if whole else b"")
 
 
 def _column(name: str) -> str:

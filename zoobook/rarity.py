@@ -48,10 +48,8 @@ def sample(
         seed: makes the draws repeatable.
 
     Returns:
-        Series: ``threshold`` and, each with ``…_low`` and ``…_high``, ``completeness``, ``purity``, ``number``.
-
-    Raises:
-        ValueError: see :func:`curve`; or not one of ``threshold`` and ``purity`` is given, or no threshold is so pure.
+        Series: ``threshold`` and, each with ``…_low`` and ``…_high``, ``completeness``, ``purity``, ``number``; where
+        no threshold is so pure, a ValueError names the purest sample.
 
     >>> found = sample([1] * 90 + [0] * 910, [2] * 80 + [0] * 10 + [2] * 5 + [0] * 905, 0.02, threshold=1)
     >>> [round(float(found[name]), 2) for name in ("completeness", "purity", "purity_low", "purity_high")]
@@ -87,9 +85,6 @@ def curve(
 
     Returns:
         DataFrame: a row for each threshold, from the highest; columns as in :func:`sample`. Values are medians.
-
-    Raises:
-        ValueError: only one class is present, a score is not finite, or the rarity is not between 0 and 1.
     """
     distinct = np.unique(np.asarray(scores, float))[::-1]
     places = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), _STEPS)).round().astype(int))
@@ -107,9 +102,6 @@ def checks_needed(purity: float, within: float = 0.05, level: float = 0.95, numb
 
     Returns:
         int: galaxies to look at.
-
-    Raises:
-        ValueError: an argument is not between 0 and 1.
 
     >>> checks_needed(0.9), checks_needed(0.5), checks_needed(0.9, number=200)
     (141, 381, 83)
@@ -142,7 +134,8 @@ def plot(
 
     from zoobook.plots import COLOURS
 
-    table, share = curve(labels, scores, rarity), rarity[0] / rarity[1] if isinstance(rarity, (tuple, list)) else rarity
+    table = curve(labels, scores, rarity)
+    share = rarity[0] / rarity[1] if isinstance(rarity, (tuple, list, np.ndarray)) else rarity
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
@@ -182,7 +175,7 @@ def _curve(labels, scores, rarity, thresholds: np.ndarray, survey, level, seed) 
 
 def _rarity(rarity: float | tuple[int, int], rng: np.random.Generator) -> float | np.ndarray:
     """The share of what is sought: exact, or [draws] of it from a count."""
-    if not isinstance(rarity, (tuple, list)):
+    if not isinstance(rarity, (tuple, list, np.ndarray)):
         return arguments.real("rarity", rarity, lambda share: 0 < share < 1, "between 0 and 1, or (found, looked_at)")
     if len(rarity) != 2:
         raise ValueError(f"rarity must be a share, or two numbers, (found, looked_at), not {rarity!r}")

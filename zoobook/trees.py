@@ -1,7 +1,6 @@
 """Galaxy Zoo decision trees: which questions volunteers are asked, in which order, and after which answers."""
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -54,9 +53,6 @@ class DecisionTree:
         questions: its questions, in label-column order.
         suffix: campaign suffix of the columns, such as ``"-dr5"``.
         campaign: the campaign in words.
-
-    Raises:
-        ValueError: the questions go in a circle, one or its column occurs twice, or has fewer than two answers.
 
     >>> tree = load("decals_dr5")
     >>> tree
@@ -182,9 +178,6 @@ class DecisionTree:
             spec: ``name``, optional ``suffix`` and ``campaign``, and ``questions``: a list with, for each question,
                 ``name``, ``answers`` (list of text), optional ``asks`` and optional ``asked_after`` (list of
                 ``{question}_{answer}`` without suffix; absent = always asked).
-
-        Raises:
-            ValueError: something in ``spec`` is missing or does not fit; the message says what and where.
         """
         if not isinstance(spec, dict):
             raise ValueError(f"a decision tree is described by a dictionary with its `questions`, not by {spec!r}")
@@ -222,10 +215,6 @@ class DecisionTree:
         """Read one's own tree from a YAML file with the entries of :meth:`from_dict`.
 
         All values are read as text, so ``yes``, ``no`` and ``1`` need no quotes.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not YAML, or does not describe a tree.
         """
         path = arguments.path(path)
         if not path.is_file():
@@ -297,6 +286,4 @@ def _library() -> dict:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
-    return f"{what} {name!r}. {hint}"
+    return f"{what} {name!r}." + (arguments.did_you_mean(name, known) or f" Known: {', '.join(known)}.")

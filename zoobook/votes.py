@@ -3,7 +3,8 @@
 The volunteers who answer a question about one galaxy are modelled as in Walmsley et al. 2020 (MNRAS 491, 1554) and
 2022 (MNRAS 509, 3966): the chance of each answer is itself uncertain, Dirichlet-distributed with one concentration
 per answer, and the votes are a multinomial draw from it. Arrays have one row a galaxy, [N], and one column an answer,
-[A], in the order of ``tree.label_columns``; results per question, [Q], are in the order of ``tree.questions``.
+[A], in the order of ``tree.label_columns``; results per question, [Q], are in the order of ``tree.questions``. The
+``tree`` is always the decision tree that the volunteers walked.
 """
 from __future__ import annotations
 
@@ -26,13 +27,9 @@ def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np
     Args:
         concentrations: [N, A] Dirichlet concentrations, above 0.
         votes: [N, A] vote counts.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, Q], in nats, with the multinomial coefficient; exactly 0 where nobody voted.
-
-    Raises:
-        ValueError: the shapes do not fit the tree, or a value is negative or not finite.
     """
     concentrations, votes = checked(concentrations, tree, "concentrations"), checked(votes, tree, "votes")
     if len(concentrations) != len(votes):
@@ -55,7 +52,6 @@ def expected_fractions(concentrations: np.ndarray, tree: DecisionTree) -> np.nda
 
     Args:
         concentrations: [N, A] Dirichlet concentrations.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, A]; the shares of one question add up to 1.
@@ -75,7 +71,6 @@ def proportion_asked(fractions: np.ndarray, tree: DecisionTree) -> np.ndarray:
 
     Args:
         fractions: [N, A] shares of the answers, such as those of :func:`expected_fractions`.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [N, Q], 1 for questions that everybody is asked.
@@ -94,7 +89,6 @@ def interval(concentrations: np.ndarray, tree: DecisionTree, level: float = 0.9)
 
     Args:
         concentrations: [N, A] Dirichlet concentrations.
-        tree: the decision tree.
         level: probability within the interval, between 0 and 1.
 
     Returns:
@@ -117,7 +111,6 @@ def sample(
     Args:
         concentrations: [N, A] Dirichlet concentrations.
         volunteers: how many look at each galaxy: one number, or [N].
-        tree: the decision tree.
         rng: source of randomness.
 
     Returns:
@@ -144,7 +137,6 @@ def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
 
     Args:
         votes: [N, A] vote counts.
-        tree: the decision tree.
 
     Returns:
         ndarray: float64 [A] concentrations, between 1 and 101. For a question that nobody was asked: all 2.
@@ -180,7 +172,6 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
     Args:
         ids: [N] galaxy ids.
         concentrations: [N, A] or, over several forward passes, [N, A, P].
-        tree: the decision tree.
 
     Returns:
         DataFrame: ``id_str``; for each answer ``{answer}_concentration`` (a list of P numbers) and
@@ -204,11 +195,7 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
 
 
 def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
-    """The concentrations in a table made by :func:`prediction_table`, as an array, float64 [N, A, P].
-
-    Raises:
-        ValueError: a column is missing, or does not hold equally many numbers for each galaxy.
-    """
+    """The concentrations in a table made by :func:`prediction_table`, as an array, float64 [N, A, P]."""
     check(tree)
     columns = [f"{column}_concentration" for column in tree.label_columns]
     require(columns, predictions, "the table of predictions", f"Were they made for tree {tree.name!r}?")

@@ -17,15 +17,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from lessons import add_lessons, lesson_tree
 
 import zoobook
 from zoobook import catalogs, evaluation, simulation, trees, weights
 from zoobook.files import atomic_write
 from zoobook.images import ImageStore
-from zoobook.learning.batchnorm import recompute_batchnorm_stats
+from zoobook.images.views import share_seen
+from zoobook.learning.batches import GalaxyBatches
+from zoobook.learning.engine import Twin
+from zoobook.learning.models import GalaxyNetwork
 
 SHOWN = ["galaxies", "information_captured", "information_captured_error", "coverage_90"]
 SETTINGS = Path(__file__).with_name("encoder.yaml")
+MEAN, VARIANCE = ".running_mean", ".running_var"
 
 
 def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
@@ -35,7 +40,7 @@ def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
     path = folder / f"survey-{options['seed']}-{options['n_galaxies']}-{size}.arrow"
     store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image does not stop it
     catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
-    return simulation.add_lessons(catalog), store
+    return add_lessons(catalog), store
 
 
 def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object, pd.DataFrame, int]]:
@@ -51,13 +56,54 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
         catalog = catalogs.split(catalog, settings["fractions"])
         twin = zoobook.load_framework(framework)
         result = twin.train(
-            store, catalog, simulation.lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
+            store, catalog, lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
         )
         model = result.model
         learned = np.flatnonzero(catalog["subset"] == "train")[: settings["batchnorm_galaxies"]]
         finished = recompute_batchnorm_stats(twin, model, store, learned, photometric=options["photometric"])
         epochs = result.history.assign(stage=number, image_size=stage["image_size"])
         yield finished, epochs, int((catalog["subset"] == "train").sum())
+
+
+def recompute_batchnorm_stats(
+    twin: Twin,
+    model: GalaxyNetwork,
+    store: ImageStore,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 512,
+    photometric: bool = False,
+    seed: int = 0,
+) -> GalaxyNetwork:
+    """A model whose batch normalisation knows many galaxies, not the few dozen of a training's last batches.
+
+    Training keeps running averages over about ten batches. A rare galaxy that excites one filter strongly, such as a
+    disk seen edge-on at one angle, is mostly not among them; in evaluation it is then divided by too small a number,
+    and its features are many times too large ("precise" batch normalisation, Wu & Johnson 2021, arXiv:2105.07576).
+
+    The images are of galaxies as it has learned from, in these rows of the store; views vary as in the training.
+    """
+    spec, arrays = model.spec, model.to_arrays()
+    means = [name for name in arrays if name.startswith("encoder.") and name.endswith(MEAN)]
+    unknown = arrays | {name: np.zeros_like(arrays[name]) for name in means}
+    other = twin.models.from_arrays(spec, unknown)
+    share = share_seen(spec, store)
+    batches = GalaxyBatches(store.pixels, rows, batch_size, seed=seed, share=share, photometric=photometric)
+    moments: dict[str, np.ndarray] = {}  # weighted sums of means and mean squares
+    for images, views in twin.engine.GalaxyLoader(batches):
+        other.set_arrays(unknown)
+        seen = twin.models.apply_view(images, views, spec["channels"], spec["image_size"], share)
+        twin.models.initialize_batchnorm_stats(other, seen)
+        found, weight = other.to_arrays(), len(images) / len(rows)
+        for mean in means:
+            variance = mean.removesuffix(MEAN) + VARIANCE
+            first = found[mean].astype(np.float64)
+            moments[mean] = moments.get(mean, 0) + weight * first
+            moments[variance] = moments.get(variance, 0) + weight * (found[variance] + first**2)
+    for mean in means:
+        variance = mean.removesuffix(MEAN) + VARIANCE
+        moments[variance] = moments[variance] - moments[mean] ** 2
+    return twin.models.from_arrays(spec, arrays | {name: x.astype(np.float32) for name, x in moments.items()})
 
 
 def measure(folder: Path, model, settings: dict, framework: str) -> pd.DataFrame:

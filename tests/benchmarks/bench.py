@@ -34,33 +34,19 @@ ZOOBOOK, ZOOBOT = (Path(sys.executable), HERE / "zoobook_side.py"), (OTHER / "bi
 
 @dataclass
 class Measure:
-    """One measurement.
+    """One measurement."""
 
-    Attributes:
-        name: short, for the command line.
-        title: for the table.
-        items: how many things one round does, or 0 if seconds are what counts.
-        unit: of the things.
-        ours: work of zoobook and its options.
-        theirs: side, its name, work and options; nothing: zoobook alone.
-        floor: the smallest ratio that is good enough; alone, the smallest rate.
-        at_most: most seconds that are good enough.
-        most_mb: most memory that is good enough.
-        rounds: how many, besides one to warm up.
-        warm: whether to warm up.
-    """
-
-    name: str
-    title: str
-    items: int
-    unit: str
-    ours: tuple[str, dict]
-    theirs: tuple | None = None
-    floor: float | None = None
-    at_most: float | None = None
-    most_mb: float | None = None
-    rounds: int = 5
-    warm: bool = True
+    name: str  # short, for the command line
+    title: str  # for the table
+    items: int  # how many things one round does, or 0 if seconds are what counts
+    unit: str  # of the things
+    ours: tuple[str, dict]  # work of zoobook and its options
+    theirs: tuple | None = None  # side, its name, work and options; nothing: zoobook alone
+    floor: float | None = None  # the smallest ratio that is good enough; alone, the smallest rate
+    at_most: float | None = None  # most seconds that are good enough
+    most_mb: float | None = None  # most memory that is good enough
+    rounds: int = 5  # how many, besides one to warm up
+    warm: bool = True  # whether to warm up
 
     def run(self) -> dict:
         """Measure; gives a row of the results."""
@@ -283,8 +269,6 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     known = measures(folder, options.quick)
     for name in options.only or known:
-        if name == "command" and not (ROOT / "zoobook/cli.py").exists():
-            continue
         row = rows[name] = known[name]().run()
         ratio = "{ratio:.2f} × {other} ({low:.2f} to {high:.2f})".format(**row) if "ratio" in row else "alone"
         print(f"{row['title']}: {row['seconds']:.3g} s, {row['peak_mb']:.0f} MB, {ratio}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from astropy.io import fits
+from PIL import Image
 from scipy.ndimage import convolve
 from scipy.spatial import cKDTree
 
@@ -105,8 +106,10 @@ def answers(found: pd.DataFrame, sky, mosaic, folder: Path, seed: int, framework
     bright = (galaxies["true_mag_r"] < BRIGHT).to_numpy()
     own, galaxies = own[bright].assign(id_str=galaxies["id_str"].to_numpy()[bright]), galaxies[bright]
     pixels = np.stack([simulation.render(galaxy, SIZE, seed) for galaxy in galaxies.to_dict("records")])
-    nothing, ids = pd.DataFrame({"id_str": [], "file_loc": [], "cause": []}), galaxies["id_str"].to_numpy(object)
-    stores = {"survey": ImageStore.write(folder / "survey.arrow", ids, pixels, 17.0, "", nothing)}
+    files = [str(folder / f"{number}.png") for number in range(len(pixels))]
+    for file, picture in zip(files, pixels, strict=True):
+        Image.fromarray(picture).save(file)
+    stores = {"survey": ImageStore.build(galaxies[["id_str"]].assign(file_loc=files), folder / "survey.arrow", SIZE)}
     for error in RADIUS_ERRORS:
         wrong = own.assign(r50_arcsec=own["r50_arcsec"] * error, r90_arcsec=own["r90_arcsec"] * error)
         stores[f"{error:g}"] = cutouts.cut_stamps(mosaic, wrong, folder / f"cut-{error}.arrow", SIZE, bad="quarantine")

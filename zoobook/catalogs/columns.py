@@ -66,7 +66,7 @@ def floats(column: pd.Series) -> np.ndarray:
     """
     column = in_memory(column.to_frame()).iloc[:, 0]
     numbers = column if column.dtype.kind in "mM" else pd.to_numeric(column, errors="coerce")
-    if numbers.dtype.kind in "bcmM":  # truth values, complex numbers, times and dates
+    if numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
 
@@ -111,18 +111,9 @@ def ids_of(values: object, where: str = "the ids asked for", column: str = "id_s
 
 
 def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column: str) -> pa.Array:
-    """Ids as text without blanks around them; a float is refused, since it cannot hold 18 digits.
+    """Ids, text or whole numbers, as text without blanks around them; none may be empty.
 
-    Args:
-        values: the ids, as text or whole numbers.
-        where: what to call the table in a message.
-        column: what to call the column in a message.
-
-    Returns:
-        pyarrow.Array: of strings, none of them empty.
-
-    Raises:
-        ValueError: ids are floating-point numbers, neither text nor numbers, or missing.
+    A float is refused, since it cannot hold 18 digits. ``where`` and ``column`` name table and column in a message.
     """
     if isinstance(values, pd.Series):
         values = in_memory(values.to_frame()).iloc[:, 0]
@@ -165,15 +156,12 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
 
 
 def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str = "id_str") -> np.ndarray:
-    """The ids of a catalogue as text, [N] of ``str`` (dtype object), each of them once.
+    """The ids of a catalogue as text, [N] of ``str`` (dtype object); one that is missing or repeated is refused.
 
     Args:
         catalog: the table.
         where: what to call it in a message.
         column: which column holds the ids.
-
-    Raises:
-        ValueError: the column is absent; ids are missing, repeated, or floating-point numbers.
     """
     require([column], catalog, where)
     ids = ids_of(catalog[column], where, column)
@@ -222,18 +210,9 @@ def labels_of(values: pd.Series, column: str) -> pd.Series:
 
 
 def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: str | os.PathLike = "") -> list[str]:
-    """The paths in a catalogue's ``file_loc``, in which ``~`` is the home folder.
+    """The paths in a catalogue's ``file_loc``, in which ``~`` is the home folder; relative ones count from ``folder``.
 
-    Args:
-        catalog: the table.
-        where: what to call it in a message.
-        folder: from which relative paths count.
-
-    Returns:
-        list[str]: [N] paths, absolute where the folder is.
-
-    Raises:
-        ValueError: there is no such column, or it is empty somewhere.
+    ``where`` names the catalogue in a message; an empty path is refused.
     """
     require(["file_loc"], catalog, where, "The paths of the images stand there.")
     column = in_memory(catalog[["file_loc"]])["file_loc"].astype(object)

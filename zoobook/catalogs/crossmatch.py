@@ -46,10 +46,6 @@ def by_id(
     Returns:
         DataFrame: matched rows in the order of ``left``; :func:`report` says how many did not match, and why.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a column is missing; ids are missing or are floating-point numbers.
-
     >>> ours, theirs = pd.DataFrame({"id_str": ["a", "b"]}), pd.DataFrame({"name": ["b", "c"], "z": [0.1, 0.2]})
     >>> by_id(ours, theirs, on=("id_str", "name"), columns=["z"])
       id_str    z
@@ -66,11 +62,11 @@ def by_id(
     shared = np.flatnonzero(partner.is_valid().to_numpy(zero_copy_only=False))
     partner = partner.drop_null().to_numpy()
     matched, first = np.unique(partner, return_index=True)
-    right_rows, order = shared[first], np.argsort(left_first[matched])
+    left_rows, right_rows = left_first[matched], shared[first]
     repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
 
-    left_rows, same = left_first[matched][order], {right_on} if left_on == right_on else set()
-    joined = _join(left, left_rows, right, right_rows[order], same, columns)
+    same = {right_on} if left_on == right_on else set()
+    joined = _join(left, left_rows, right, right_rows, same, columns)
     joined[left_on] = left_ids.take(pa.array(left_rows)).to_numpy(zero_copy_only=False)
     joined.attrs["report"] = {
         "matched": len(matched),
@@ -94,18 +90,13 @@ def by_position(
 
     Args:
         left: a table with ``ra`` and ``dec`` (degrees, ICRS).
-        right: a table with ``ra`` and ``dec``, or a file with one; those of its columns that ``left`` has too get the
-            ending ``_right``.
+        right: a table with ``ra`` and ``dec``, or a file with one.
         radius_arcsec: the largest separation, in arcseconds.
-        columns: which columns of the right table to add; all by default.
+        columns: see :func:`by_id`.
 
     Returns:
         DataFrame: matched rows in the order of ``left``, with ``separation_arcsec``; :func:`report` says how many did
         not match, and how many were contested.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
     """
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u
@@ -142,9 +133,6 @@ def near_pairs(catalog: pd.DataFrame, radius_arcsec: float = 1.0) -> pd.DataFram
 
     Returns:
         DataFrame: ``id_str``, ``id_str_right`` and ``separation_arcsec``, each pair once.
-
-    Raises:
-        ValueError: positions are missing or no positions on the sky, or the radius is not positive.
     """
     radius_arcsec = arguments.real("radius_arcsec", radius_arcsec)
     import astropy.units as u

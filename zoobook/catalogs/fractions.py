@@ -15,9 +15,6 @@ def add_fractions(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
     Returns:
         DataFrame: a copy with ``{question}_total-votes`` (int64) and ``{label column}_fraction`` (float64, NaN where
         nobody answered).
-
-    Raises:
-        ValueError: votes are absent or bad (see :func:`~zoobook.catalogs.check_votes`).
     """
     votes = check_votes(catalog, tree)
     added: dict[str, np.ndarray] = {}
@@ -39,9 +36,6 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
 
     Returns:
         ndarray: [N] float64; NaN where nobody answered, or a count is missing.
-
-    Raises:
-        ValueError: the question has no such answer, the catalogue nothing on it, or a share is not one.
     """
     check(tree)
     question, _, name = answer.partition("_")
@@ -72,9 +66,6 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
         catalog: a catalogue with the total, or with the counts of all answers.
         tree: its decision tree.
         question: such as ``"bar"``; of one outside the tree the total is needed.
-
-    Raises:
-        ValueError: the catalogue does not tell.
     """
     check(tree)
     question = question.removesuffix(tree.suffix)

@@ -30,7 +30,6 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
         one counts from the folder of the table; in a DataFrame it stays relative); votes are int64.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: it is not a table; ids are missing, repeated or floating-point numbers; ``file_loc`` is empty
             somewhere; votes are absent or bad (see :func:`check_votes`).
     """
@@ -70,39 +69,24 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree, needed: bool = False)
         ndarray: [N, A] int64 votes, in the order of ``tree.label_columns``.
 
     Raises:
-        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers; the message
-            names the first of them and counts them by column.
+        ValueError: a column is missing, or votes are missing (NaN), negative, fractional or not numbers.
     """
     check(tree)
     columns = tree.label_columns
     require(columns, catalog, f"of the tree {tree.name!r}, the catalogue")
     values = np.stack([floats(catalog[column]) for column in columns], axis=1)
+    values[:, [pd.api.types.infer_dtype(catalog[column]) == "boolean" for column in columns]] = np.nan
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)) & (values <= _MOST_VOTES))
     if bad.any():
         row, first = np.argwhere(bad)[0]
         name = next((catalog[c].iloc[row] for c in _ID_COLUMNS if c in catalog.columns), "?")
-        faulty = np.flatnonzero(bad.any(axis=0))
-        lines = [f"  {columns[n]}: {_faults(catalog[columns[n]], values[:, n])}" for n in faulty]
-        more = [f"  and {len(lines) - 10} more columns"] if len(lines) > 10 else []
         cell = catalog[columns[first]].iloc[row]
+        faulty = [f"{column} ({count})" for column, count in zip(columns, bad.sum(axis=0), strict=True) if count]
         raise ValueError(
             f"{bad.sum()} bad votes; each must be a whole number from 0 to {_MOST_VOTES:,} (0 where nobody answered). "
-            f"First: galaxy {str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. By column:\n"
-            + "\n".join(lines[:10] + more)
+            f"First: galaxy {str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. There are "
+            f"bad ones in {listed(faulty)}."
         )
     if needed and not values.any():
         raise ValueError(f"nobody voted on any of these {len(values)} galaxies")
     return values.astype(np.int64)
-
-
-def _faults(column: pd.Series, values: np.ndarray) -> str:
-    """What is wrong with a column of votes, in words, with numbers of cells."""
-    missing, finite = column.isna().to_numpy(), np.isfinite(values)
-    kinds = {
-        "missing (NaN)": missing,
-        "not a number": np.isnan(values) & ~missing,
-        "infinite": np.isinf(values),
-        "negative": finite & (values < 0),
-        "fractional": finite & (values >= 0) & (values != np.floor(values)),
-    }
-    return ", ".join(f"{cells.sum()} {kind}" for kind, cells in kinds.items() if cells.any())

@@ -26,9 +26,6 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
 
     Returns:
         DataFrame: the rows kept, in their order, with the column ``ring`` (int64, 0 or 1).
-
-    Raises:
-        ValueError: the rule is unknown, or columns are missing.
     """
     if rule not in ("basic", "advanced"):
         raise ValueError(f"there is no ring rule {rule!r}; the rules are 'basic' and 'advanced'")

@@ -37,8 +37,6 @@ def select(
     ``fractions={"disk-edge-on_no": 0.75, "has-spiral-arms_yes": 0.5}, votes={"bar": 20}``.
 
     Args:
-        catalog: a catalogue.
-        tree: its decision tree.
         fractions: for answers, the share of those asked that must be exceeded. Where nobody was asked it is not.
         votes: for questions, how many must have answered, at least.
 
@@ -99,8 +97,6 @@ def classes(
     """One class a galaxy, for those who need one: the answer that most volunteers gave, if they were enough.
 
     Args:
-        catalog: a catalogue.
-        tree: its decision tree.
         question: such as ``"smooth-or-featured"``.
         above: the share of those asked that the answer must exceed.
         votes: how many must have answered, at least; 0 needs no votes, so that fractions do.
@@ -129,7 +125,6 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
 
     Args:
         catalog: ``gz_decals_volunteers_5`` or ``gz_decals_volunteers_1_and_2``.
-        tree: its decision tree.
 
     Returns:
         DataFrame: a column of fractions for each answer, named as its votes; NaN where the estimates do not hold.

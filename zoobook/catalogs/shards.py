@@ -5,13 +5,12 @@ Every shard appears under its own name only when it is whole.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir
+from zoobook.files import atomic_write, ensure_writable_dir, replacing
 
 
 class ShardedTable:
@@ -64,10 +63,9 @@ class ShardedTable:
         start, stop = self._bounds[number]
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
-        part = self._file(number).with_suffix(f".{os.getpid()}.part")
-        # Numbers hardly repeat, so no dictionary; the checksums tell readers of damage on the disk.
-        frame.to_parquet(part, index=False, use_dictionary=False, write_page_checksum=True)
-        os.replace(part, self._file(number))
+        with replacing(self._file(number)) as part:
+            # Numbers hardly repeat, so no dictionary; the checksums tell readers of damage on the disk.
+            frame.to_parquet(part, index=False, use_dictionary=False, write_page_checksum=True)
 
     def finish(self) -> Path:
         """Declare the table complete, and give back its folder; a ValueError where shards are missing."""
@@ -92,12 +90,7 @@ def _read_manifest(file: Path) -> dict:
 
 
 def table_files(path: str | Path) -> list[Path]:
-    """The parquet files of a table, in row order: one file, or the shards of a complete folder.
-
-    Raises:
-        FileNotFoundError: there is nothing there.
-        ValueError: the folder is an unfinished :class:`ShardedTable`.
-    """
+    """The parquet files of a table, in row order: one file, or the shards of a complete folder."""
     path = arguments.path(path)
     if path.is_file():
         return [path]

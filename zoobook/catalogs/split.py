@@ -26,9 +26,6 @@ def split(
     Returns:
         DataFrame: a copy with the column ``subset``: ``"train"``, ``"val"`` or ``"test"``.
 
-    Raises:
-        ValueError: the fractions are not three shares of one whole, or the ids are bad.
-
     >>> split(pd.DataFrame({"id_str": ["1_2", "588017703996096547"]}))["subset"].tolist()
     ['train', 'val']
     """

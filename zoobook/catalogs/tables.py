@@ -35,7 +35,6 @@ _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
 _NULLABLE[pa.bool_()] = pd.BooleanDtype()
 _TEXT = pd.Series(["a"]).dtype  # object, or since pandas 3 str
-_CHUNK = 8192  # rows of a CSV read at a time
 _VALUES = 1 << 22  # of a parquet file decoded at a time: 32 MB of float64
 
 
@@ -50,7 +49,7 @@ def read(
     rows: np.ndarray | None = None,
     text: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """Read a table, or some of its columns and rows; of parquet and CSV only what is asked for is held in memory.
+    """Read a table, or some of its columns and rows; of parquet only what is asked for is held in memory.
 
     Columns that are known to hold ids (``id_str``, ``iauname``, ``dr8_id``, ``dr7objid`` …) are read from CSV as text.
 
@@ -62,10 +61,6 @@ def read(
 
     Returns:
         DataFrame: the columns, numbered from 0.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a table, or a column is missing.
     """
     path = arguments.path(path)
     if columns is not None:
@@ -74,16 +69,7 @@ def read(
 
 
 def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) -> pa.Array:
-    """The ids in one column of a table in memory or on disk, of which nothing else is read; see :func:`id_array`.
-
-    Args:
-        table: a DataFrame, or a file.
-        column: which column.
-        where: what to call the table in a message.
-
-    Raises:
-        ValueError: the column is missing, or its ids are bad.
-    """
+    """The ids in one column of a table in memory or on disk (called ``where`` in messages); see :func:`id_array`."""
     require([column], table if isinstance(table, pd.DataFrame) else column_names(table), where)
     if isinstance(table, pd.DataFrame):
         return id_array(table[column], where, column)
@@ -111,6 +97,8 @@ def named(path: Path) -> Iterator[None]:
     """Where a table is read: every reader has its own errors; to the reader of the message they mean the same."""
     try:
         yield
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} could not be read as a table: it is no text in UTF-8; save it as such") from None
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -157,37 +145,28 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: 
         return _read_parquet(table_files(path), columns, rows)
     if _CSV_NAME.search(path.name):
         _check_rows(path)
-        table = _read_csv(path, columns, rows, {*TEXT_COLUMNS, *text})
+        table = _read_csv(path, columns, {*TEXT_COLUMNS, *text})
     else:
         table = _read_fits(path)
-        table = table if rows is None else table.iloc[rows]
     table = table if columns is None else table[columns]
-    return table.reset_index(drop=True)
+    return table if rows is None else table.iloc[rows].reset_index(drop=True)
 
 
-def _read_csv(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: set[str]) -> pd.DataFrame:
-    options = {"usecols": columns, "dtype_backend": "numpy_nullable", "keep_default_na": False, "na_values": [""]}
-    dtype, kinds, mixed = dict.fromkeys(text, "string"), {}, []
-    if rows is None:
-        table = pd.read_csv(path, dtype=dtype, low_memory=False, **options)
-    else:
-        pieces = []
-        for piece in pd.read_csv(path, dtype=dtype, chunksize=_CHUNK, **options):
-            for name in piece.columns[piece.notna().any()]:
-                for column in (piece[name], _settled(piece[name], name not in text)):
-                    kinds.setdefault(name, set()).add(column.dtype.kind.replace("f", "i"))
-            pieces.append(piece[np.isin(piece.index, rows)])
-        table = pd.concat(pieces)
-        mixed = [name for name, found in kinds.items() if len(found) > 1]
-        if mixed:  # what a column holds is told by all of it
-            whole = _read_csv(path, mixed, None, text).iloc[rows]
-    words = {name for name, found in kinds.items() if found == {"O"}} | text
-    made = {name: whole[name] if name in mixed else _settled(table[name], name not in words) for name in table.columns}
-    return pd.DataFrame(made, table.index)
+def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataFrame:
+    """All rows, since what a column holds is told by all of it."""
+    table = pd.read_csv(
+        path, usecols=columns, dtype=dict.fromkeys(text, "string"), dtype_backend="numpy_nullable",
+        keep_default_na=False, na_values=[""], low_memory=False,
+    )  # fmt: skip
+    return pd.DataFrame({name: _settled(table[name], name not in text) for name in table.columns})
 
 
 def _check_rows(path: Path) -> None:
     """Refuse a CSV with a row that is shorter or longer than its first, which pandas would fill or shift silently."""
+    names = pd.read_csv(path, nrows=0).columns
+    other = re.search("[;\t|]", names[0])
+    if len(names) == 1 and other:
+        raise ValueError(f"its cells are parted by {other[0]!r}, not by commas: save it with commas")
     everything_as_bytes = {"include_columns": ["f0"], "column_types": {"f0": pa.binary()}}
     try:
         pieces = pa.csv.open_csv(
@@ -219,7 +198,7 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     if gaps.all():
         return pd.Series(np.nan, column.index, name=column.name).astype(float if may_be_numbers else object)
     if isinstance(column.dtype, pd.StringDtype):
-        filled = _but_gaps(column)
+        filled = column.mask((column.isin(_NOT_A_NUMBER) | (column.str.strip() == "")).fillna(False))
         if may_be_numbers and filled.isna().any() and filled.notna().any():
             with contextlib.suppress(ValueError, OverflowError):  # words, among which is the word nan
                 numbers = pd.to_numeric(filled, dtype_backend="numpy_nullable")
@@ -228,11 +207,6 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     if isinstance(column.dtype, pd.Float64Dtype):
         return pd.Series(column.to_numpy(float, na_value=np.nan), column.index, name=column.name)
     return column if gaps.any() else column.astype(column.dtype.numpy_dtype)
-
-
-def _but_gaps(column: pd.Series) -> pd.Series:
-    """Text of a CSV, missing where it says nothing or what programs write for a number that is missing."""
-    return column.mask((column.isin(_NOT_A_NUMBER) | (column.str.strip() == "")).fillna(False))
 
 
 def _read_file(file: Path, columns: list[str]) -> pa.Table:

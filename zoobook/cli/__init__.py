@@ -4,6 +4,7 @@ Nothing but typer is imported before a command runs, so that help comes at once.
 """
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -31,7 +32,9 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: typer.secho(f"Note: {message}", fg="yellow", err=True)
+                return super().invoke(ctx)
         except BrokenPipeError:  # the reader of the output had enough
             raise
         except (ValueError, OSError, ImportError) as error:

@@ -13,10 +13,10 @@ def cutouts(
     positions: Annotated[
         Path | None, Option(help="Table of sources with id_str and x, y or ra, dec, instead of a search.")
     ] = None,
-    size: Annotated[int, Option(help="Side of the stamps in pixels.")] = 128,
+    size: Annotated[int, Option(min=8, help="Side of the stamps in pixels.")] = 128,
     png: Annotated[bool, Option("--png", help="Write the stamps as PNG files too.")] = False,
     everything: Annotated[bool, Option("--all", help="Cut stars and very small sources too.")] = False,
-    max_magnitude: Annotated[float | None, Option(help="Leave fainter sources out.")] = None,
+    max_magnitude: Annotated[float | None, Option(help="Leave fainter sources out of a search.")] = None,
     threshold: Annotated[float, Option(help="Detection threshold over the sky, in units of its noise.")] = 1.5,
     zero_point: Annotated[float | None, Option(help="Magnitude of one unit, if the header does not say it.")] = None,
     pixel_arcsec: Annotated[float | None, Option(help="Side of a pixel, if the header does not say it.")] = None,
@@ -25,28 +25,37 @@ def cutouts(
     ] = False,
 ) -> None:
     """Find galaxies in a picture of the sky, measure them, and cut stamps framed as the networks were trained."""
+    import numpy as np
+
     from zoobook import catalogs
-    from zoobook.files import ensure_writable_dir
+    from zoobook.catalogs.columns import floats
+    from zoobook.cli import inputs
+    from zoobook.files import ensure_writable_dir, replacing
     from zoobook.images import cutouts as stamps
 
+    if positions is not None and max_magnitude is not None:
+        raise ValueError("--max-magnitude goes with a search; with --positions, choose the rows of that table instead")
     sky, out = stamps.Mosaic(mosaic, zero_point, pixel_arcsec), ensure_writable_dir(out)
     bad = "quarantine" if skip_bad_images else "error"
     if positions is None:
         table = stamps.find_sources(sky, threshold, max_magnitude=max_magnitude)
         echo(f"{len(table):,} sources found")
     else:
-        table = catalogs.read(positions)
-        if "r50_arcsec" not in table:
+        inputs.refuse_overwriting(out / "catalogue.parquet", positions)
+        table = catalogs.read(positions).drop(columns="file_loc", errors="ignore")
+        if not {"r50_arcsec", "r50_pixels"} & set(table):
             table = stamps.measure_sources(sky, table, "drop" if skip_bad_images else "error", threshold)
-    wanted = table
-    if not everything and "flag_star" in table:
-        wanted = table[~table["flag_star"] & ~table["flag_small"]]
+    flags = [floats(table[name]) > 0 for name in ("flag_star", "flag_small") if name in table and not everything]
+    wanted = table[~np.any(flags, axis=0)] if flags else table
     if positions is None:
         wanted = wanted[wanted["r50_pixels"].notna()]
-    if wanted.empty:
+    if wanted.empty and len(table):
         raise ValueError("all sources look like stars, are too small, or have no radius; --all cuts them")
+    if len(wanted) < len(table):
+        echo(f"{len(table) - len(wanted):,} look like stars, are too small, or have no radius: they are not cut")
     store = stamps.cut_stamps(sky, wanted, out / "stamps.arrow", size, bad)
     if png:
         table = table.merge(stamps.save_stamps(store, out / "stamps"), on="id_str", how="left")
-    table.to_parquet(out / "catalogue.parquet", index=False)
+    with replacing(out / "catalogue.parquet") as part:
+        table.to_parquet(part, index=False)
     echo(f"{len(store):,} stamps are in {store.path}, the catalogue in {out / 'catalogue.parquet'}")

@@ -60,7 +60,7 @@ def where(
     """Print the folder of the data, or of one data set, and nothing else."""
     from zoobook import datasets
 
-    echo(datasets.folder_of(name, root) if name else root or datasets.home())
+    echo(datasets.folder_of(name, root) if name else datasets.home(root))
 
 
 def _size(count: int | None) -> str:

@@ -14,7 +14,7 @@ def export(
         Path | None, typer.Option(help="Table whose columns, such as positions, are added to the same galaxies.")
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Column by which to sort the galaxies, the largest first.")] = None,
-    most: Annotated[int | None, typer.Option(help="Galaxies to write at most: the first ones.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Galaxies to write at most: the first ones.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="The model that predictions come from; its hash goes into the file.")
     ] = None,
@@ -22,16 +22,17 @@ def export(
     """Write a catalogue with units, descriptions and where its numbers come from, as FITS, VOTable or parquet."""
     from zoobook import export as made
     from zoobook.catalogs import crossmatch, keyed, tables
-    from zoobook.catalogs.columns import listed
+    from zoobook.cli import inputs
 
+    inputs.refuse_overwriting(out, table, catalog)
     rows = keyed(tables.read(table))
     if catalog is not None:
         rows = crossmatch.by_id(rows, keyed(tables.read(catalog)))
         if rows.empty:
             raise ValueError(f"{catalog} and {table} have no galaxy in common: are they of the same survey?")
-    if sort is not None:
-        if sort not in rows:
-            raise ValueError(f"there is no column {sort!r} to sort by; there are: {listed(rows.columns)}")
-        rows = rows.sort_values(sort, ascending=False, kind="stable")
+        left_out = rows.attrs["report"]["left_only"]
+        if left_out:
+            typer.echo(f"{left_out:,} galaxies of {table} are not in {catalog}: they are left out")
+    rows = inputs.largest_first(rows, sort)
     chosen = rows if most is None else rows.head(most)
     typer.echo(f"{len(chosen):,} galaxies are in {made.write(chosen, out, weights=weights)}")

@@ -14,7 +14,7 @@ def gallery(
         Path | None, typer.Option(help="Table with id_str and what to show, such as predictions; else the images'.")
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Column by which to show the galaxies, the largest first.")] = None,
-    most: Annotated[int, typer.Option(help="Galaxies to show at most: the first ones.")] = 5000,
+    most: Annotated[int, typer.Option(min=1, help="Galaxies to show at most: the first ones.")] = 5000,
     column: Annotated[list[str] | None, typer.Option(help="Column to show; repeatable. By default all.")] = None,
     map_: Annotated[
         tuple[str, str] | None, typer.Option("--map", help="Two columns that place the galaxies on a map.")
@@ -26,20 +26,17 @@ def gallery(
     """One self-contained HTML page of stamps and scores, which sorts and filters without network or Python."""
     import pandas as pd
 
+    from zoobook import catalogs
     from zoobook import gallery as made
-    from zoobook.catalogs import keyed, tables
-    from zoobook.catalogs.columns import listed
+    from zoobook.cli import inputs
     from zoobook.images import ImageStore
 
-    source = ImageStore.open(images) if images.endswith(".arrow") else keyed(tables.read(images))
+    source = ImageStore.open(images) if images.endswith(".arrow") else catalogs.read(images)
     if scores is not None:
-        table = keyed(tables.read(scores), "the scores")
+        table = catalogs.read(scores)
     else:
         table = pd.DataFrame({"id_str": source.ids}) if isinstance(source, ImageStore) else source
-    if sort is not None:
-        if sort not in table:
-            raise ValueError(f"there is no column {sort!r} to sort by; there are: {listed(table.columns)}")
-        table = table.sort_values(sort, ascending=False, kind="stable")
+    table = inputs.largest_first(table, sort)
     if len(table) > most:
         typer.echo(f"the first {most:,} of {len(table):,} galaxies are shown; --most says how many")
     typer.echo(made.write(out, source, table.head(most), columns=column or None, places=map_, title=title,

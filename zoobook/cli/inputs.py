@@ -10,7 +10,7 @@ import pandas as pd
 
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
-from zoobook.catalogs.columns import file_locations
+from zoobook.catalogs.columns import file_locations, require
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
@@ -44,6 +44,24 @@ def load_tree(name: str) -> trees.DecisionTree:
     return trees.DecisionTree.from_yaml(name) if arguments.path(name).is_file() else trees.load(name)
 
 
+def refuse_overwriting(out: Path, *sources: str | Path | None) -> None:
+    """A ValueError where a result would be written over one of the files that it is made of."""
+    for source in filter(None, sources):
+        if arguments.path(source).resolve() == arguments.path(out).resolve():
+            raise ValueError(f"{source} would be overwritten by the result: give that another place")
+
+
+def largest_first(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
+    """A table sorted by one of its columns, if one is named."""
+    if column is None:
+        return table
+    require([column], table.columns, "the table")
+    try:
+        return table.sort_values(column, ascending=False, kind="stable")
+    except (TypeError, ValueError):  # lists, or words among numbers
+        raise ValueError(f"the column {column!r} cannot be sorted: not all of it is numbers, or text") from None
+
+
 def read_galaxies(
     source: str, spec: dict, images: Images, tree: trees.DecisionTree | None = None
 ) -> tuple[pd.DataFrame | None, ImageStore]:
@@ -53,6 +71,8 @@ def read_galaxies(
         store = ImageStore.open(source)
         if framing not in (None, store.framing):
             raise ValueError(f"the images in {source} have a framing of {store.framing:g}: leave out --framing")
+        if images.max_blank != Images.max_blank:
+            raise ValueError(f"the images in {source} are stored already: leave out --max-blank")
         return None, store
     by_name = source in datasets.registry() and not arguments.path(source).exists()
     catalog = datasets.load(source) if by_name else catalogs.read(source, tree)

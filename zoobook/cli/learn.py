@@ -17,8 +17,8 @@ def train(
     tree: Annotated[str, Option(help="The decision tree voted on: a name, or a YAML file.")] = "decals_dr5",
     model: Annotated[str | None, Option(help="A model to go on from, as for predict; else from scratch.")] = None,
     architecture: Annotated[str | None, Option(help="The encoder; else the model's, or efficientnet_b0.")] = None,
-    channels: Annotated[int | None, Option(help="1: grey, 3: colour; else the model's, or 1.")] = None,
-    image_size: Annotated[int | None, Option(help="Side of the images in pixels; else the model's, or 224.")] = None,
+    channels: Annotated[int | None, Option(min=1, max=3, help="1: grey, 3: colour; else the model's, or 1.")] = None,
+    image_size: Annotated[int | None, Option(min=1, help="Image side in pixels; else the model's, or 224.")] = None,
     field_of_view: Annotated[
         float | None, Option(help="Side of what the model sees, in R50; else the model's, or 14.7, as Zoobot.")
     ] = None,
@@ -57,7 +57,7 @@ def finetune(
     *,
     unfreeze: Annotated[str, Option(help="What learns: head (the new head alone), top or all.")] = "head",
     epochs: options.Epochs = 60,
-    batch_size: Annotated[int | None, Option(help="Galaxies in a batch; by default 128 for votes, else 32.")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Galaxies in a batch; else 128 for votes, or 32.")] = None,
     patience: options.Patience = 15,
     training: Training,
     images: Images,
@@ -82,7 +82,7 @@ def predict(
     galaxies: Galaxies,
     out: Out,
     *,
-    passes: Annotated[int, Option(help="Answers per galaxy; with more than one, dropout stays on.")] = 1,
+    passes: Annotated[int, Option(min=1, help="Answers per galaxy; with more than one, dropout stays on.")] = 1,
     orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,

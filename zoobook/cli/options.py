@@ -24,11 +24,11 @@ Model = Annotated[str, Argument(help="A weight file, a run folder, a name of `zo
 Out = Annotated[Path, Option(help="Folder for the result; the same command completes it after an interruption.")]
 Framework = Annotated[str | None, Option(help="pytorch or tensorflow; by default what is installed, PyTorch first.")]
 Devices = Annotated[str, Option(help="auto, cpu, or how many GPUs.", parser=_device, metavar="TEXT")]
-Orientations = Annotated[int, Option(help="Quarter turns and mirror images over which to average, up to 8.")]
-BatchSize = Annotated[int, Option(help="Galaxies in a batch.")]
-Epochs = Annotated[int, Option(help="Passes over the galaxies, at most.")]
-Patience = Annotated[int, Option(help="Epochs without improvement after which to stop.")]
-Seed = Annotated[int, Option(help="Decides everything random.")]
+Orientations = Annotated[int, Option(min=1, max=8, help="Quarter turns and mirror images to average over, up to 8.")]
+BatchSize = Annotated[int, Option(min=1, help="Galaxies in a batch.")]
+Epochs = Annotated[int, Option(min=1, help="Passes over the galaxies, at most.")]
+Patience = Annotated[int, Option(min=1, help="Epochs without improvement after which to stop.")]
+Seed = Annotated[int, Option(min=0, help="Decides everything random.")]
 Root = Annotated[Path | None, Option(help="Folder of the data; by default $ZOOBOOK_HOME or the user's cache.")]
 Architecture = Annotated[str | None, Option(help="timm's name of the encoder, where the file does not say it.")]
 
@@ -58,7 +58,7 @@ class Training:
     learning_rate: Annotated[float, Option(help="Highest learning rate.")] = 1e-3
     precision: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     devices: Devices = "auto"
-    num_nodes: Annotated[int, Option(help="Machines, each started by SLURM or torchrun.")] = 1
+    num_nodes: Annotated[int, Option(min=1, help="Machines, each started by SLURM or torchrun.")] = 1
     seed: Seed = 0
     resume: Annotated[bool, Option(help="Go on with an interrupted run, or start afresh.")] = True
 

@@ -46,6 +46,7 @@ def convert(
     """Write Zoobot's weights as a weight file for both frameworks."""
     from zoobook.cli import inputs
 
+    inputs.refuse_overwriting(target, source)
     spec, tensors = zoobook.weights.legacy.read(inputs.find_published(source), architecture)
     echo(zoobook.weights.write(target, spec, tensors, source=Path(source).name))
 

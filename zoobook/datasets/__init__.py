@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -12,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from zoobook.catalogs.columns import check_ids, file_locations
-from zoobook.datasets import names, published, rings
+from zoobook.datasets import published, rings
 from zoobook.datasets.download import fetch as fetch_files
 from zoobook.datasets.download import missing
 from zoobook.datasets.names import framing, home, known, registry
@@ -51,22 +50,13 @@ def available() -> pd.DataFrame:
         asked for, or unknown), ``on_disk`` (whether it is in :func:`home`: whole, if it is downloaded; any of it, if
         it is made here), ``verified`` (how far the registry was checked), ``licence``, ``citation``.
     """
-    table = pd.DataFrame(
-        [
-            {
-                "name": name,
-                "title": entry["title"],
-                "rows": _number(entry["rows"]),
-                "bytes": _size(name, entry),
-                "on_disk": _on_disk(name, entry),
-                "verified": _VERIFIED[entry["verified"]],
-                "licence": entry["licence"],
-                "citation": entry["citation"],
-            }
-            for name, entry in names.registry().items()
-        ]
-    )
-    return table.astype({"rows": "Int64", "bytes": "Int64"})
+    table = pd.DataFrame(list(registry().values())).assign(name=list(registry()))
+    table["rows"] = table["rows"].astype("string").str.replace(r"\D", "", regex=True)  # some say "about …"
+    table["bytes"] = [_size(name, entry) for name, entry in registry().items()]
+    table["on_disk"] = [_on_disk(name, entry) for name, entry in registry().items()]
+    table["verified"] = table["verified"].map(_VERIFIED)
+    table = table.astype({"rows": "Int64", "bytes": "Int64", "on_disk": bool})
+    return table[["name", "title", "rows", "bytes", "on_disk", "verified", "licence", "citation"]]
 
 
 def load(name: str, root: str | os.PathLike | None = None, download: bool = True, **options) -> pd.DataFrame:
@@ -84,8 +74,7 @@ def load(name: str, root: str | os.PathLike | None = None, download: bool = True
         DataFrame: a catalogue with ``id_str``, and ``file_loc`` where there are images.
 
     Raises:
-        ValueError: the name or an option is unknown, or a file does not hold what it should.
-        FileNotFoundError: files are missing and ``download`` is ``False``.
+        FileNotFoundError: files are missing and may not be fetched; the message says where to put them.
         OSError: files could not be fetched or written; what is finished is kept for the next time.
     """
     function = _loader(name, known(name))
@@ -109,9 +98,6 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
     Returns:
         DataFrame: ``path``, ``address`` and ``state``: ``whole``, ``missing``, ``damaged``, or ``unchecked`` (it is
         there, but no hash of it was ever published).
-
-    Raises:
-        ValueError: the name is unknown, or the data set is made here, not downloaded.
     """
     remote, folder = remote_files(name, root)
     lacking = {file.path for file in missing([f for f in remote if f.hash], folder, thorough=True)}
@@ -131,19 +117,14 @@ def state(name: str, root: str | os.PathLike | None = None) -> pd.DataFrame:
 
 
 def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
-    """Bring the files of a data set, see :func:`state`, to disk without reading them, and give back their folder.
-
-    Raises:
-        ValueError: the name is unknown, or the data set is made here, not downloaded.
-        OSError: files could not be fetched or written; what is finished is kept for the next time.
-    """
+    """Bring the files of a data set, see :func:`state`, to disk without reading them, and give back their folder."""
     remote, folder = remote_files(name, root)
     fetch_files(remote, folder, name)
     return folder
 
 
 def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
-    """The folder where a data set is kept, whether it is there or not; a ValueError where its name is unknown."""
+    """The folder where a data set is kept, whether it is there or not."""
     if "address" in known(name):
         return remote_files(name, root)[1]
     return home(root) / name
@@ -163,10 +144,6 @@ def _loader(name: str, entry: dict) -> Callable[..., pd.DataFrame]:
     module, _, function = entry.get("loader", "published.load").partition(".")
     found = getattr(import_module(f"{__name__}.{module}"), function)
     return found if "loader" in entry else partial(found, name)
-
-
-def _number(rows: int | str | None) -> int | None:
-    return int(re.sub(r"\D", "", rows)) if isinstance(rows, str) else rows
 
 
 def _size(name: str, entry: dict) -> int | None:

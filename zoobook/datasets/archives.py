@@ -8,7 +8,6 @@ Where an image is written follows from the catalogue, never from a name in an ar
 from __future__ import annotations
 
 import errno
-import gzip
 import io
 import os
 import re
@@ -36,23 +35,22 @@ from zoobook.datasets.download import (
     RemoteFile,
     TransientError,
     Web,
-    cannot_write,
     fetch,
     folder_lock,
     missing,
     offline,
     require,
 )
-from zoobook.files import check_room
+from zoobook.files import check_room, explain_full_disk
 
 _AT_ONCE = 4  # parts of a zip fetched at the same time, and held in memory
 _END = 1 << 17  # bytes of a zip's end that are asked for first; the longest comment after its list is half of that
 _GAP = 1 << 20  # bytes: members nearer than this are asked for together, since servers count requests
 _RUN = 1 << 25  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
-_RATIO, _SLACK = 100, 100_000_000  # an archive may grow 100-fold when unpacked, or to 100 MB; images hardly grow
+_RATIO, _SLACK = 100, 100_000_000  # a zip may grow 100-fold when unpacked, or to 100 MB; images hardly grow
 _BEFORE_BEGIN = errno.EINVAL  # of the error where a damaged zip leads to a place before its beginning
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError)
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 
 Wanted = list[tuple[zipfile.ZipInfo, str]]  # members of a zip, and where each is written, below the folder
 
@@ -72,12 +70,12 @@ def images_for(
     """Bring the images of a catalogue to disk, out of archives on a server, fetching only what is not there yet.
 
     Of a zip only the list of its members and the images themselves are fetched; an archive that lies whole in the
-    folder is used without the network. Each image appears whole or not at all, those of zips with their checksums
-    verified. After an interruption the next call goes on.
+    folder is used without the network. Each image appears whole or not at all, and verified: by its checksum in a zip,
+    by the hash of the whole tar. After an interruption the next call goes on.
 
     Args:
         catalog: the galaxies.
-        archives: zips, or tars (those are always fetched whole), in which to look.
+        archives: zips, or tars of known hash (those are always fetched whole), in which to look.
         folder: where to put the images, and archives that are fetched whole.
         image: how the path of an image follows from the columns of the catalogue, as a format; in an archive any
             folders may come before it. By default that of Galaxy Zoo DECaLS, ``J000/J000001.85+004309.3.png``.
@@ -89,15 +87,15 @@ def images_for(
         others: ``id_str`` (if the catalogue has it), ``image``, ``cause``.
 
     Raises:
-        ValueError: the catalogue lacks a column of the format, or has a value that makes no path.
         ArchiveError: an archive is damaged or not to be trusted.
         OSError: the network, the server or the disk failed, or the network may not be used; finished images are kept.
     """
     folder, names = arguments.path(folder), _image_names(catalog, image)
     causes: dict[str, str] = {}
-    if _not_on_disk(names, folder):
-        with folder_lock(folder, name, ".unpack.lock"):
-            causes = _bring(_not_on_disk(names, folder), archives, folder, name, download and not offline())
+    if not all((folder / path).is_file() for path in names):
+        with folder_lock(folder, name, ".unpack.lock"), explain_full_disk(folder):
+            left = {path for path in names if not (folder / path).is_file()}  # by another process, perhaps none
+            causes = _bring(left, archives, folder, name, download and not offline())
     found = ~names.isin(causes).to_numpy()
     have = catalog.loc[found].assign(file_loc=[str(folder / path) for path in names[found]])
     lacking = catalog.loc[~found, [column for column in ("id_str",) if column in catalog]]
@@ -121,10 +119,6 @@ def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
     return pd.Series(names, dtype=object)
 
 
-def _not_on_disk(names: pd.Series, folder: Path) -> set[str]:
-    return {path for path in names if not (folder / path).is_file()}
-
-
 def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool) -> dict[str, str]:
     """Bring the files that are ``left`` out of archives into a folder; the cause of each that could not be had."""
     absent = missing(archives, folder)
@@ -136,9 +130,8 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
             if archive.path.lower().endswith(".zip"):
                 source = _RemoteZip(archive, web) if archive in absent else _Zip(folder / archive.path)
                 zips.append((source, source.find(left)))
-            else:  # a tar has no list of members
-                fetch([archive], folder, f"{name}, {archive.path}")
-                _unpack_tar(folder / archive.path, folder, left)
+            else:
+                _unpack_tar(archive, folder, left, name)
         if left and absent and not network:
             require(archives, folder, f"{name} ({len(left):,} are not on disk)")
 
@@ -187,7 +180,12 @@ class _Zip:
         self.members = [info for info in self.zip.infolist() if not info.is_dir()]
         for info in self.members:
             _safe_name(info.filename, self.label)
-        _check_size(sum(info.file_size for info in self.members), length, self.label)
+        size = sum(info.file_size for info in self.members)
+        if size > max(_SLACK, _RATIO * length):
+            raise ArchiveError(
+                f"{self.label} would grow from {length:,} to {size:,} bytes when unpacked, as no archive of images "
+                "does. It is not used."
+            )
 
     def find(self, left: set[str]) -> Wanted:
         """The members that are wanted, in the order in which they lie; they are wanted no longer then."""
@@ -209,7 +207,9 @@ class _Zip:
             return f"packed in {self.label} by a method that is not supported ({info.compress_type})"
         try:
             with self.zip.open(info) as source, _whole_or_absent(target) as out:
-                _copy(source, out, info.file_size)
+                shutil.copyfileobj(source, out)
+                if out.tell() != info.file_size:
+                    raise EOFError(f"it has {out.tell():,} of {info.file_size:,} bytes")
         except (*_DAMAGE, NotImplementedError, OverflowError, struct.error, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
                 raise
@@ -289,12 +289,6 @@ class _RangeFile(io.RawIOBase):
             raise TransientError(f"the connection broke after {len(data):,} of {stop - start:,} bytes")
         return data
 
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self.at
 
@@ -319,65 +313,24 @@ class _RangeFile(io.RawIOBase):
 # ---- tars
 
 
-def _unpack_tar(path: Path, folder: Path, left: set[str]) -> None:
-    """Write the members of a tar that are wanted; they are wanted no longer then.
-
-    Its members have no checksums, so it is read to its end once before anything is written.
-    """
+def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) -> None:
+    """Fetch a tar, and write its members that are wanted; they are wanted no longer then."""
+    path = folder / archive.path
     if not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise ArchiveError(f"{path} is none of .zip, .tar, .tar.gz, .tgz; unpack it by hand")
-    targets, need = {}, 0
+    if not archive.hash:
+        raise ArchiveError(f"what is in a tar has no checksums: {path} is used only where its hash is known")
+    fetch([archive], folder, f"{name}, {archive.path}")
     try:
-        for number, (member, _) in enumerate(_members(path)):
-            _safe_name(member.name, path.name)
-            if hasattr(tarfile, "data_filter"):  # Pythons before 3.10.12 and 3.11.4 have none
-                tarfile.data_filter(member, str(folder))
-            is_file = member.isreg() and not member.issparse()  # a sparse file may claim any length
-            if is_file and (target := _take(member.name, left)):
-                targets[number], need = target, need + member.size
-        check_room(folder, need, f"what {path.name} holds needs")
-        with tqdm(total=need, unit="B", unit_scale=True, desc=f"unpacking {path.name}") as bar:
-            for number, (member, tar) in enumerate(_members(path)):
-                if number in targets:
-                    with _whole_or_absent(folder / targets[number]) as out:
-                        _copy(tar.extractfile(member), out, member.size)
-                    bar.update(member.size)
+        with tarfile.open(path) as tar:
+            files = [member for member in tar if member.isreg()]
+            wanted = [(member, target) for member in files if (target := _take(member.name, left))]
+            check_room(folder, sum(member.size for member, _ in wanted), f"what {path.name} holds needs")
+            for member, target in tqdm(wanted, f"unpacking {path.name}"):
+                with _whole_or_absent(folder / target) as out:
+                    shutil.copyfileobj(tar.extractfile(member), out)
     except _DAMAGE as error:
-        raise ArchiveError(
-            f"{path} is damaged, not whole or not to be trusted: {error or type(error).__name__}. "
-            "Nothing of it is used. Delete it and fetch it again."
-        ) from None
-
-
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """The members of a tar, in one way through it and to its very end."""
-    end = 0
-    with gzip.open(path) if path.name.lower().endswith("gz") else open(path, "rb") as unpacked:
-        bounded = _Bounded(unpacked, path)
-        with tarfile.open(fileobj=bounded, mode="r|") as tar:
-            for member in tar:
-                end = member.offset_data + member.size
-                yield member, tar
-        while bounded.read(1 << 16):  # up to the checksum of the packed file
-            pass
-    # a tar ends with a block of zeros; without it members may be missing, which `tarfile` does not tell
-    if bounded.count < -(-end // 512) * 512 + 512 or bounded.last.strip(b"\0"):
-        raise EOFError("its end is missing")
-
-
-class _Bounded:
-    """What comes out of a packed tar, as long as it is not absurdly more than went in."""
-
-    def __init__(self, file: BinaryIO, path: Path):
-        self.file, self.label, self.packed = file, path.name, path.stat().st_size
-        self.count, self.last = 0, b""
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(size)
-        self.count += len(data)
-        self.last = (self.last + data)[-512:]
-        _check_size(self.count, self.packed, self.label)
-        return data
+        raise ArchiveError(f"{path} cannot be unpacked: {error}") from None
 
 
 # ---- what both share
@@ -397,34 +350,14 @@ def _safe_name(name: str, where: str) -> str:
     return str(path)
 
 
-def _check_size(unpacked: int, packed: int, label: str) -> None:
-    if unpacked > max(_SLACK, _RATIO * packed):
-        raise ArchiveError(
-            f"{label} would grow from {packed:,} to {unpacked:,} bytes or more when unpacked, as no archive of images "
-            "does. It is not used."
-        )
-
-
 @contextmanager
 def _whole_or_absent(target: Path) -> Iterator[BinaryIO]:
     """A file to write to, which gets its own name at the end, if nothing went wrong."""
     part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as out:
             yield out
         os.replace(part, target)
-    except BaseException as error:
+    finally:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, (DownloadError, *_DAMAGE)):
-            problem = cannot_write(target, error)
-            raise OSError(
-                error.errno, f"{problem.strerror}. Finished files are kept. Run again and it goes on from there."
-            ) from None
-        raise
-
-
-def _copy(source: BinaryIO, out: BinaryIO, length: int) -> None:
-    shutil.copyfileobj(source, out)
-    if out.tell() != length:
-        raise EOFError(f"it has {out.tell():,} of {length:,} bytes")

@@ -1,12 +1,11 @@
 """Downloads: files of known address, several at a time, each whole or absent, going on where they stopped.
 
-`requests` asks, `urllib3` repeats what fails before an answer begins and heeds ``Retry-After``, `filelock` keeps two
-processes apart, `pooch` hashes. What none of them does is here: going on in the middle of a file, and never taking a
-piece of another version of it for one of this.
+`requests` asks, `filelock` keeps two processes apart, `pooch` hashes. What none of them does is here: going on in the
+middle of a file, and never taking a piece of another version of it for one of this. What may pass is tried four times,
+in :meth:`Web.first_that_works`.
 """
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -24,10 +23,9 @@ import pooch
 import requests
 import urllib3
 from filelock import FileLock, Timeout
-from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from zoobook.files import atomic_write, check_room, ensure_writable_dir
+from zoobook.files import atomic_write, check_room, ensure_writable_dir, explain_full_disk
 
 _AT_ONCE = 8  # files fetched at the same time
 _TRIES = 4  # of an address that fails in a way that may pass
@@ -51,12 +49,13 @@ class TransientError(Exception):
 
     Attributes:
         discard: whether the piece of the file that is here is of no use.
+        pause: how long the server asks to wait [s].
         progress: whether something was gained all the same, so that the tries are counted anew.
     """
 
-    def __init__(self, problem: str, discard: bool = False):
+    def __init__(self, problem: str, discard: bool = False, pause: float = 0):
         super().__init__(problem)
-        self.discard, self.progress = discard, False
+        self.discard, self.pause, self.progress = discard, pause, False
 
 
 class PermanentError(Exception):
@@ -130,9 +129,8 @@ def missing(files: list[RemoteFile], folder: Path, thorough: bool = False) -> li
 def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | None = None) -> None:
     """Check that all files of the data set ``name`` are in the folder, without the network.
 
-    Raises:
-        FileNotFoundError: some are missing or damaged; the message says which, where each belongs and where it can
-            be had, or how ``by_hand`` brings all of them.
+    Otherwise it is a FileNotFoundError, which says where each belongs and where it can be had, or how ``by_hand``
+    brings all of them.
     """
     lacking = missing(files, folder)
     if not lacking:
@@ -146,18 +144,13 @@ def require(files: list[RemoteFile], folder: Path, name: str, by_hand: str | Non
     raise FileNotFoundError(
         f"{len(lacking)} of the {len(files)} files of {name!r} are missing or damaged in {folder}. "
         + ("The network is not to be used ($ZOOBOOK_OFFLINE): put" if offline() else "Allow the download, or put")
-        + (" each into its place" if not by_hand else f" each into its place, or all at once: {by_hand}")
-        + ":"
-        + "".join(lines)
+        + f" each into its place{f', or all at once: {by_hand}' if by_hand else ''}:{''.join(lines)}"
     )
 
 
 @contextmanager
 def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterator[None]:
-    """Hold a folder, so that no other process works in it; wait for the one that does.
-
-    The operating system lets go of a killed process' lock.
-    """
+    """Hold a folder, so that no other process works in it; wait for the one that does."""
     held = FileLock(ensure_writable_dir(folder) / lock)
     try:
         held.acquire(timeout=0)
@@ -168,12 +161,6 @@ def folder_lock(folder: Path, what: str, lock: str = ".download.lock") -> Iterat
         yield
     finally:
         held.release()
-
-
-def cannot_write(path: Path, error: OSError) -> OSError:
-    """What the operating system said, in plain words."""
-    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return OSError(error.errno, f"cannot write {path}: {what}")
 
 
 # ---- asking servers
@@ -221,39 +208,19 @@ class Answer:
             raise TransientError("the connection broke") from None
 
 
-class _Retry(urllib3.Retry):
-    """Waits no longer than two minutes, whatever a server asks for, and not at all once the download is stopped."""
-
-    stop = threading.Event()
-
-    def new(self, **changes) -> _Retry:
-        following = super().new(**changes)
-        following.stop = self.stop
-        return following
-
-    def parse_retry_after(self, retry_after: str) -> float:
-        try:
-            return min(super().parse_retry_after(retry_after), _LONGEST_PAUSE)
-        except urllib3.exceptions.InvalidHeader:
-            return 0
-
-    def sleep(self, response=None) -> None:
-        asked_for = self.get_retry_after(response) if response is not None else None
-        self.stop.wait(asked_for or self.get_backoff_time())
+def _asked_pause(response: requests.Response) -> float:
+    """How long a server asks to wait [s]."""
+    try:
+        return min(urllib3.Retry().get_retry_after(response.raw) or 0, _LONGEST_PAUSE)
+    except urllib3.exceptions.InvalidHeader:
+        return 0
 
 
 class Web:
     """Asks servers, from several threads; leaving it (``with Web() as web``) stops what they are doing."""
 
     def __init__(self):
-        self.stop = threading.Event()
-        retry = _Retry(
-            _TRIES - 1, status_forcelist=_BUSY, backoff_factor=_PAUSE, raise_on_status=False, allowed_methods=["GET"]
-        )
-        retry.stop = self.stop
-        self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_AT_ONCE, max_retries=retry))
+        self.stop, self._session = threading.Event(), requests.Session()
 
     def __enter__(self) -> Web:
         return self
@@ -279,22 +246,19 @@ class Web:
             raise PermanentError(f"this is no address: {error}") from None
         except requests.RequestException as error:
             reason = str(error).split("(Caused by ")[-1].rstrip(")")[:200] or type(error).__name__
-            raise PermanentError(f"the connection failed: {reason}; tried {_TRIES} times") from None
+            raise TransientError(f"the connection failed: {reason}") from None
         with response:
+            problem = f"the server answers {response.status_code} {response.reason}"
             if response.status_code == 416:
                 raise TransientError("the server does not have the rest of it", discard=True)
+            if response.status_code in _BUSY:
+                raise TransientError(problem, pause=_asked_pause(response))
             if response.status_code not in (200, 206):
-                tried = f"; tried {_TRIES} times" if response.status_code in _BUSY else ""
-                raise PermanentError(f"the server answers {response.status_code} {response.reason}{tried}")
+                raise PermanentError(problem)
             yield Answer(response, self.stop)
 
     def first_that_works(self, urls: tuple[str, ...], attempt: Callable[[str], _T]) -> _T:
-        """What ``attempt`` gives for the first mirror that works; each is tried as long as its failure may pass.
-
-        Raises:
-            DownloadError: no address works; the message names each and its cause.
-            TransientError: it was stopped.
-        """
+        """What ``attempt`` gives for the first mirror that works; each is tried as long as its failure may pass."""
         problems = []
         for url in urls:
             failures = 0
@@ -309,7 +273,8 @@ class Web:
                         raise
                     failures = 1 if error.progress else failures + 1  # a long file may take many pieces
                     problem = f"{error}; tried {failures} times"
-                    self.stop.wait(_PAUSE * 2 ** (failures - 1))
+                    if failures < _TRIES:
+                        self.stop.wait(max(error.pause, _PAUSE * 2 ** (failures - 1)))
             problems.append(f"{url}: {problem}")
         raise DownloadError("; then from the next mirror, ".join(problems))
 
@@ -337,7 +302,6 @@ def fetch(
     Raises:
         DownloadError: the network, the server or a wrong hash; finished files are kept.
         FileNotFoundError: files are missing and the network may not be used, see :func:`require`.
-        OSError: the folder cannot be written to, or the disk is full; finished files are kept.
     """
     if not missing(files, folder):
         return
@@ -348,15 +312,13 @@ def fetch(
         need = sum(max(0, (file.bytes or 0) - size_of(_part(folder, file))) for file in lacking)
         check_room(folder, need, f"the data set {name!r} needs")
         try:
-            _Fetch(files, lacking, folder, name).run()
-        except OSError as error:
+            with explain_full_disk(folder):
+                _Fetch(files, lacking, folder, name).run()
+        except DownloadError as error:
             finished = len(files) - len(missing(lacking, folder))
-            kept = f"{finished} of {len(files)} files of {name!r} are finished and kept in {folder}"
-            if error.errno == errno.ENOSPC:
-                problem = f"{error.strerror}. {kept}. Free some space and run again: it goes on."
-                raise OSError(errno.ENOSPC, problem) from None
             raise DownloadError(
-                f"{error.strerror or error}. {kept}. Run again and it goes on from there, or fetch the files by hand: "
+                f"{error}. {finished} of {len(files)} files of {name!r} are finished and kept in {folder}. Run again "
+                "and it goes on from there, or fetch the files by hand: "
                 f"{by_hand or f'put each into its place below {folder}'}."
             ) from None
 
@@ -457,8 +419,6 @@ class _Fetch:
         except TransientError as broken:
             of = "" if answer.length is None else f" of {answer.length:,}"
             raise TransientError(f"{broken} after {size:,}{of} bytes") from None
-        except OSError as error:
-            raise cannot_write(part, error) from None
 
     def forget(self, file: RemoteFile, part: Path) -> None:
         part.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """What data sets there are by name (``registry.yaml``), and where they are kept."""
 from __future__ import annotations
 
-import difflib
 import os
 from functools import cache
 from importlib.resources import files
@@ -31,9 +30,8 @@ def known(name: str) -> dict:
     """What the registry says of one data set; a ValueError where there is none of that name."""
     entries = registry()
     if not isinstance(name, str) or name not in entries:
-        close = difflib.get_close_matches(str(name), entries, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"there is no data set {name!r}. {hint}Known: {', '.join(entries)}.")
+        hint = arguments.did_you_mean(name, entries)
+        raise ValueError(f"there is no data set {name!r}.{hint} Known: {', '.join(entries)}.")
     return entries[name]
 
 

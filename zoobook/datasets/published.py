@@ -1,10 +1,10 @@
 """Published tables of galaxies, all read by what ``registry.yaml`` says of each: names, types, checks, notes."""
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from string import Formatter
 
@@ -45,18 +45,13 @@ def load(
             published formats (``.csv`` instead of ``.parquet``, for instance) is used as it is.
         download: whether files may be fetched.
         columns: read only these, named as in the catalogue, beside ``id_str``; all but the bulky ones by default.
-        ids: read only these galaxies. With it, tables larger than memory can be read.
+        ids: read only these galaxies. With it, parquet tables larger than memory can be read.
         images: the folder of the images, which gives the catalogue a ``file_loc``; or ``True``: fetch the images of
             these galaxies out of their archives, and leave out galaxies without. By default only data sets whose
             images are few do so.
 
     Returns:
         DataFrame: ``id_str``, ``file_loc`` if there are images, the id under its own name too, and the columns.
-
-    Raises:
-        FileNotFoundError: the table is missing or damaged, and may not be fetched.
-        ValueError: the file lacks columns or rows, or holds what it should not.
-        OSError: the file could not be fetched or written.
     """
     entry, root = known(name), home(root)
     pictures = entry.get("images", {})
@@ -75,9 +70,12 @@ def load(
         subset = entry["files"][file.path].get("subset")
         parts.append(part.assign(published_subset=subset) if subset else part)
     catalog = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    if wanted is None:
-        _check_rows(len(catalog), entry, name, root / name)
-    elif len(catalog) < len(wanted):
+    if wanted is None and isinstance(entry["rows"], int) and len(catalog) < entry["rows"]:
+        raise ValueError(
+            f"the table in {root / name} has {len(catalog):,} galaxies, but {name!r} has {entry['rows']:,}. Was the "
+            "file cut off? Delete it and load again."
+        )
+    if wanted is not None and len(catalog) < len(wanted):
         notes.append(f"{name!r} has {len(catalog):,} of the {len(wanted):,} galaxies that were asked for")
     catalog = _unique(catalog, name, notes)
     if images is True:
@@ -224,9 +222,8 @@ def _require(path: Path, entry: dict, tree: DecisionTree | None, names: list[str
         )
 
 
-def _closest(name: str, names) -> str:
-    close = difflib.get_close_matches(name, list(map(str, names)), n=1)
-    return f" The closest that there is: {close[0]!r}." if close else f" There are: {tables.listed(names)}."
+def _closest(name: str, names: Iterable[str]) -> str:
+    return arguments.did_you_mean(name, names) or f" There are: {tables.listed(names)}."
 
 
 # ---- rows
@@ -264,9 +261,9 @@ def _with_votes(table: pd.DataFrame, tree: DecisionTree, path: Path, notes: list
 
 
 def _unique(catalog: pd.DataFrame, name: str, notes: list[str]) -> pd.DataFrame:
-    again = catalog["id_str"].duplicated().to_numpy()
+    again = catalog["id_str"].duplicated()
     if again.any():
-        first = catalog["id_str"].to_numpy()[again][0]
+        first = catalog["id_str"][again].iloc[0]
         _say(notes, f"{again.sum():,} rows of {name!r} left out: earlier rows have their ids (such as {first!r})")
         catalog = catalog[~again].reset_index(drop=True)
     return catalog
@@ -276,14 +273,6 @@ def _say(notes: list[str], sentence: str) -> None:
     """Note, and say at once, that rows are left out."""
     notes.append(sentence)
     warnings.warn(sentence, stacklevel=5)  # at whoever called datasets.load
-
-
-def _check_rows(rows: int, entry: dict, name: str, folder: Path) -> None:
-    if isinstance(entry["rows"], int) and rows < entry["rows"]:
-        raise ValueError(
-            f"the table in {folder} has {rows:,} galaxies, but {name!r} has {entry['rows']:,}. Was the file cut off? "
-            "Delete it and load again."
-        )
 
 
 def _booleans(values: pd.Series, path: Path) -> pd.Series:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import catalogs, trees
+from zoobook.catalogs.columns import require
 from zoobook.datasets.download import RemoteFile, fetch
 from zoobook.datasets.names import home, known
 
@@ -36,26 +37,20 @@ def load(root: str | os.PathLike | None = None, download: bool = True, base_url:
 
             Of the first two, files that are missing or damaged are fetched.
         download: whether files may be fetched.
-        base_url: where to fetch from, instead of the public repository: an address before ``data/…``. By default
-            ``$ZOOBOOK_RINGS_URL``, if that is set.
+        base_url: where to fetch from, instead of the public repository: an address before ``data/…``.
 
     Returns:
         DataFrame: ``id_str``, ``iauname``, ``file_loc``, ``ring`` (int64, 1 or 0), and the other columns of the table.
-
-    Raises:
-        ValueError: one's own table lacks a column, or has a ``ring`` that is neither 0 nor 1.
-        FileNotFoundError: the table is missing; or files are missing and ``download`` is ``False``.
-        OSError: files could not be fetched or written.
     """
     root = home(root)
-    if _TABLE_ENDING.search(root.name) and not root.is_dir():
+    if root.is_file() or _TABLE_ENDING.search(root.name) and not root.is_dir():
         return _labelled(catalogs.read(root), root)
     for name in _TABLE_NAMES:
         if (root / name).is_file():
             return _labelled(catalogs.read(root / name), root / name)
 
     entry, place = known("rings"), folder(root)
-    wanted = remote_files(base_url or os.environ.get("ZOOBOOK_RINGS_URL") or entry["address"])
+    wanted = remote_files(base_url or entry["address"])
     fetch(wanted, place, "rings", entry["by_hand"], download)
     catalog = catalogs.read(place / entry["catalogue"]["path"])
     names = catalog["local_png_loc"].str.rsplit("/", n=1).str[-1]
@@ -171,9 +166,7 @@ def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _labelled(catalog: pd.DataFrame, where: Path) -> pd.DataFrame:
     """The catalogue, if it has images and labels."""
-    for column in ("file_loc", "ring"):
-        if column not in catalog.columns:
-            raise ValueError(f"{where} has no column `{column}`; there are: {', '.join(map(str, catalog.columns))}")
+    require(("file_loc", "ring"), catalog.columns, str(where))
     ring = pd.to_numeric(catalog["ring"], errors="coerce")
     bad = catalog[~ring.isin([0, 1])]
     if len(bad):

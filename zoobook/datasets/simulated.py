@@ -12,13 +12,8 @@ from zoobook.datasets.names import home
 def load(
     root: str | Path | None = None, n_galaxies: int = 6000, image_size: int = 128, seed: int = 0
 ) -> pd.DataFrame:
-    """Load the simulated survey, making the galaxies that are not on disk yet: see
-    :func:`zoobook.simulation.make_survey`.
+    """Load the simulated survey, making the galaxies that are not on disk yet.
 
-    Args:
-        root: folder of the data; the home of all data sets by default.
-        n_galaxies: how many galaxies.
-        image_size: pixels along a side.
-        seed: seed of the survey.
+    The arguments are those of :func:`zoobook.simulation.make_survey`; ``root`` is the home of all data sets by default.
     """
     return simulation.make_survey(home(root), n_galaxies, image_size, seed)

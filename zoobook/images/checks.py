@@ -1,6 +1,10 @@
 """What makes an image file unusable: too small, too large, blank; and the errors that say so."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 
 SMALLEST = 8  # pixels of the shorter side
@@ -22,6 +26,21 @@ class BadImage(ValueError):
 
 class Unusable(Exception):
     """Why some bytes make no image; becomes a BadImage with the name of the file."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Where an image is read: whatever makes it unusable is a BadImage with its name."""
+    try:
+        yield
+        return
+    except FileNotFoundError:
+        cause = "the file is missing"
+    except OSError as error:
+        cause = f"the file cannot be read ({error.strerror or error})"
+    except Unusable as error:
+        cause = str(error)
+    raise BadImage(f"{path}: {cause}", cause)
 
 
 def check_shape(height: int, width: int) -> None:

@@ -10,21 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs.columns import check_ids, floats
-from zoobook.files import ensure_writable_dir, fingerprint
+from zoobook.files import check_room, ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
 from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
 from zoobook.images.fits import stretch
 from zoobook.images.mosaics import Mosaic, around, each_section
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
+from zoobook.images.store_file import PIXELS_AT, complete
 
 __all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "save_stamps"]
 
 STAMP_PIXELS = 424  # of a GZ DECaLS stamp, each max(min(0.04 R50, 0.02 R90), 0.1) arcsec (Walmsley et al. 2022)
+WIDEST = 10_000  # [pixels of the mosaic] side of a stamp, at most
 LARGEST = 1024  # [pixels] side of the stamps that are cut from a section in memory; larger ones are read one by one
 
 
@@ -73,26 +76,55 @@ def cut_stamps(
         ImageStore: the stamps, in the catalogue's order.
 
     Raises:
-        BadImage: sources cannot be cut: outside, without radius, or mostly blank.
-        ValueError: an argument or column makes no sense.
+        BadImage: sources cannot be cut: outside, without radius or with an absurd one, or mostly blank.
+        ValueError: an argument or column makes no sense, or there are no sources.
     """
     if bad not in ("error", "quarantine"):
         raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
     size, factor = arguments.whole("size", size, SMALLEST), arguments.real("factor", factor)
     max_blank = arguments.share("max_blank", max_blank)
     ids, path = check_ids(catalog), arguments.path(path)
+    if not len(ids):
+        raise ValueError("the table has no sources, so there is nothing to cut")
     places = np.stack([*mosaic.pixels(catalog), factor * _sides(mosaic, catalog)], axis=1)
     files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in mosaic.files]
-    key = fingerprint("cutouts 1", files, mosaic.units, ids.tolist(), places, size, max_blank)
-    store = ImageStore.finished(path, key)
+    key = fingerprint("cutouts 2", files, mosaic.units, ids.tolist(), places, size, max_blank)
+    store = ImageStore.finished(path, key)  # looked at without a lock: it may be in a read-only folder
     if store is None:
-        part = ensure_writable_dir(path.parent) / f"{path.name}.part"
-        pixels = np.memmap(part, np.uint8, "w+", shape=(len(ids), size, size, 3))
+        ensure_writable_dir(path.parent)
+        about = {"key": key, "size": size, "framing": factor * DECALS_FRAMING}
+        with FileLock(path.with_name(f".{path.name}.lock")):  # against another process
+            _cut(mosaic, ids, places, path, about, bad, max_blank, workers)
+            store = ImageStore.open(path)
+    _refuse(store.quarantine, len(ids), path, bad)
+    return store
+
+
+def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
+    """Write the stamps of a store as PNG files, for other programs; returns ``id_str`` and ``file_loc`` of each."""
+    folder = ensure_writable_dir(folder)
+    files = [folder / f"{re.sub(r'[^-+.A-Za-z0-9_]', '_', name)}.png" for name in store.ids]
+    if len(set(files)) < len(files):
+        raise ValueError("some ids differ only in characters that cannot be in the name of a file; rename them")
+    for file, pixels in zip(files, store.pixels, strict=True):
+        Image.fromarray(pixels).save(file)
+    return pd.DataFrame({"id_str": store.ids, "file_loc": [str(file) for file in files]})
+
+
+def _cut(mosaic, ids, places, path: Path, about: dict, bad: str, max_blank: float, workers: int | None) -> None:
+    """Cut all stamps into a file, and make a store of it; see :func:`cut_stamps`."""
+    shape, part = (len(ids), about["size"], about["size"], 3), path.with_name(f"{path.name}.cut.part")
+    check_room(path.parent, int(np.prod(shape)), f"{len(ids)} stamps need", "another folder or a smaller size")
+    try:
+        pixels = np.memmap(part, np.uint8, "w+", PIXELS_AT, shape)
         outside = ~mosaic.contains(places[:, 0], places[:, 1])
         causes = dict.fromkeys(np.flatnonzero(outside), "its position is outside the mosaic")
+        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "its position is no place on the sky")
         causes |= dict.fromkeys(np.flatnonzero(~np.isfinite(places[:, 2])), "it has no radius (zero, negative or NaN)")
+        for row in np.flatnonzero(places[:, 2] > WIDEST):
+            causes[row] = f"its radius asks for {places[row, 2]:,.0f} pixels of the mosaic, more than {WIDEST:,} across"
         good = np.setdiff1d(np.arange(len(ids)), list(causes))
-        options = {"file": part, "shape": pixels.shape, "max_blank": max_blank}
+        options = {"file": part, "shape": shape, "max_blank": max_blank}
         for found in each_section(mosaic, _cut_section, workers, "cutting stamps", places, good, **options):
             causes |= found
         rows = sorted(causes)
@@ -103,29 +135,10 @@ def cut_stamps(
         for new, old in enumerate(good):  # moved up in place: memory does not grow with the stamps
             if new != old:
                 pixels[new] = pixels[old]
-        store = ImageStore.write(path, ids[good], pixels[: len(good)], factor * DECALS_FRAMING, key, left_out)
-        part.unlink()
-    _refuse(store.quarantine, len(ids), path, bad)
-    return store
-
-
-def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
-    """Write the stamps of a store as PNG files, for other programs.
-
-    Args:
-        store: the stamps.
-        folder: where to.
-
-    Returns:
-        DataFrame: ``id_str`` and ``file_loc``.
-    """
-    folder = ensure_writable_dir(folder)
-    files = [folder / f"{re.sub(r'[^-+.A-Za-z0-9_]', '_', name)}.png" for name in store.ids]
-    if len(set(files)) < len(files):
-        raise ValueError("some ids differ only in characters that cannot be in the name of a file; rename them")
-    for file, pixels in zip(files, store.pixels, strict=True):
-        Image.fromarray(pixels).save(file)
-    return pd.DataFrame({"id_str": store.ids, "file_loc": [str(file) for file in files]})
+        del pixels
+        complete(part, path, ids[good], left_out, about)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _refuse(left_out: pd.DataFrame, total: int, path: Path, bad: str) -> None:
@@ -152,7 +165,7 @@ def _cut_section(
     mosaic: Mosaic, core: tuple, places: np.ndarray, rows: np.ndarray, file: Path, shape: tuple, max_blank: float
 ) -> dict[int, str]:
     """Cut the stamps whose middle lies in a section into their rows of a file; returns why some cannot be."""
-    pixels, causes = np.memmap(file, np.uint8, "r+", shape=shape), {}
+    pixels, causes = np.memmap(file, np.uint8, "r+", PIXELS_AT, shape), {}
     sides = places[:, 2]
     shared = sides <= LARGEST
     section = around(mosaic, core, int(sides[shared].max() / 2) + 3 if shared.any() else 0)

@@ -5,19 +5,19 @@ import os
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from zoobook import arguments
-from zoobook.catalogs.tables import FITS_NAME
-from zoobook.images.checks import LARGEST, MOST_BLANK, BadImage, Unusable, blank_share, check_shape
-from zoobook.images.fits import decode_fits
+from zoobook.images.checks import LARGEST, MOST_BLANK, Unusable, blank_share, check_shape, naming
+from zoobook.images.fits import decode_fits, is_fits
 
 
 def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.ndarray:
     """Decode one image file.
 
     JPEG, PNG and whatever else Pillow reads: grey is repeated in three channels, 16-bit values are scaled to 8 bits
-    (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is.
+    (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is, and an image
+    whose EXIF notes say that it is turned is put upright.
 
     FITS: the first HDU with an image. Three planes are taken as g, r, z in one flux unit per pixel, as the Legacy
     Surveys deliver them; so are three HDUs of one plane each and of the same size, without names or named after their
@@ -38,29 +38,21 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
 
     Raises:
         BadImage: the file is missing, empty, truncated or no image; its shorter side is under 8 pixels, or it has more
-            than 100 million; it is CMYK; more of it is blank than ``max_blank``; it is FITS and a whole plane is NaN,
-            or all pixels have the same value.
+            than 100 million; it is CMYK, animated or of several pages; more of it is blank than ``max_blank``; it is
+            FITS and a whole plane is NaN, or all pixels have the same value.
     """
-    path = arguments.path(path)
-    try:
+    path, max_blank = arguments.path(path), arguments.share("max_blank", max_blank)
+    with naming(path):
         with open(path, "rb") as file:
             begin = file.read(12)
             if not begin:
                 raise Unusable("the file is empty (0 bytes)")
             file.seek(0)
-            is_fits = FITS_NAME.search(path.name) or begin.startswith(b"SIMPLE  =")
-            image = decode_fits(file, begin, max_blank) if is_fits else _decode(file, begin)
+            image = decode_fits(file, begin, max_blank) if is_fits(path, begin) else _decode(file, begin)
         blank = blank_share(image)
         if blank > max_blank:
             raise Unusable(f"{blank:.0%} of it is blank (rows or columns of one single value; max_blank={max_blank})")
-        return image
-    except FileNotFoundError:
-        cause = "the file is missing"
-    except OSError as error:
-        cause = f"the file cannot be read ({error.strerror or error})"
-    except Unusable as error:
-        cause = str(error)
-    raise BadImage(f"{path}: {cause}", cause)
+    return image
 
 
 def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
@@ -75,13 +67,17 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
     if image.mode == "CMYK":
         raise Unusable("it is a CMYK image, made for printing; save it as RGB")
     try:
+        frames, format = getattr(image, "n_frames", 1), image.format
         image.load()
+        image = ImageOps.exif_transpose(image)  # upright, as it is shown by everything else
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
         raise Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
+    if frames > 1 and format != "MPO":  # which holds its small preview too
+        raise Unusable(f"it has {frames} frames or pages; save the one that is meant by itself")
+    if image.mode == "I" and format not in ("PNG", "PPM"):  # in which older versions of Pillow have 16 bits so
+        raise Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
         return np.repeat(np.round(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")

@@ -1,36 +1,51 @@
 """FITS images as pictures: which extension and bands, undefined pixels, gaps filled with sky, the stretch."""
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from zoobook.catalogs.tables import FITS_NAME
 from zoobook.files import unpacked
 from zoobook.images.checks import Unusable, check_shape
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
-_BANDS = "ugrizy"  # in the order of their wavelengths
+BANDS = tuple("ugrizy")  # in the order of their wavelengths
+
+
+def is_fits(file: Path, begin: bytes) -> bool:
+    """Whether a file is one of FITS, by its name or its first bytes."""
+    return bool(FITS_NAME.search(file.name)) or begin.startswith(b"SIMPLE  =")
+
+
+@contextlib.contextmanager
+def opened(file: Path | BinaryIO, unpack: Callable = contextlib.nullcontext, **how) -> Iterator:
+    """An open FITS file, its numbers as they are stored; it is Unusable if it is not whole."""
+    from astropy.io import fits
+
+    try:
+        with unpack(file) as whole, fits.open(whole, do_not_scale_image_data=True, **how) as hdus:
+            yield hdus
+    except (Unusable, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # what astropy raises for damaged files has no common class
+        raise Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
 
 
 def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
     """Decode and stretch an open FITS file, of which ``begin`` holds the first bytes; see ``read_image``."""
-    from astropy.io import fits
-
     if not begin.startswith((b"SIMPLE", b"\x1f\x8b")):
         raise Unusable(f"it is not a FITS file (it begins with {begin!r})")
-    try:
-        with unpacked(file) as whole, fits.open(whole, memmap=False, do_not_scale_image_data=True) as hdus:
-            chosen = image_hdus(hdus)
-            check_shape(*chosen[0].shape[-2:])
-            planes = np.concatenate([_planes(hdu) for hdu in chosen])
-            pixel = _pixel_arcsec(chosen[0].header)
-    except Unusable:
-        raise
-    except Exception as error:
-        raise Unusable(f"it is not a whole FITS file ({(str(error) or repr(error)).splitlines()[0]})") from None
-    return stretch(planes, pixel, max_blank)[::-1].copy()
+    with opened(file, unpacked, memmap=False) as hdus:
+        chosen = image_hdus(hdus)
+        check_shape(*chosen[0].shape[-2:])
+        planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
+        pixel = pixel_arcsec(chosen[0].header)
+    return stretch(planes, pixel if np.isfinite(pixel) else NATIVE_ARCSEC, max_blank)[::-1].copy()
 
 
 def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | None = None) -> np.ndarray:
@@ -39,11 +54,8 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
     Args:
         planes: float64 [1 or 3, H, W] in one flux unit per pixel, NaN where nothing was observed; is changed.
         pixel: side of a pixel [arcsec].
-        max_blank: share of the pixels that may be NaN or infinite.
+        max_blank: see :func:`fill_gaps`.
         unit: of the planes, for one nanomaggie per native pixel; by default told from the noise.
-
-    Raises:
-        Unusable: too much of it is blank.
     """
     noise = fill_gaps(planes, max_blank)
     usual = SKY_NOISE * min(1, NATIVE_ARCSEC / pixel)  # smaller pixels are interpolated, which does not add noise
@@ -61,14 +73,8 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
 def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
     """Take off the sky, in place, and fill gaps with it: both become 0. Gives back the noise of each plane, [P].
 
-    Sky and noise are the median, and the absolute deviation from it, in a frame along the edges.
-
-    Args:
-        planes: float64 [P, H, W], NaN or infinite where there is no value; is changed.
-        max_blank: share of the pixels that may have no value.
-
-    Raises:
-        Unusable: too much of it is blank, or a whole plane, or all pixels have the same value.
+    Sky and noise are the median, and the absolute deviation from it, in a frame along the edges. Of the planes, float64
+    [P, H, W], a share of ``max_blank`` may be NaN or infinite.
     """
     blank = ~np.isfinite(planes)
     if blank.mean() > max_blank:
@@ -105,8 +111,8 @@ def image_hdus(hdus: list) -> list:
         return [first]
     if {"g", "r", "z"} <= bands.keys():
         return [bands[band] for band in "grz"]
-    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(_BANDS):
-        return [bands[band] for band in _BANDS if band in bands]
+    if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(BANDS):
+        return [bands[band] for band in BANDS if band in bands]
     return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
 
 
@@ -114,12 +120,11 @@ def band_of(header: Mapping) -> str:
     """The band that a FITS header names: a letter, empty where it has no name at all."""
     name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
     words = re.findall("[a-z0-9]+", name.lower())
-    return next((word for word in words if len(word) == 1 and word in _BANDS), name)
+    return next((word for word in words if word in BANDS), name)
 
 
-def _planes(hdu) -> np.ndarray:
+def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     """Float64 [planes, H, W], NaN where a pixel is undefined: Astropy does not see it among unsigned numbers."""
-    header, stored = hdu.header, hdu.data
     scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
     planes = stored.astype(np.float64) * scale + zero
     if stored.dtype.kind in "iu" and undefined is not None:
@@ -127,8 +132,8 @@ def _planes(hdu) -> np.ndarray:
     return planes.reshape(-1, *planes.shape[-2:])
 
 
-def _pixel_arcsec(header) -> float:
-    """Side of a pixel by the header's sky coordinates; without sensible ones, that of the DECaLS camera."""
+def pixel_arcsec(header) -> float:
+    """Side of a pixel by the header's sky coordinates; without sensible ones, NaN."""
     from astropy.wcs import WCSSUB_CELESTIAL, Wcsprm
 
     try:  # not `WCS`, whose warnings about odd headers cannot be silenced in one thread alone
@@ -136,6 +141,6 @@ def _pixel_arcsec(header) -> float:
         sky.set()
         sides = 3600 * np.linalg.norm(np.diag(sky.get_cdelt()) @ sky.get_pc(), axis=0)
     except Exception:  # what astropy raises for odd headers has no common class
-        return NATIVE_ARCSEC
+        return np.nan
     sensible = len(sides) == 2 and 1e-3 < sides.mean() < 60  # a header without scale means one degree
-    return float(sides.mean()) if sensible else NATIVE_ARCSEC
+    return float(sides.mean()) if sensible else np.nan

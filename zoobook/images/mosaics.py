@@ -1,6 +1,7 @@
 """Mosaics: pictures of the sky in one band or several, larger than memory, read section by section."""
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -12,12 +13,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.catalogs.columns import floats
+from zoobook.catalogs.columns import floats, listed
 from zoobook.catalogs.tables import FITS_NAME
-from zoobook.images.checks import BadImage, Unusable
+from zoobook.images import fits
+from zoobook.images.checks import naming
 from zoobook.images.decals import ZERO_POINT
 from zoobook.images.decoding import read_image
-from zoobook.images.fits import band_of, image_hdus
 
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
 SECTION = 2048  # pixels: what is read at a time
@@ -62,44 +63,47 @@ class Mosaic:
         stem = FITS_NAME.sub("", first.name) if FITS_NAME.search(first.name) else first.stem
         self.name = re.sub(r"[-_.][ugrizy]$", "", stem)
         self.picture, self.wcs, self.calibrated, self.bands, self.units, self._planes = None, None, False, (), [], []
-        if not FITS_NAME.search(first.name):
+        self.pixel_arcsec = np.nan
+        begin = b""
+        with contextlib.suppress(OSError), open(first, "rb") as file:  # whatever is wrong with it is said later
+            begin = file.read(9)
+        if not fits.is_fits(first, begin):
             if len(self.files) > 1:
                 raise ValueError("a mosaic of several files is made of FITS files; a picture is one file")
+            if zero_points is not None:
+                raise ValueError(f"{first} is a picture, whose brightness has no unit: leave out zero_points")
             self.picture = read_image(first, max_blank=1.0)
             self.shape = self.picture.shape[:2]
         else:
             self._open(zero_points)
         if pixel_arcsec is not None:
             self.pixel_arcsec = arguments.real("pixel_arcsec", pixel_arcsec)
-        else:
-            self.pixel_arcsec = _pixel_arcsec(self.wcs) if self.wcs is not None else np.nan
 
     def _open(self, zero_points) -> None:
         """Learn from the headers what planes there are."""
-        from astropy.io import fits
-
         found, headers = [], []
         for file in self.files:
-            try:
-                with fits.open(file) as hdus:
-                    for hdu in image_hdus(hdus):
-                        count = int(np.prod(hdu.shape[:-2]))
-                        band = band_of(hdu.header) or _band_in_name(file)
-                        names = [band] if count == 1 else list("grz")
-                        index = hdus.index_of(hdu)
-                        found += [(name, file, index, i, hdu.shape) for i, name in enumerate(names)]
-                        headers += [hdu.header] * count
-            except FileNotFoundError:
-                raise BadImage(f"{file}: the file is missing", "the file is missing") from None
-            except (OSError, Unusable) as error:
-                raise BadImage(f"{file}: {error}", str(error)) from None
+            with naming(file), fits.opened(file) as hdus:
+                for hdu in fits.image_hdus(hdus):
+                    count = int(np.prod(hdu.shape[:-2]))
+                    band = fits.band_of(hdu.header)
+                    band = band if band in fits.BANDS else _band_in_name(file) or band
+                    names = [band] if count == 1 else list("grz")
+                    index = hdus.index_of(hdu)
+                    found += [(name, file, index, i, hdu.shape) for i, name in enumerate(names)]
+                    headers += [hdu.header] * count
         names = [name for name, *_ in found]
+        twice = [f"{name} {file}" for name, file, *_ in found if names.count(name) > 1 and name in fits.BANDS]
+        twice += [str(file) for file in self.files if self.files.count(file) > 1]
+        if twice:
+            raise ValueError(f"each band must be given once, but these are of the same: {listed(twice)}")
         if {"g", "r", "z"} <= set(names):
             keep = [names.index(band) for band in "grz"]
-        elif len(found) in (1, 3):
-            keep = range(len(found))
+        elif len(found) in (1, 3):  # from blue to red, if that is known
+            lettered = set(names) <= set(fits.BANDS)
+            keep = sorted(range(len(found)), key=lambda n: fits.BANDS.index(names[n]) if lettered else n)
         else:
-            raise ValueError(f"a mosaic has one band, or three (g, r, z), not {len(found)}: {', '.join(names)}")
+            raise ValueError(f"a mosaic has one band, or three (g, r, z), not {len(found)}: {listed(names)}")
         found, headers = [found[i] for i in keep], [headers[i] for i in keep]
         self.bands = tuple(names[i] for i in keep)
         self.shape = found[0][-1][-2:]
@@ -108,7 +112,7 @@ class Mosaic:
                 raise ValueError(f"the bands must lie on one grid of pixels: {file.name} ({name}) has {shape[-2:]} "
                                  f"pixels, {found[0][1].name} has {self.shape}. Resample one of them.")  # fmt: skip
         frames = [_celestial(header) for header in headers]
-        self.wcs = frames[0]
+        self.wcs, self.pixel_arcsec = frames[0], fits.pixel_arcsec(headers[0])
         for (name, file, *_), frame in zip(found, frames, strict=True):
             if not _same_sky(frame, self.wcs, self.shape):
                 raise ValueError(f"the bands must show the same sky: {file.name} ({name}) has other sky coordinates "
@@ -123,25 +127,18 @@ class Mosaic:
         self._planes = [(*where[1:4], unit) for where, unit in zip(found, units, strict=True)]
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """A section.
+        """A section, float32 [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
 
-        Args:
-            rows: from the lowest (of a picture: the uppermost), within the mosaic.
-            columns: within the mosaic.
-
-        Returns:
-            ndarray: float32 [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
+        Rows count from the lowest (of a picture: the uppermost).
         """
         if self.picture is not None:
             return self.picture[rows, columns].transpose(2, 0, 1).astype(np.float32)
-        from astropy.io import fits
-
         planes = []
         for file, hdu, plane, unit in self._planes:
-            with fits.open(file) as hdus:
+            with naming(file), fits.opened(file) as hdus:
                 section = _lazy(hdus[hdu], file)
                 cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
-                cut = np.array(cut, np.float32).reshape(cut.shape[-2:])
+                cut = fits.physical(hdus[hdu].header, cut)[0].astype(np.float32)
             planes.append(np.where((cut == 0) | ~np.isfinite(cut), np.nan, cut * np.float32(unit)))
         return np.stack(planes)
 
@@ -153,8 +150,21 @@ class Mosaic:
             raise ValueError("the table has neither `x` and `y` [pixels from 0] nor `ra` and `dec` [deg]")
         if self.wcs is None:
             raise ValueError(f"{self.files[0]} has no sky coordinates: give the positions as `x` and `y` in pixels")
-        x, y = self.wcs.all_world2pix(floats(table["ra"]), floats(table["dec"]), 0, quiet=True)
+        from astropy.coordinates import SkyCoord
+        from astropy.wcs.utils import wcs_to_celestial_frame
+
+        dec = floats(table["dec"])
+        sky = SkyCoord(floats(table["ra"]), np.where(np.abs(dec) <= 90, dec, np.nan), unit="deg")
+        sky = sky.transform_to(wcs_to_celestial_frame(self.wcs)).spherical
+        x, y = self.wcs.all_world2pix(sky.lon.deg, sky.lat.deg, 0, quiet=True)
         return np.where(np.abs(x) < 1e9, x, np.nan), np.where(np.abs(y) < 1e9, y, np.nan)
+
+    def sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray | float, np.ndarray | float]:
+        """Right ascension and declination [deg, ICRS] of pixels from 0, whatever coordinates the mosaic has, or NaN."""
+        if self.wcs is None:
+            return np.nan, np.nan
+        sky = self.wcs.pixel_to_world(np.asarray(x), np.asarray(y)).icrs
+        return sky.ra.deg, sky.dec.deg
 
     def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Whether positions [pixels from 0] are on the mosaic; NaN is not."""
@@ -173,7 +183,7 @@ class Mosaic:
             tuple: float32 [bands, side, side], NaN beyond the mosaic's edge; the sky coordinates (WCS), or None.
 
         Raises:
-            ValueError: the position is outside the mosaic.
+            ValueError: the position is outside the mosaic, or the side makes no sense.
 
         >>> import numpy as np, tempfile
         >>> from PIL import Image
@@ -184,7 +194,7 @@ class Mosaic:
         """
         if not self.contains(x, y):
             raise ValueError(f"it is outside the mosaic, at x = {x:.1f}, y = {y:.1f}")
-        size = max(1, int(round(side)))
+        size = round(arguments.real("side", side, lambda pixels: 1 <= pixels <= 1e5, "from 1 to 100,000 pixels"))
         left, top = (int(np.floor(middle - size / 2 + 1)) for middle in (x, y))
         part = self.window(left, top, size)
         wcs = None if self.wcs is None else self.wcs.deepcopy()
@@ -200,17 +210,10 @@ class Mosaic:
         section: np.ndarray | None = None,
         corner: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
-        """A square of pixels, NaN where it reaches beyond the mosaic, or beyond the section that it is cut from.
+        """A square of pixels, float32 [bands, size, size], NaN beyond the mosaic, or beyond the section it is cut from.
 
-        Args:
-            left: its first column.
-            top: its first row.
-            size: its side.
-            section: [bands, H, W] that was read already.
-            corner: first column and row of the section.
-
-        Returns:
-            ndarray: float32 [bands, size, size].
+        ``left`` and ``top`` are its first column and row, ``section`` is [bands, H, W] that was read already, and
+        ``corner`` its first column and row.
         """
         shape = self.shape if section is None else section.shape[1:]
         starts = (top - corner[1], left - corner[0])
@@ -232,20 +235,11 @@ def each_section(
     rows: np.ndarray | None = None,
     **options,
 ) -> list:
-    """Do something to each section of a mosaic, on several cores.
+    """What a function gives for each section of a mosaic, on several cores.
 
-    Args:
-        mosaic: the mosaic.
-        work: function of the mosaic, a section without margin (top, bottom, left, right), the places in it and their
-            rows.
-        workers: processes; all processor cores by default.
-        text: what it is doing, for the progress bar.
-        places: [N, …] whose first columns are x and y; then only sections with some of them.
-        rows: those of the places that count.
-        **options: of the function.
-
-    Returns:
-        list: of its results.
+    ``work`` gets the mosaic, a section without margin (top, bottom, left, right), the places in it, their rows, and the
+    options. With ``places``, [N, …] whose first columns are x and y, and of which ``rows`` count, only sections with
+    some of them are gone through. ``text`` says what is done, beside the progress bar.
     """
     import joblib
 
@@ -262,54 +256,36 @@ def each_section(
                 tasks.append((core, places[mine], mine))
     jobs = min(workers or joblib.cpu_count(), max(len(tasks), 1))
     pool = joblib.Parallel(jobs, return_as="generator")
-    with tqdm(total=len(tasks), desc=text, unit="section") as bar:
-        results = []
-        for result in pool(joblib.delayed(work)(mosaic, *task, **options) for task in tasks):
-            results.append(result)
-            bar.update()
-    return results
+    results = pool(joblib.delayed(work)(mosaic, *task, **options) for task in tasks)
+    return list(tqdm(results, text, len(tasks), unit="section"))
 
 
 def around(mosaic: Mosaic, core: tuple, margin: int) -> tuple[slice, slice]:
-    """A section with a margin, as far as the mosaic reaches.
-
-    Args:
-        mosaic: the mosaic.
-        core: top, bottom, left, right.
-        margin: pixels.
-
-    Returns:
-        tuple: rows and columns.
-    """
+    """Rows and columns of a section (top, bottom, left, right) with a margin, as far as the mosaic reaches."""
     top, bottom, left, right = core
     return (slice(max(top - margin, 0), min(bottom + margin, mosaic.shape[0])),
             slice(max(left - margin, 0), min(right + margin, mosaic.shape[1])))  # fmt: skip
 
 
 def _lazy(hdu, file: Path):
-    """Pixels that are read when they are sliced: mapped into memory where they are plain numbers, as that is faster."""
-    plain = hdu.header["BITPIX"] < 0 and hdu.header.get("BSCALE", 1) == 1 and hdu.header.get("BZERO", 0) == 0
+    """Pixels that are read when they are sliced: mapped into memory where they are not packed, as that is faster."""
     packed = type(hdu).__name__ == "CompImageHDU" or file.suffix.lower() in (".gz", ".fz")
-    return hdu.data if plain and not packed else hdu.section
+    return hdu.section if packed else hdu.data
 
 
 def _celestial(header):
-    """Sky coordinates of a header, or None."""
+    """Sky coordinates of a header, or None: where there are none, or no scale."""
     from astropy.wcs import WCS
+    from astropy.wcs.utils import wcs_to_celestial_frame
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # astropy mends odd headers, and says so
         try:
             wcs = WCS(header).celestial
+            wcs_to_celestial_frame(wcs)
+            return wcs if np.isfinite(fits.pixel_arcsec(header)) else None
         except Exception:  # what astropy raises for odd headers has no common class
             return None
-    return wcs if wcs.has_celestial else None
-
-
-def _pixel_arcsec(wcs) -> float:
-    from astropy.wcs.utils import proj_plane_pixel_scales
-
-    return float(3600 * np.mean(proj_plane_pixel_scales(wcs)))
 
 
 def _same_sky(one, other, shape: tuple[int, int]) -> bool:
@@ -328,7 +304,7 @@ def _zero_point(header, band: str, given: float | Mapping[str, float] | None) ->
         given = given[band]
     if given is not None:
         return arguments.real("zero_points", given, lambda number: True, "a magnitude")
-    values = [header[key] for key in ZERO_POINT_KEYS if isinstance(header.get(key), (int, float))]
+    values = [header[key] for key in ZERO_POINT_KEYS if type(header.get(key)) in (int, float)]
     in_nanomaggies = str(header.get("BUNIT", "")).strip().lower() in ("nanomaggy", "nanomaggies", "nmgy")
     return float(values[0]) if values else ZERO_POINT if in_nanomaggies else None
 

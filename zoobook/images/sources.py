@@ -1,6 +1,6 @@
 """Sources on a mosaic: where they are, how large, and what speaks against them.
 
-Needs the extra ``sky``: sep, the library of SExtractor (Bertin & Arnouts 1996; Barbary 2016).
+They are found by sep, the library of SExtractor (Bertin & Arnouts 1996; Barbary 2016).
 """
 from __future__ import annotations
 
@@ -103,11 +103,12 @@ def find_sources(
 
     Raises:
         ValueError: nothing was found, or the mosaic has no sky.
-        ImportError: sep is missing.
     """
     threshold, least = arguments.real("threshold", threshold), arguments.whole("min_pixels", min_pixels)
-    if max_magnitude is not None and not mosaic.calibrated:
-        raise ValueError(f"{mosaic.name} has no zero point, so there are no magnitudes: leave out max_magnitude")
+    if max_magnitude is not None:
+        arguments.real("max_magnitude", max_magnitude, lambda number: True, "a magnitude")
+        if not mosaic.calibrated:
+            raise ValueError(f"{mosaic.name} has no zero point, so there are no magnitudes: leave out max_magnitude")
     parts = each_section(mosaic, _measure_section, workers, "finding sources", threshold=threshold, least=least)
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -116,13 +117,16 @@ def find_sources(
     table = pd.concat(parts, ignore_index=True)
     table["flag_small"], table["flag_star"] = _like_stars(table, mosaic.picture is not None)
     if max_magnitude is not None:
-        table = table[table["magnitude"] <= max_magnitude].reset_index(drop=True)
+        bright = table["magnitude"] <= max_magnitude
+        if not bright.any():
+            raise ValueError(f"of {len(table)} sources on {mosaic.name} none is brighter than max_magnitude="
+                             f"{max_magnitude:g}; the brightest has {table['magnitude'].min():.2f}")  # fmt: skip
+        table = table[bright].reset_index(drop=True)
     name = f"{mosaic.name}-" if mosaic.name else ""
     places = zip(table["x"].round().astype(int), table["y"].round().astype(int), strict=True)
     table.insert(0, "id_str", [f"{name}{x:05d}-{y:05d}" for x, y in places])
     table = table.drop_duplicates("id_str", ignore_index=True)
-    sky = (np.nan, np.nan) if mosaic.wcs is None else mosaic.wcs.all_pix2world(table["x"], table["y"], 0)
-    table["ra"], table["dec"] = sky
+    table["ra"], table["dec"] = mosaic.sky(table["x"], table["y"])
     return table[["id_str", "x", "y", "ra", "dec", *COLUMNS]]
 
 
@@ -140,8 +144,7 @@ def measure_sources(
         mosaic: the picture of the sky.
         table: ``id_str``; ``x`` and ``y`` [pixels from 0], or ``ra`` and ``dec`` [deg].
         outside: positions outside the mosaic are an error (``"error"``) or left out (``"drop"``).
-        threshold: see :func:`find_sources`; it decides what light belongs to other sources.
-        min_pixels: likewise.
+        threshold, min_pixels: see :func:`find_sources`; they decide what light belongs to other sources.
         workers: processes; all processor cores by default.
 
     Returns:
@@ -153,7 +156,6 @@ def measure_sources(
 
     Raises:
         ValueError: positions are outside, ids are bad, a column exists already, or the mosaic has no sky.
-        ImportError: sep is missing.
     """
     if outside not in ("error", "drop"):
         raise ValueError(f"outside must be 'error' or 'drop', not {outside!r}")

@@ -24,7 +24,7 @@ from zoobook.files import check_replaceable, ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
 from zoobook.images.decoding import read_image
-from zoobook.images.store_file import PIXELS_AT, UnfinishedStore, checksum, complete, quarantine_file
+from zoobook.images.store_file import UnfinishedStore, checksum, complete, quarantine_file
 from zoobook.images.views import check_radii
 
 _VERSION = 3  # of the store's layout and of everything that decides a pixel
@@ -82,7 +82,6 @@ class ImageStore:
 
         Raises:
             BadImage: files are bad; the good ones stay decoded for the next run.
-            ValueError: the catalogue is empty or lacks a column, its ids are bad, or an argument is unknown.
             OSError: the folder cannot be written to, or the disk has too little room.
         """
         if bad not in ("error", "quarantine"):
@@ -122,28 +121,6 @@ class ImageStore:
         return store
 
     @classmethod
-    def write(
-        cls, path: Path, ids: np.ndarray, pixels: np.ndarray, framing: float, key: str, left_out: pd.DataFrame
-    ) -> ImageStore:
-        """Write pixels that are in memory or mapped as a store.
-
-        Args:
-            path: the store.
-            ids: [N] of ``str``.
-            pixels: uint8 [N, size, size, 3].
-            framing: see :meth:`build`.
-            key: of what they were made of, see :meth:`finished`.
-            left_out: what is missing: ``id_str``, ``file_loc``, ``cause``.
-        """
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(part, "wb") as file:
-            file.seek(PIXELS_AT)
-            for image in pixels:
-                file.write(image.tobytes())
-        complete(part, path, ids, left_out, {"key": key, "size": pixels.shape[1], "framing": framing})
-        return cls.open(path)
-
-    @classmethod
     def finished(cls, path: Path, key: str) -> ImageStore | None:
         """The store at this path, if it is whole and made of the same input, whose fingerprint is the key."""
         try:
@@ -154,12 +131,7 @@ class ImageStore:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
-        """Open a finished store; nothing is read until it is asked for.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no image store, or not a whole one.
-        """
+        """Open a finished store; nothing is read until it is asked for."""
         path = arguments.path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no image store at {path}; make one with ImageStore.build")
@@ -180,11 +152,7 @@ class ImageStore:
         return cls(path, ids, pixels, about)
 
     def check(self) -> None:
-        """Read the whole store once, as training and prediction do before they begin.
-
-        Raises:
-            ValueError: its images are not those that were written: even one bit that has turned on the disk is noticed.
-        """
+        """Read the whole store once, as training and prediction do before they begin."""
         if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
             raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
         self._checked = True
@@ -197,11 +165,7 @@ class ImageStore:
         return pd.read_parquet(quarantine_file(self.path))
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for.
-
-        Raises:
-            ValueError: some are not in the store.
-        """
+        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for."""
         if self._index is None:
             self._index = pd.Index(self.ids, dtype=object)
         ids = ids_of(ids)

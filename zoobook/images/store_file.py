@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from zoobook.files import atomic_write, check_room
+from zoobook.files import atomic_write, check_room, explain_full_disk, replacing
 
 PIXELS_AT = 4096  # where the pixels begin: behind any header, and at the beginning of a page of memory
 _BATCH = 512  # images decoded between two looks at the results: bounds the memory
@@ -27,7 +27,7 @@ class UnfinishedStore:
     """Pixels in their place in ``….part``, and for each row, in ``….part.keys``, the key of the file decoded into it.
 
     A row counts as done when its key is the key wanted: a file replaced since is decoded again, and the others are not.
-    It is an OSError where the disk has too little room for the finished store at ``path``.
+    It is an OSError where the disk has too little room for the finished store at ``path``, or fills up.
     """
 
     def __init__(self, path: Path, count: int, size: int):
@@ -51,15 +51,14 @@ class UnfinishedStore:
     ) -> dict[int, str]:
         """Decode what is not yet done, and say what is wrong with each bad row.
 
-        Args:
-            rowkeys: uint64 [N], what should be in each row; never 0.
-            decode: gives the image of a row, uint8 [size, size, 3], or None and what is wrong with it.
-            pool: decodes.
+        What should be in a row is told by ``rowkeys``, uint64 [N], never 0. ``decode`` gives the image of a row, uint8
+        [size, size, 3], or None and what is wrong with it.
         """
         keys = np.memmap(self.keys, np.uint64, "r+")
         keys[keys != rowkeys] = 0  # made of other files, or of another size
         todo, causes = np.flatnonzero(keys == 0), {}
         with (
+            explain_full_disk(self.path.parent),
             open(self.part, "r+b", buffering=0) as file,
             tqdm(total=self.count, initial=self.count - len(todo), desc="decoding images", unit=" images") as bar,
         ):
@@ -78,33 +77,20 @@ class UnfinishedStore:
         """Make the store of the rows that are not left out; those are listed by row, see :func:`complete`."""
         good = np.setdiff1d(np.arange(self.count), left_out.index)
         moved = np.flatnonzero(good != np.arange(len(good)))
-        if len(moved):
-            np.memmap(self.keys, np.uint64, "r+")[moved[0] :] = 0  # if this is interrupted, they count as not done
-            with open(self.part, "r+b", buffering=0) as file:
-                for row in moved:
-                    file.seek(PIXELS_AT + int(good[row]) * self.row_bytes)
-                    self._put(file, int(row), file.read(self.row_bytes))
-        try:
+        with explain_full_disk(self.path.parent):
+            if len(moved):
+                np.memmap(self.keys, np.uint64, "r+")[moved[0] :] = 0  # if this is interrupted, they count as not done
+                with open(self.part, "r+b", buffering=0) as file:
+                    for row in moved:
+                        file.seek(PIXELS_AT + int(good[row]) * self.row_bytes)
+                        self._put(file, int(row), file.read(self.row_bytes))
             complete(self.part, self.path, ids[good], left_out, about)
-        except OSError as error:
-            raise self._failed(error) from None
         self.keys.unlink()
 
     def _put(self, file: io.RawIOBase, row: int, data: bytes) -> None:
-        try:
-            file.seek(PIXELS_AT + row * self.row_bytes)
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> OSError:
-        need = PIXELS_AT + self.count * self.row_bytes
-        return OSError(
-            error.errno,
-            f"writing {self.part} failed ({error.strerror or error}); the store needs {need:,} bytes in all. What is "
-            "decoded is kept: free some space and run again.",
-        )
+        file.seek(PIXELS_AT + row * self.row_bytes)
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, about: dict) -> None:
@@ -113,9 +99,8 @@ def complete(part: Path, path: Path, ids: np.ndarray, left_out: pd.DataFrame, ab
     The table of what was ``left_out`` goes beside it; ``about`` is what the store states: key, size and framing.
     """
     if len(left_out):
-        table = path.with_name(f"{path.name}.quarantine.{os.getpid()}.part")
-        left_out.to_parquet(table, index=False)
-        os.replace(table, quarantine_file(path))
+        with replacing(quarantine_file(path)) as table:
+            left_out.to_parquet(table, index=False)
     else:
         quarantine_file(path).unlink(missing_ok=True)
     pixels = np.memmap(part, np.uint8, "r", PIXELS_AT, (len(ids), about["size"], about["size"], 3))

@@ -47,7 +47,8 @@ NOISE = 0.045  # largest sigma, on a scale from 0 to 1; half of them are below a
 
 def check_radii(name: str, value: Any) -> float:
     """A length in units of R50, as Python's own number; a ``ValueError`` names the argument that is none."""
-    return arguments.real(name, value, meaning="a positive number, in units of the galaxy's R50")
+    return arguments.real(name, value, lambda radii: 0.1 <= radii <= 1000,
+                          "a positive number, 0.1 to 1000, in units of the galaxy's R50")  # fmt: skip
 
 
 def share_seen(spec: dict, store: ImageStore) -> float:
@@ -67,9 +68,6 @@ def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
 
     Returns:
         int: side of the stored images, in pixels; 16 at least.
-
-    Raises:
-        ValueError: a length is no positive number.
 
     >>> stored_size(64, field_of_view=8.5, framing=17)
     111
@@ -132,10 +130,7 @@ def centre_views(n: int, share: float = CENTRE, orientation: int = 0) -> np.ndar
 def shrinking(stored: int, wanted: int, share: float = CENTRE) -> tuple[int, int, int]:
     """How to average pixels before a view is resampled, so that fine detail does not alias.
 
-    Args:
-        stored: side of the stored images, in pixels.
-        wanted: side of the view, in pixels.
-        share: side of the view as a share of the stored side.
+    From images and to a view of so many pixels a side, the view having a ``share`` of the image's side.
 
     Returns:
         tuple: side of the blocks to average, how many there are along a side, and how many pixels are left before them.
@@ -203,10 +198,8 @@ def preview(
     Args:
         image: the galaxy.
         n_views: how many views.
-        seed: other seeds give other views.
+        seed, share, photometric: see :func:`views`.
         channels: 1 for grey, 3 for colour.
-        share: side of the view at evaluation as a share of the image's side.
-        photometric: as if through other telescopes too.
 
     Returns:
         ndarray: uint8 [n_views, H, W, 3].

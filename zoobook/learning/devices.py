@@ -3,34 +3,45 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 
 from zoobook import arguments
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+CPU = "cpu:0"  # as both frameworks call it
 
 
-def count_gpus(devices: str | int, present: int) -> int:
-    """How many GPUs to use.
+def choose_devices(devices: str | int, gpus: list[str]) -> list[str]:
+    """The names of the devices to use.
 
     Args:
         devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
-        present: how many there are.
-
-    Returns:
-        int: 0 for the CPU.
+        gpus: the names of those that there are.
 
     Raises:
         ValueError: it is something else, or there are not so many.
     """
+    if devices == "auto":
+        return gpus or [CPU]
+    if devices == "cpu":
+        return [CPU]
     if isinstance(devices, str):
-        if devices not in ("auto", "cpu"):
-            raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
-        return present if devices == "auto" else 0
+        raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
     number = arguments.whole("devices, if not 'auto' or 'cpu',", devices)
-    if number > present:
+    if number > len(gpus):
         raise ValueError(
-            f"devices={number}, but the GPUs that can be used here are {present}; 'auto' takes what there is"
+            f"devices={number}, but the GPUs that can be used here are {len(gpus)}; 'auto' takes what there is"
         )
+    return gpus[:number]
+
+
+def count_nodes(num_nodes: int) -> int:
+    """How many machines train together; a ValueError where nothing tells of the others: one would wait for ever."""
+    number = arguments.whole("num_nodes", num_nodes)
+    told = ("SLURM_NTASKS", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "TF_CONFIG")
+    if number > 1 and not any(name in os.environ for name in told):
+        raise ValueError(f"num_nodes={number}, but nothing tells of other machines: start each with SLURM or torchrun, "
+                         "or for TensorFlow with TF_CONFIG")  # fmt: skip
     return number
 
 

@@ -5,10 +5,11 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from tqdm import tqdm
 
+from zoobook import weights
+from zoobook.learning.models import GalaxyNetwork
 from zoobook.learning.runs import RunFolder
 
 
@@ -39,16 +40,16 @@ class History:
             before = folder.history
             self.stopping.losses = dict(zip(before["epoch"], before["val_loss"], strict=True))
         self.bar: tqdm | None = None
-        self.epoch, self.epochs = 0, 0
+        self.epoch, self.epochs, self.writes = 0, 0, True
 
-    def begin(self, epoch: int, epochs: int, steps: int, visible: bool = True) -> None:
+    def begin(self, epoch: int, epochs: int, steps: int, first: bool) -> None:
         """Start, or go on, with ``epoch`` (counted from 0) of ``epochs`` that have ``steps`` each.
 
-        Of several processes, only one is ``visible``.
+        Of several processes, only the ``first`` shows and writes anything.
         """
         self.stopping.losses = {done: loss for done, loss in self.stopping.losses.items() if done < epoch}
-        self.epoch, self.epochs = epoch, epochs
-        visible = visible and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        self.epoch, self.epochs, self.writes = epoch, epochs, first
+        visible = first and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.bar = tqdm(
             total=epochs * steps, initial=epoch * steps, unit="step", disable=not visible, leave=False, mininterval=0.5
         )
@@ -62,41 +63,42 @@ class History:
             self._check_finite(value)
             self.bar.set_description(f"epoch {self.epoch + 1}/{self.epochs}, loss {value:.3f}")
 
-    def end_epoch(
-        self, train_loss: float, val_loss: float, learning_rate: float, save: Callable[[Path], None] | None
-    ) -> None:
+    def end_epoch(self, train_loss: float, val_loss: float, learning_rate: float, model: GalaxyNetwork) -> None:
         """Write an epoch's row, and its weights where they are the best so far.
+
+        The state to resume from is written after this: if that is cut short, the epoch is repeated, with the same
+        result.
 
         Args:
             train_loss: mean over the training galaxies.
             val_loss: mean over the validation galaxies.
             learning_rate: of the head.
-            save: writes the weights to a path; ``None`` for all but one of several processes, which then write nothing.
+            model: as it is now.
         """
         self._check_finite(train_loss)
-        self._add(self.epoch, train_loss, val_loss, learning_rate, save)
+        self._add(self.epoch, train_loss, val_loss, learning_rate, model)
         self.epoch += 1
 
-    def note_start(self, val_loss: float, save: Callable[[Path], None] | None) -> None:
+    def note_start(self, val_loss: float, model: GalaxyNetwork) -> None:
         """Let the state before the first step be the first that may be the best: epoch -1 of the history."""
-        self._add(-1, math.nan, val_loss, 0.0, save)
+        self._add(-1, math.nan, val_loss, 0.0, model)
 
     def close(self) -> None:
         """Take the progress bar away."""
         if self.bar is not None:
             self.bar.close()
 
-    def _add(self, epoch: int, train_loss: float, val_loss: float, learning_rate: float, save) -> None:
+    def _add(self, epoch: int, train_loss: float, val_loss: float, learning_rate: float, model) -> None:
         self._check_finite(val_loss)
         best = self.stopping.add(epoch, val_loss)
         seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
-        if save is not None:
+        if self.writes:
             self.folder.log(
                 epoch=epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate,
                 seconds=round(seconds, 2),
             )  # fmt: skip
             if best:
-                save(self.folder.path / "best.safetensors")
+                weights.save(model, self.folder.path / "best.safetensors", epoch=str(epoch))
             train = "at the start" if epoch < 0 else f"train {train_loss:.4f}"
             self.bar.write(
                 f"epoch {epoch + 1:3d}/{self.epochs}  {train}  val {val_loss:.4f}"

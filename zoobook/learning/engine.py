@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,7 +19,6 @@ import numpy as np
 from zoobook.trees import DecisionTree, check
 
 if TYPE_CHECKING:
-    from zoobook.learning.batches import GalaxyBatches
     from zoobook.learning.training import Run
 
 # Each framework's own
@@ -58,7 +57,7 @@ class Losses(Protocol):
     LOSSES: dict[str, Callable]
 
     def nll(self, concentrations: Tensor, votes: Tensor, tree: DecisionTree) -> Tensor:
-        """The loss of :func:`zoobook.learning.losses.dirichlet_multinomial_nll`, of tensors that fit the tree."""
+        """What :func:`zoobook.learning.losses.dirichlet_multinomial_nll` gives for tensors that fit the tree."""
 
 
 class Models(Protocol):
@@ -75,15 +74,6 @@ class Models(Protocol):
 
     def check_architecture(self, name: str) -> None:
         """Raise a ``ValueError`` for an architecture that cannot be built, with names that come close."""
-
-    def check_image_size(self, model: Model, image_size: int) -> None:
-        """Raise a ``ValueError`` if the weights of a trained model do not fit images of another size."""
-
-    def to_arrays(self, model: Model) -> dict[str, np.ndarray]:
-        """A model's weights, named and laid out as in timm: ``encoder.*`` and ``head.*``."""
-
-    def set_arrays(self, model: Model, arrays: dict[str, np.ndarray]) -> None:
-        """Give a model weights; a ``ValueError`` if some are missing, not the model's, or of the wrong shape."""
 
     def from_arrays(self, spec: dict, arrays: dict[str, np.ndarray]) -> Model:
         """A model with given weights, in evaluation mode."""
@@ -112,19 +102,18 @@ class Engine(Protocol):
     Attributes:
         NAME: ``"pytorch"`` or ``"tensorflow"``.
         STATE: name of the file in a run folder from which an unfinished run goes on.
+        OUT_OF_MEMORY: what is raised where a device has too little memory.
         GalaxyLoader: makes tensors of :class:`zoobook.learning.batches.GalaxyBatches`.
     """
 
     NAME: str
     STATE: str
+    OUT_OF_MEMORY: type[Exception]
     GalaxyLoader: type
     Trainer: type[Trainer]
 
-    def gpus(self) -> int:
-        """How many GPUs there are."""
-
-    def device_names(self, count: int) -> list[str]:
-        """The names of so many GPUs; of the CPU if there are 0."""
+    def gpus(self) -> list[str]:
+        """The names of the GPUs that there are."""
 
     def compute_capability(self) -> int | None:
         """The generation of NVIDIA's GPU, such as 8; ``None`` where there is none."""
@@ -132,8 +121,8 @@ class Engine(Protocol):
     def replicate(self, model: Model, devices: list[str]) -> list[Replica]:
         """The model to be evaluated on each device; the given one is left as it is."""
 
-    def features(self, replica: Replica, batches: GalaxyBatches) -> Iterator[np.ndarray]:
-        """The encoder's features, float32 [B, F], of each batch; a ``MemoryError`` where the device has too little."""
+    def features(self, replica: Replica, images: Tensor, views: Tensor, share: float) -> np.ndarray:
+        """The encoder's features, float32 [B, F], of a batch of a ``GalaxyLoader``."""
 
     def head_answers(self, model: Model, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
         """The head's answers to features, [N, outputs, passes], on the CPU; with dropout on for more than one pass."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from zoobook.learning.architectures import check_options, check_tensors, whole_s
 from zoobook.learning.engine import Twin
 from zoobook.learning.tasks import Votes, kind_of
 from zoobook.trees import DecisionTree
+
+Network = TypeVar("Network", bound="GalaxyNetwork")
 
 
 def build_model(
@@ -77,26 +79,45 @@ class GalaxyNetwork:
         num_features: number of features of an image.
     """
 
+    # Each framework's own
     ACTIVATIONS: dict[str, Callable]  # by the names that kinds of answer have
     LOSSES: dict[str, Callable]
-    head: Any
-    dropout: Any
+    Dropout: type
+    Head: type
 
-    def _take_spec(self, spec: dict) -> dict:
+    def __init__(self, spec: dict):
+        super().__init__()
         spec = check_options(whole_spec(spec))
         self._spec = json.dumps(spec, default=arguments.plain)  # text, since Keras puts wrappers around dictionaries
         self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
         self.kind = kind_of(spec["head"], self.tree) if spec["head"] else None
-        return spec
+        self.encoder, self.num_features = self.build_encoder(spec)
+        self.dropout = self.Dropout(spec["dropout"])
+        widths = self.kind and [self.num_features, *spec["head"]["hidden"], self.kind.outputs]
+        self.head = self.Head(widths, spec["dropout"]) if widths else None
+
+    def build_encoder(self, spec: dict) -> tuple[Any, int]:
+        """The encoder, untrained, and how many features it gives."""
+        raise NotImplementedError
 
     @property
     def spec(self) -> dict:
         """What the model is made of; it is kept with the weights, so that the model can be built again."""
         return json.loads(self._spec)
 
-    def check_arrays(self, own: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> None:
-        """Raise a ``ValueError`` that names weights which are missing, not the model's, or of another shape."""
-        check_tensors(self.spec["architecture"], {name: list(array.shape) for name, array in own.items()}, given)
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The weights, named and laid out as in timm: ``encoder.*`` and ``head.*``."""
+        raise NotImplementedError
+
+    def set_arrays(self: Network, arrays: dict[str, np.ndarray]) -> Network:
+        """Give the model weights; a ``ValueError`` if some are missing, not the model's, or of the wrong shape."""
+        expected = {name: list(array.shape) for name, array in self.to_arrays().items()}
+        check_tensors(self.spec["architecture"], expected, arrays)
+        self._assign(arrays)
+        return self
+
+    def _assign(self, arrays: dict[str, np.ndarray]) -> None:
+        raise NotImplementedError
 
     def features(self, images: Any) -> Any:
         """Pooled output of the encoder [N, num_features], float32."""

@@ -23,7 +23,7 @@ from zoobook.files import explain_full_disk, fingerprint
 from zoobook.images import ImageStore
 from zoobook.images.views import ORIENTATIONS, UNSTATED, share_seen
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.devices import count_gpus, tune_malloc
+from zoobook.learning.devices import choose_devices, tune_malloc
 from zoobook.learning.engine import Replica, Twin
 from zoobook.learning.models import GalaxyNetwork
 
@@ -115,8 +115,7 @@ def features_of(
     twin: Twin, model: GalaxyNetwork, store: ImageStore, rows: np.ndarray, devices: str | int
 ) -> np.ndarray:
     """What a model's encoder finds in some rows of images, float32 [N, F], on the first of the devices."""
-    device = twin.engine.device_names(0 if devices == "cpu" else twin.engine.gpus())[:1]
-    (replica,) = twin.engine.replicate(model, device)
+    (replica,) = twin.engine.replicate(model, choose_devices(devices, twin.engine.gpus())[:1])
     return np.concatenate(list(batch_features(twin, replica, store, rows, 256, share_seen(model.spec, store))))
 
 
@@ -129,12 +128,13 @@ def batch_features(
     while done < len(rows):
         try:
             batches = GalaxyBatches(store.pixels, rows[done:], batch_size, share=share, orientation=orientation)
-            for found in twin.engine.features(replica, batches):
+            for images, views in twin.engine.GalaxyLoader(batches):
+                found = twin.engine.features(replica, images, views, share)
                 done += len(found)
                 yield found
-        except MemoryError:
+        except (MemoryError, twin.engine.OUT_OF_MEMORY) as error:
             if batch_size == 1:
-                raise
+                raise MemoryError(str(error)) from error
             batch_size //= 2
 
 
@@ -226,10 +226,10 @@ def _apply(
     """The table that ``table`` makes of the features of all images."""
     batch_size = arguments.whole("batch_size", batch_size)
     orientations = arguments.whole("orientations", orientations, 1, ORIENTATIONS)
-    replicas = twin.engine.replicate(model, twin.engine.device_names(count_gpus(devices, twin.engine.gpus())))
+    replicas = twin.engine.replicate(model, choose_devices(devices, twin.engine.gpus()))
     share = share_seen(model.spec, store)
     if out is not None:
-        config["model"] = fingerprint(*twin.models.to_arrays(model).values())
+        config["model"] = fingerprint(*model.to_arrays().values())
         config |= {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
         if orientations > 1:
             config["orientations"] = orientations

@@ -17,18 +17,13 @@ from zoobook.learning.architectures import whole_spec
 
 @dataclass(frozen=True)
 class Result:
-    """What training gives back.
+    """What training gives back."""
 
-    Attributes:
-        model: the model with the weights of its best epoch, ready to predict.
-        history: one row an epoch: ``epoch``, ``train_loss``, ``val_loss`` (nats per galaxy, or the loss of the task),
-            ``learning_rate``, ``seconds``.
-        checkpoint: the weight file of the best epoch, in zoobook's neutral format.
-    """
-
-    model: Any
+    model: Any  #: the model with the weights of its best epoch, ready to predict
+    #: one row an epoch: ``epoch``, ``train_loss``, ``val_loss`` (nats per galaxy, or the loss of the task),
+    #: ``learning_rate``, ``seconds``
     history: pd.DataFrame
-    checkpoint: Path
+    checkpoint: Path  #: the weight file of the best epoch, in zoobook's neutral format
 
 
 class RunFolder:

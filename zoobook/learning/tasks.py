@@ -25,17 +25,14 @@ MOST_CLASSES = 20  # whole numbers with more different values than this are a qu
 class Kind:
     """One kind of answer.
 
-    Attributes:
-        name: as ``spec["head"]["kind"]`` of a model has it.
-        loss: name of the loss, as the ``losses`` of either framework have it.
-        activation: what follows the head's logits: ``"sigmoid"``, ``"softmax"`` or ``"linear"``.
+    Args:
         head: description of the answer, plain data: ``kind``, and ``label`` and whatever else the kind must remember.
         tree: the decision tree, where votes on one are the answer.
     """
 
-    name: ClassVar[str]
-    loss: ClassVar[str]
-    activation: ClassVar[str]
+    name: ClassVar[str]  #: as ``spec["head"]["kind"]`` of a model has it
+    loss: ClassVar[str]  #: name of the loss, as the ``losses`` of either framework have it
+    activation: ClassVar[str]  #: what follows the head's logits: ``"sigmoid"``, ``"softmax"`` or ``"linear"``
 
     def __init__(self, head: dict, tree: DecisionTree | None = None):
         self.head, self.tree = head, tree
@@ -210,19 +207,12 @@ def kind_of(head: dict, tree: DecisionTree | None = None) -> Kind:
 
 @dataclass(frozen=True)
 class Task:
-    """What to learn, and from which galaxies.
+    """What to learn, and from which galaxies."""
 
-    Attributes:
-        kind: the kind of answer.
-        rows: for ``"train"`` and ``"val"``, the positions in the image store, int64.
-        targets: for each of both, what :meth:`Kind.targets` gives.
-        data: digest of ids, subsets and targets: which data a run was made with.
-    """
-
-    kind: Kind
-    rows: dict[str, np.ndarray]
-    targets: dict[str, np.ndarray]
-    data: str
+    kind: Kind  #: of answer
+    rows: dict[str, np.ndarray]  #: for ``"train"`` and ``"val"``, the positions in the image store, int64
+    targets: dict[str, np.ndarray]  #: for each of both, what :meth:`Kind.targets` gives
+    data: str  #: digest of ids, subsets and targets: which data a run was made with
 
 
 def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTree) -> Task:

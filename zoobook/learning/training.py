@@ -14,7 +14,7 @@ from zoobook.images.views import FIELD_OF_VIEW, share_seen
 from zoobook.learning import transfer
 from zoobook.learning.architectures import check_options
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.devices import PRECISIONS, choose_precision, count_gpus, tune_malloc
+from zoobook.learning.devices import CPU, PRECISIONS, choose_devices, choose_precision, count_nodes, tune_malloc
 from zoobook.learning.early_stopping import History
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
@@ -123,11 +123,11 @@ def train(
     twin.models.check_architecture(built["architecture"])  # bad arguments are refused before anything is written
     built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
     if model is not None:
-        twin.models.check_image_size(model, built["image_size"])
+        transfer.check_image_size(twin, model, built["image_size"])
     settings = dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
-        precision=precision, seed=seed, model=model and model_fingerprint(model.spec, twin.models.to_arrays(model)),
+        precision=precision, seed=seed, model=model and model_fingerprint(model.spec, model.to_arrays()),
     )  # fmt: skip
     task = find_task(store, catalog, tree)
     spec = {**transfer.new_spec(model.spec if model else {"head": None, "dropout": transfer.DROPOUT}, task), **built}
@@ -203,7 +203,7 @@ def finetune(
         what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
         batch_size=BATCH_SIZE["votes" if votes else "labels"] if batch_size is None else batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
-        precision=precision, seed=seed, model=model_fingerprint(model.spec, twin.models.to_arrays(model)),
+        precision=precision, seed=seed, model=model_fingerprint(model.spec, model.to_arrays()),
     )  # fmt: skip
 
     def make() -> tuple[GalaxyNetwork, dict[str, float]]:
@@ -230,10 +230,11 @@ def _fit(
 ) -> Result:
     """Run, or go on with, or only read a training; ``make`` gives the model and the shares of its learning rate."""
     resume = arguments.truth("resume", resume)
-    gpus, num_nodes = count_gpus(devices, twin.engine.gpus()), arguments.whole("num_nodes", num_nodes)
+    names, num_nodes = choose_devices(devices, twin.engine.gpus()), count_nodes(num_nodes)
     settings = _checked(settings, len(task.rows["train"]))
-    precision = choose_precision(settings["precision"], twin.engine.compute_capability() if gpus else None)
-    trainer = twin.engine.Trainer(devices if isinstance(devices, str) else gpus, num_nodes, precision)
+    capability = None if names == [CPU] else twin.engine.compute_capability()
+    precision = choose_precision(settings["precision"], capability)
+    trainer = twin.engine.Trainer(devices if isinstance(devices, str) else len(names), num_nodes, precision)
     folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
     best, state = folder.path / "best.safetensors", folder.path / twin.engine.STATE
     if not folder.resuming:

@@ -5,6 +5,7 @@ import numpy as np
 
 from zoobook.images import ImageStore
 from zoobook.images.views import share_seen
+from zoobook.learning.architectures import BOTH
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
@@ -37,13 +38,28 @@ def new_spec(spec: dict, task: Task) -> dict:
 def new_model(twin: Twin, spec: dict, task: Task, trained: GalaxyNetwork | None = None) -> GalaxyNetwork:
     """A network with this ``spec``, to be trained; it begins where the trained one, if there is one, has arrived."""
     model = twin.models.GalaxyModel(spec)
-    arrays = twin.models.to_arrays(model)
+    arrays = model.to_arrays()
     if isinstance(task.kind, Votes):
         arrays = init_output_bias(arrays, fit_constant(task.targets["train"], task.kind.tree))
     if trained is not None:
-        arrays = take_over(trained.spec, twin.models.to_arrays(trained), spec, arrays)
-    twin.models.set_arrays(model, arrays)
+        arrays = take_over(trained.spec, trained.to_arrays(), spec, arrays)
+    model.set_arrays(arrays)
     return model
+
+
+def check_image_size(twin: Twin, model: GalaxyNetwork, image_size: int) -> None:
+    """Refuse another size of images for a trained model whose weights do not fit it, such as a transformer's."""
+    spec = model.spec
+    if spec["architecture"] in BOTH or spec["image_size"] == image_size:
+        return
+    try:
+        twin.models.from_arrays({**spec, "image_size": image_size}, model.to_arrays())
+    except ValueError:
+        own = spec["image_size"]
+        raise ValueError(
+            f"image_size is {image_size}, but the given {spec['architecture']} was trained with {own}, and its weights "
+            f"fit no other size. Pass image_size={own}; the stored images may have any size."
+        ) from None
 
 
 def init_output_bias(arrays: dict[str, np.ndarray], constant: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,7 +93,7 @@ def freeze_layers(twin: Twin, model: GalaxyNetwork, unfreeze: str) -> dict[str, 
         dict: for the encoder's weights, by name, the share of the learning rate, which falls with the distance from the
             head.
     """
-    stages, arrays = twin.models.stages(model), twin.models.to_arrays(model)
+    stages, arrays = twin.models.stages(model), model.to_arrays()
     sizes = [sum(arrays[name].size for name in stage) for stage in stages]
     lr_scales, frozen, held = {}, set(), 0
     for depth, (stage, size) in enumerate(zip(reversed(stages), reversed(sizes), strict=True)):
@@ -91,7 +107,7 @@ def freeze_layers(twin: Twin, model: GalaxyNetwork, unfreeze: str) -> dict[str, 
 
 def freeze_batchnorm(twin: Twin, model: GalaxyNetwork) -> None:
     """Let the encoder's batch normalisation stay as it is, weights and statistics."""
-    names = [name for name in twin.models.to_arrays(model) if name.startswith("encoder.")]
+    names = [name for name in model.to_arrays() if name.startswith("encoder.")]
     norms = tuple(name.removesuffix("running_mean") for name in names if name.endswith(".running_mean"))
     twin.models.freeze(model, {name for name in names if name.startswith(norms)})
 
@@ -108,5 +124,5 @@ def start_head(twin: Twin, model: GalaxyNetwork, store: ImageStore, task: Task, 
     features = features_of(twin, model, store, rows, devices)
     weights, bias = linear_answer(features, task.targets["train"], task.kind)
     head = {"head.output.weight": weights, "head.output.bias": bias}
-    twin.models.set_arrays(model, twin.models.to_arrays(model) | head)
+    model.set_arrays(model.to_arrays() | head)
     return untrained

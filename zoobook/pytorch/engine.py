@@ -2,12 +2,12 @@
 
 import contextlib
 import copy
+import functools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -15,26 +15,20 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
-from zoobook import weights
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.early_stopping import History
+from zoobook.learning.models import temporarily
 from zoobook.learning.schedule import learning_rate_factors
 from zoobook.learning.training import WEIGHT_DECAY, Run
 from zoobook.pytorch import models
 from zoobook.pytorch.models import GalaxyModel, apply_view
 
-NAME, STATE = "pytorch", "last.ckpt"
+NAME, STATE, OUT_OF_MEMORY = "pytorch", "last.ckpt", torch.OutOfMemoryError
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # Lightning's names
 
 
-def gpus() -> int:
-    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
-
-
-def device_names(count: int) -> list[str]:
-    if count and not torch.cuda.is_available():
-        return ["mps"]
-    return [f"cuda:{i}" for i in range(count)] or ["cpu"]
+def gpus() -> list[str]:
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return found or ["mps"] * torch.backends.mps.is_available()
 
 
 def compute_capability() -> int | None:
@@ -77,16 +71,11 @@ def replicate(model: GalaxyModel, devices: list[str]) -> list[GalaxyModel]:
 
 
 @torch.inference_mode()
-def features(replica: GalaxyModel, batches: GalaxyBatches) -> Iterator[np.ndarray]:
+def features(replica: GalaxyModel, images: torch.Tensor, views: torch.Tensor, share: float) -> np.ndarray:
     device, spec = next(replica.parameters()).device, replica.spec
-    try:
-        for images, views in GalaxyLoader(batches):
-            images, views = images.to(device, non_blocking=True), views.to(device, non_blocking=True)
-            seen = apply_view(images, views, spec["channels"], spec["image_size"], batches.share)
-            yield replica.features(seen).cpu().numpy()
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise MemoryError(str(error)) from error
+    images, views = images.to(device, non_blocking=True), views.to(device, non_blocking=True)
+    seen = apply_view(images, views, spec["channels"], spec["image_size"], share)
+    return replica.features(seen).cpu().numpy()
 
 
 def head_answers(model: GalaxyModel, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
@@ -196,8 +185,7 @@ class CheckpointCallback(lightning.Callback):
     """Tells the History of the run what happens, and keeps the state to resume from."""
 
     def __init__(self, run: Run):
-        self.history: History = run.history
-        self.state, self.start = run.state, None
+        self.history, self.state, self.start = run.history, run.state, None
 
     def on_sanity_check_end(self, trainer: lightning.Trainer, module: GalaxyModule) -> None:
         self.start = float(trainer.callback_metrics["val_loss"])
@@ -207,7 +195,7 @@ class CheckpointCallback(lightning.Callback):
             trainer.current_epoch, trainer.max_epochs, trainer.num_training_batches, trainer.is_global_zero
         )
         if self.start is not None:
-            self.history.note_start(self.start, self._saver(trainer, module, -1))
+            self.history.note_start(self.start, module.model)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: GalaxyModule, outputs: dict, batch: tuple, batch_number: int
@@ -217,17 +205,13 @@ class CheckpointCallback(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: GalaxyModule) -> None:
         train_loss, val_loss = (float(trainer.callback_metrics[name]) for name in ("train_loss", "val_loss"))
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
-        self.history.end_epoch(train_loss, val_loss, rate, self._saver(trainer, module, trainer.current_epoch))
-        # The state goes last: if this is cut short, the epoch is repeated, with the same result.
+        self.history.end_epoch(train_loss, val_loss, rate, module.model)
         part = self.state.with_suffix(".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             os.replace(part, self.state)
         trainer.strategy.barrier()
         trainer.should_stop = trainer.should_stop or self.history.stopping.should_stop
-
-    def _saver(self, trainer, module, epoch: int) -> Callable[[Path], None] | None:
-        return (lambda path: weights.save(module.model, path, epoch=str(epoch))) if trainer.is_global_zero else None
 
 
 def _parameter_groups(model: GalaxyModel, learning_rate: float, lr_scales: dict[str, float]) -> list[dict]:
@@ -246,13 +230,7 @@ def _quiet() -> Iterator[None]:
     """Without Lightning's remarks on the hardware and its advice."""
     packages = ("pytorch_lightning", "lightning_fabric")
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in packages]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    levels = [(functools.partial(getattr, one, "level"), one.setLevel, logging.ERROR) for one in loggers]
+    with temporarily(*levels), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils")
+        yield

@@ -10,7 +10,6 @@ from zoobook.trees import DecisionTree
 
 
 def nll(concentrations: torch.Tensor, votes: torch.Tensor, tree: DecisionTree) -> torch.Tensor:
-    """Negative log-likelihood of votes [N, A] on each question [N, Q]: what ``dirichlet_multinomial_nll`` computes."""
     return _DirichletMultinomial.apply(concentrations, votes, tuple(tree.index_groups))
 
 

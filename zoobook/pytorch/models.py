@@ -1,7 +1,6 @@
 """From stored images to answers, in PyTorch: what the network sees, the network, and its weights as arrays."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator
 from functools import cache
 
@@ -12,6 +11,7 @@ from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional as F
 
+from zoobook.arguments import did_you_mean
 from zoobook.images.views import CENTRE, SKY, noise_pool, shrinking, sky_rank, sky_step
 from zoobook.images.views import apply_view as apply_view_on_cores
 from zoobook.learning.architectures import BOTH, ResNet
@@ -34,83 +34,59 @@ def known_defaults() -> Iterator[None]:
         yield
 
 
-class GalaxyModel(GalaxyNetwork, nn.Module):
-    """An encoder of timm, dropout, and a head; images are [N, channels, image_size, image_size]."""
-
-    ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda logits: torch.softmax(logits, -1), "linear": lambda x: x}
-
-    LOSSES = LOSSES
-
-    def __init__(self, spec: dict):
-        super().__init__()
-        spec = self._take_spec(spec)
-        self.encoder = _encoder(spec)
-        self.num_features = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
-        self.dropout = nn.Dropout(spec["dropout"])
-        self.head = None
-        if self.kind is not None:
-            self.head = Head(spec["head"]["hidden"], self.num_features, self.kind.outputs, spec["dropout"])
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        return _single(self.encoder(images))
-
-    forward = GalaxyNetwork.answer
-
-
 class Head(nn.Module):
-    """Dense layers, with widths ``hidden`` before the outputs."""
+    """Dense layers, from as many features as the first of the widths to as many outputs as the last."""
 
-    def __init__(self, hidden: list[int], features: int, outputs: int, dropout: float):
+    def __init__(self, widths: list[int], dropout: float):
         super().__init__()
-        layers: list[nn.Module] = [nn.BatchNorm1d(features, affine=False)] if hidden else []  # features of any scale
-        for width in hidden:
-            layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout)]
-            features = width
-        self.hidden = nn.Sequential(*layers)
-        self.output = nn.Linear(features, outputs)
+        hidden: list[nn.Module] = [nn.BatchNorm1d(widths[0], affine=False)] if widths[2:] else []  # for any scale
+        for features, width in zip(widths, widths[1:-1], strict=False):
+            hidden += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout)]
+        self.hidden = nn.Sequential(*hidden)
+        self.output = nn.Linear(*widths[-2:])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast(features.device.type, enabled=False):
             return self.output(self.hidden(_single(features)))
 
 
-def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    return {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in state.items()}
+class GalaxyModel(GalaxyNetwork, nn.Module):
+    """An encoder of timm, dropout, and a head; images are [N, channels, image_size, image_size]."""
+
+    ACTIVATIONS = {"sigmoid": torch.sigmoid, "softmax": lambda logits: torch.softmax(logits, -1), "linear": lambda x: x}
+
+    LOSSES, Dropout, Head = LOSSES, nn.Dropout, Head
+
+    def build_encoder(self, spec: dict) -> tuple[nn.Module, int]:
+        encoder = _encoder(spec)
+        return encoder, getattr(encoder, "head_hidden_size", None) or encoder.num_features
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return _single(self.encoder(images))
+
+    forward = GalaxyNetwork.answer
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        state = self.state_dict().items()
+        arrays = {name: tensor.numpy(force=True) for name, tensor in state if not name.endswith("num_batches_tracked")}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    def _assign(self, arrays: dict[str, np.ndarray]) -> None:
+        self.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
 
 
-def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
-    model.check_arrays(to_arrays(model), arrays)
-    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
+to_arrays = GalaxyModel.to_arrays
 
 
 def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
     with torch.random.fork_rng(devices=[]), known_defaults():  # its first, random weights are not wanted
-        model = GalaxyModel(spec)
-    set_arrays(model, arrays)
-    return model.eval()
+        return GalaxyModel(spec).set_arrays(arrays).eval()
 
 
 def check_architecture(name: str) -> None:
-    if name not in BOTH and not timm.is_model(name.split(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=4)
-        raise ValueError(
-            f"timm knows no architecture {name!r}. "
-            + (f"Close names: {', '.join(close)}." if close else "timm.list_models() lists them all.")
-        )
-
-
-def check_image_size(model: GalaxyModel, image_size: int) -> None:
-    own = model.spec["image_size"]
-    if image_size == own:
-        return
-    with torch.random.fork_rng(devices=[]):
-        other = _encoder({**model.spec, "image_size": image_size}).state_dict()
-    if any(other[name].shape != tensor.shape for name, tensor in model.encoder.state_dict().items()):
-        raise ValueError(
-            f"image_size is {image_size}, but the given {model.spec['architecture']} was trained with {own}, and its "
-            f"weights fit no other size. Pass image_size={own}; the stored images may have any size."
-        )
+    if name not in BOTH and not timm.is_model(str(name).split(".")[0]):
+        hint = did_you_mean(name, timm.list_models())
+        raise ValueError(f"there is no architecture {name!r} in timm.{hint} timm.list_models() lists them all.")
 
 
 def stages(model: GalaxyModel) -> list[list[str]]:

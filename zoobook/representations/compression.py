@@ -22,18 +22,12 @@ _ROW_GROUP = 1 << 16  # rows: many small row groups make a table slow to open
 
 @dataclass(frozen=True)
 class Compression:
-    """A principal component analysis of a table.
+    """A principal component analysis of a table."""
 
-    Attributes:
-        path: the compressed table.
-        mean: [F] mean features.
-        components: [K, F] principal axes.
-        explained: [F] share of the variance along *every* axis, largest first; ``explained[:K].sum()`` was kept.
-    """
-
-    path: Path
-    mean: np.ndarray
-    components: np.ndarray
+    path: Path  #: the compressed table
+    mean: np.ndarray  #: [F] mean features
+    components: np.ndarray  #: [K, F] principal axes
+    #: [F] share of the variance along *every* axis, largest first; ``explained[:K].sum()`` was kept
     explained: np.ndarray
 
 

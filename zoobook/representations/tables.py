@@ -70,52 +70,27 @@ class FeatureTable:
             tuple: ids [n] and features, float32 [n, F].
 
         Raises:
-            ValueError: a feature is missing or not a finite number.
+            ValueError: a feature is missing or not a finite number; so do all that read features.
         """
         for ids, features in self._read([self.id_column, *self.columns]):
             yield self._as_ids(ids).to_numpy(zero_copy_only=False), features
 
     def features(self) -> Iterator[np.ndarray]:
-        """Read the features in pieces, without the ids.
-
-        Yields:
-            ndarray: float32 [n, F].
-
-        Raises:
-            ValueError: a feature is missing or not a finite number.
-        """
+        """Read the features in pieces, float32 [n, F], without the ids."""
         for _, features in self._read(self.columns):
             yield features
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Read the whole table into memory.
-
-        Returns:
-            tuple: ids [N] and features, float32 [N, F].
-        """
+        """Read the whole table into memory: ids [N] and features, float32 [N, F]."""
         ids, features = zip(*self.batches(), strict=True)
         return np.concatenate(ids), np.concatenate(features)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Read the features of some galaxies.
-
-        Args:
-            rows: int64 [n], which, from 0.
-
-        Returns:
-            ndarray: float32 [n, F], in the order asked for.
-        """
+        """The features, float32 [n, F], of the galaxies in some rows (int64 [n], from 0), in their order."""
         return _as_matrix(self._take(rows, self.columns))
 
     def ids_at(self, rows: np.ndarray) -> np.ndarray:
-        """Read the ids of some galaxies.
-
-        Args:
-            rows: int64 [n], which, from 0.
-
-        Returns:
-            ndarray: ids [n], in the order asked for.
-        """
+        """The ids [n] of the galaxies in some rows (int64 [n], from 0), in their order."""
         return self._as_ids(self._take(rows, [self.id_column])[0]).to_numpy(zero_copy_only=False)
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:

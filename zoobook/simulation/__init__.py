@@ -5,7 +5,6 @@ judged by simulated volunteers (:func:`vote`) whose answers come from known Diri
 (:func:`concentrations`), so that the best score any model can reach is known too. :func:`make_survey` puts it all on
 disk as a catalogue.
 """
-from zoobook.simulation.lessons import add_lessons, lesson_tree
 from zoobook.simulation.mosaic import make_mosaic
 from zoobook.simulation.scene import noise_free, render
 from zoobook.simulation.survey import VERSION, make_survey
@@ -13,16 +12,6 @@ from zoobook.simulation.truth import draw_truth
 from zoobook.simulation.volunteers import concentrations, rare_probabilities, visibility, vote
 
 __all__ = [
-    "VERSION",
-    "add_lessons",
-    "concentrations",
-    "draw_truth",
-    "lesson_tree",
-    "make_mosaic",
-    "make_survey",
-    "noise_free",
-    "rare_probabilities",
-    "render",
-    "visibility",
-    "vote",
-]
+    "VERSION", "concentrations", "draw_truth", "make_mosaic", "make_survey", "noise_free", "rare_probabilities",
+    "render", "visibility", "vote",
+]  # fmt: skip

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from scipy import fft
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.files import ensure_writable_dir
+from zoobook.files import check_room, ensure_writable_dir
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
 from zoobook.simulation import artifacts, scene
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform
@@ -61,7 +60,6 @@ def make_mosaic(
             0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
 
     Raises:
-        ValueError: an argument makes no sense.
         OSError: the folder cannot be written to, or the disk has no room.
 
     >>> import tempfile
@@ -78,9 +76,8 @@ def make_mosaic(
     side = int(np.ceil(np.sqrt(ROOM * np.sum(truth["true_frame_arcsec"] ** 2)) / step / BLOCK) * BLOCK)
     x, y = _places(truth["true_frame_arcsec"].to_numpy() / step, side, np.random.default_rng([seed, 7]))
     files = [folder / f"sky_{band}.fits" for band in BANDS]
-    needed, free = 4 * len(BANDS) * side**2, shutil.disk_usage(folder).free
-    if needed > free + sum(file.stat().st_size for file in files if file.exists()):
-        raise OSError(f"the mosaic needs {needed / 1e9:.1f} GB; the disk of {folder} has {free / 1e9:.1f} GB left")
+    here_already = sum(file.stat().st_size for file in files if file.exists())
+    check_room(folder, 4 * len(BANDS) * side**2 - here_already, "the mosaic needs", "another folder")
     canvas = [_create(file, band, side, step) for file, band in zip(files, BANDS, strict=True)]
     _paint_galaxies(canvas, truth, x, y, step, seed, workers)
     others = [*_companions(truth, x, y, step), *_paint_sky(canvas, step, noise, seed)]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from scipy import fft
@@ -91,17 +91,15 @@ def sersic(
 def edge_on_disk(major: np.ndarray, minor: np.ndarray, flux: float, scale: float, height: float) -> np.ndarray:
     """Transparent exponential disk seen edge-on (van der Kruit & Searle 1981), in flux per square arcsec.
 
-    Args:
-        major, minor: distance along the disk and above it [arcsec].
-        flux: total flux.
-        scale, height: exponential scale length, and sech2 scale height [arcsec].
+    It has an exponential scale length and a sech2 scale height [arcsec]; ``major`` and ``minor`` are the distances
+    along it and above it [arcsec].
     """
     along = np.maximum(np.abs(major) / scale, 1e-3)
     above = np.cosh(np.minimum(np.abs(minor) / height, 30.0)) ** -2
     return (flux / (2.0 * np.pi * scale * height)) * (along * k1(along)) * above
 
 
-@lru_cache(maxsize=1)
+@cache
 def _tile() -> np.ndarray:
     """A periodic Gaussian random field of unit variance, [512, 512] float32, the same for all galaxies."""
     frequency = np.hypot(fft.fftfreq(512)[:, None], fft.rfftfreq(512)[None, :]) * 512
@@ -115,9 +113,7 @@ def _tile() -> np.ndarray:
 def texture(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random field of zero mean and unit variance, such as the patches of a disk, float32.
 
-    Args:
-        x, y: coordinates, in which structures are 8 to 128 long.
-        rng: random numbers, which say what piece of the field is taken.
+    Structures are 8 to 128 long in the coordinates. Which piece of the field is taken is drawn.
     """
     tile, (x0, y0) = _tile(), rng.uniform(0, 512, 2).astype(np.float32)
     x, y = x + x0, y + y0
@@ -192,21 +188,14 @@ def pixel_share(first: np.ndarray, count: int, sigma: np.ndarray) -> np.ndarray:
 
 def _sigmas(fwhm: Sequence[float], step: float) -> np.ndarray:
     """Widths of core and wing in each band, in pixels, [6]."""
-    core = core_sigma(np.array(fwhm)) / step
+    core = np.array(fwhm) / _fwhm_per_sigma() / step
     return np.stack([core, WING_WIDTH * core], axis=1).ravel()
 
 
-def core_sigma(fwhm: float | np.ndarray) -> float | np.ndarray:
-    """Width of the Gaussian core of the PSF [arcsec] for a full width at half maximum [arcsec]."""
-    # The wing widens the half maximum a little; the ratio is that of the sum of the two Gaussians.
-    return fwhm / _FWHM_PER_SIGMA
-
-
+@cache
 def _fwhm_per_sigma() -> float:
+    """Full width at half maximum over the width of the core, a little wider for the wing."""
     r = np.linspace(1.0, 1.5, 100001)
     wing = WING_LIGHT / WING_WIDTH**2
     profile = (1.0 - WING_LIGHT) * np.exp(-(r**2) / 2) + wing * np.exp(-(r**2) / (2 * WING_WIDTH**2))
     return 2.0 * float(np.interp(-(1.0 - WING_LIGHT + wing) / 2, -profile, r))
-
-
-_FWHM_PER_SIGMA = _fwhm_per_sigma()

@@ -35,9 +35,6 @@ def render(galaxy: Mapping | pd.Series, image_size: int = 128, seed: int = 0) ->
     Returns:
         ndarray: uint8 [image_size, image_size, 3].
 
-    Raises:
-        ValueError: ``image_size`` or ``seed`` makes no sense, or the galaxy lacks something.
-
     >>> from zoobook import simulation
     >>> simulation.render(simulation.draw_truth(1).iloc[0], image_size=64).shape
     (64, 64, 3)
@@ -56,16 +53,11 @@ def noise_free(
     """Light of one galaxy in g, r and z, blurred by the PSF but without noise or artifacts.
 
     Args:
-        galaxy: a row of :func:`~zoobook.simulation.draw_truth`.
-        image_size: pixels along a side.
-        seed: seed of the survey.
+        galaxy, image_size, seed: see :func:`render`.
         clutter: with neighbours, background galaxies and stars.
 
     Returns:
         ndarray: float32 [3, image_size, image_size], nanomaggies per pixel.
-
-    Raises:
-        ValueError: ``image_size`` or ``seed`` makes no sense, or the galaxy lacks something.
     """
     bands, grid = _observe(truth_row(galaxy), image_size, checked_seed(seed), clutter)
     return bands * np.float32((grid.step / NATIVE_ARCSEC) ** 2)

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoobook import arguments
+from zoobook.files import ensure_writable_dir, explain_full_disk, replacing
 from zoobook.simulation.scene import LARGEST, SMALLEST, render
 from zoobook.simulation.truth import MOST_GALAXIES, checked_seed, draw_truth
 from zoobook.simulation.volunteers import vote
@@ -43,27 +44,20 @@ def make_survey(
         votes and concentrations of :func:`vote`, and the truth of :func:`draw_truth`.
 
     Raises:
-        ValueError: an argument makes no sense.
-        OSError: the folder cannot be written to, or the disk is full.
+        OSError: the folder cannot be written to, or the disk is full; finished galaxies are kept.
     """
     n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
     image_size = arguments.whole("image_size", image_size, SMALLEST, LARGEST)
     workers = None if workers is None else arguments.whole("workers", workers, 1, 1000)
     folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
     wanted = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            missing = [chunk for chunk in wanted if _read(folder, *chunk) is None]
-            if missing:
-                for left_over in folder.glob("*/**/*.part"):  # of a killed run
-                    left_over.unlink(missing_ok=True)
-                _make(folder, missing, image_size, seed, workers)
-    except OSError as error:
-        raise type(error)(
-            error.errno, f"cannot write the simulated survey to {folder}: {error.strerror or error}. Finished galaxies "
-            "are kept. Is the folder writable, and is there room on the disk?"
-        ) from None
+    ensure_writable_dir(folder)
+    with explain_full_disk(folder), FileLock(folder / ".lock"):
+        missing = [chunk for chunk in wanted if _read(folder, *chunk) is None]
+        if missing:
+            for left_over in folder.glob("*/**/*.part"):  # of a killed run
+                left_over.unlink(missing_ok=True)
+            _make(folder, missing, image_size, seed, workers)
     catalogue = pd.concat([_read(folder, *chunk) for chunk in wanted], ignore_index=True)
     catalogue.insert(4, "file_loc", [str(_image_path(folder, index, seed)) for index in catalogue["true_index"]])
     return catalogue
@@ -98,9 +92,8 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     table = pd.concat([names, vote(truth, seed), truth.drop(columns=["true_ra", "true_dec"])], axis=1)
     path = _table_path(folder, start)
     path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    table.to_parquet(part, index=False)
-    os.replace(part, path)
+    with replacing(path) as part:
+        table.to_parquet(part, index=False)
     return count
 
 
@@ -127,11 +120,9 @@ def save_picture(galaxy: dict, path: Path, image_size: int, seed: int) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
+    with replacing(path) as part:
         picture = Image.fromarray(render(galaxy, image_size, seed))
-        picture.save(file, "png", compress_level=1, compress_type=zlib.Z_RLE)
-    os.replace(part, path)
+        picture.save(part, "png", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _image_path(folder: Path, index: int, seed: int) -> Path:

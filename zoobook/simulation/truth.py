@@ -121,9 +121,6 @@ def draw_truth(n_galaxies: int, seed: int = 0, start: int = 0) -> pd.DataFrame:
     Returns:
         DataFrame: one row a galaxy.
 
-    Raises:
-        ValueError: an argument is no whole number, negative, or too large.
-
     >>> draw_truth(2, seed=1, start=5)["true_index"].tolist()
     [5, 6]
     """

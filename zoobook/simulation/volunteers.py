@@ -6,8 +6,6 @@ to be learned. The tests of the simulation hold them to that.
 """
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 from scipy.special import gamma, gammaincinv
@@ -26,12 +24,6 @@ FEWEST, MOST = 20, 60  # volunteers who look at a galaxy; about 40 did in the fi
 BRIGHTNESS_AT = 1.8  # scale lengths, where arms and rings lie, and where the disk's brightness counts
 HALF_WAY = {"arms": 0.35, "ring": 0.4, "bar": 0.45, "patches": 0.25}  # contrast of which half shows
 ENOUGH_SIGNAL = 6.0  # signal-to-noise at which half shows: the limit of detection is at about 5 (Rose 1948)
-
-
-@lru_cache(maxsize=1)
-def _dr5() -> trees.DecisionTree:
-    """The tree, read once: a survey is voted on in many small pieces."""
-    return trees.load("decals_dr5")
 
 
 def visibility(truth: pd.DataFrame) -> pd.DataFrame:
@@ -54,9 +46,6 @@ def visibility(truth: pd.DataFrame) -> pd.DataFrame:
     Returns:
         DataFrame: columns ``arms``, ``ring``, ``bar``, ``patches``, ``disturbance``, ``edge_on``, ``bulge``, ``dust``,
         ``overlap``, ``artifact``, ``roundness`` (apparent axis ratio).
-
-    Raises:
-        ValueError: a column is missing, or holds a number that is not finite.
     """
     t = truth_table(truth)
     scale, fwhm, clean = t["disk_scale_arcsec"], t["seeing_arcsec"], 1.0 - t["artifact_severity"]
@@ -141,11 +130,8 @@ def concentrations(truth: pd.DataFrame, tree: trees.DecisionTree | None = None) 
 
     Returns:
         ndarray: float64 [N, 34], between 1 and 101.
-
-    Raises:
-        ValueError: see :func:`visibility`; or it is another tree.
     """
-    tree = tree or _dr5()
+    tree = tree or trees.load("decals_dr5")
     t, seen = truth_table(truth), visibility(truth)
     v = {name: seen[name].to_numpy() for name in seen.columns}
     result = np.empty((len(truth), len(tree.label_columns)))
@@ -290,11 +276,8 @@ def vote(truth: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         DataFrame: vote counts, 34 columns, and those of ``rare-features-dr5_ring`` and the other rare features with
         ``rare-features-dr5_total-votes``, the number of people asked; then the generating concentrations,
         ``{label column}_oracle``, and the expected shares of the rare features, ``rare-features-dr5_{feature}_oracle``.
-
-    Raises:
-        ValueError: see :func:`visibility`; or the seed is none.
     """
-    tree, seed = _dr5(), checked_seed(seed)
+    tree, seed = trees.load("decals_dr5"), checked_seed(seed)
     alpha, rare = concentrations(truth, tree), rare_probabilities(truth)
     chances = rare[list(RARE_FEATURES)].to_numpy()
     counts, ticks, able = [], [], []

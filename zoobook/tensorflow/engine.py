@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,23 +11,19 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from zoobook import files, weights
+from zoobook import files
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.devices import count_gpus
+from zoobook.learning.devices import choose_devices
 from zoobook.learning.schedule import learning_rate_factors
 from zoobook.learning.training import WEIGHT_DECAY, Run
 from zoobook.tensorflow import models
 from zoobook.tensorflow.models import GalaxyModel, apply_view, known_defaults
 
-NAME, STATE = "tensorflow", "last.safetensors"
+NAME, STATE, OUT_OF_MEMORY = "tensorflow", "last.safetensors", tf.errors.ResourceExhaustedError
 
 
-def gpus() -> int:
-    return len(tf.config.list_physical_devices("GPU"))
-
-
-def device_names(count: int) -> list[str]:
-    return [f"GPU:{i}" for i in range(count)] or ["CPU:0"]
+def gpus() -> list[str]:
+    return [f"gpu:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))]
 
 
 def compute_capability() -> int | None:
@@ -43,9 +38,6 @@ class GalaxyLoader:
 
     def __init__(self, batches: GalaxyBatches, replica: int = 0, of: int = 1):
         self.batches, self.place = batches, (replica, of)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple]:
         batches = self.batches
@@ -82,15 +74,10 @@ def _compiled(function: Callable) -> Callable:
     return tf.function(function, reduce_retracing=True, autograph=False)
 
 
-def features(replica: tuple, batches: GalaxyBatches) -> Iterator[np.ndarray]:
+def features(replica: tuple, images: tf.Tensor, views: tf.Tensor, share: float) -> np.ndarray:
     device, seen_features = replica
-    try:
-        for images, views in GalaxyLoader(batches):
-            with tf.device(device):
-                found = seen_features(images, views, batches.share).numpy()
-            yield found
-    except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(str(error)) from error
+    with tf.device(device):
+        return seen_features(images, views, share).numpy()
 
 
 def head_answers(model: GalaxyModel, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
@@ -115,7 +102,7 @@ class Trainer:
 
     def __init__(self, devices: str | int, num_nodes: int, precision: str):
         self.policy = None if precision == "float32" else f"mixed_{precision}"
-        names = device_names(count_gpus(devices, gpus()))
+        names = choose_devices(devices, gpus())
         self.strategy = _connect_machines(num_nodes) if num_nodes > 1 else _join(names)
 
     @property
@@ -151,19 +138,16 @@ class Trainer:
 
     def _epochs(self, model: GalaxyModel, optimizer, run: Run, learn: Callable, judge: Callable) -> None:
         """Epoch after epoch, until there are enough."""
-        history, batches, epochs, first = run.history, run.train, run.settings["epochs"], self.is_first
+        history, batches, epochs = run.history, run.train, run.settings["epochs"]
 
         def validate() -> float:
             data = self._streams(run.val)
             return float(np.average([judge(*data) for _ in range(len(run.val))], weights=run.val.sizes))
 
-        def saver(epoch: int) -> Callable[[Path], None] | None:
-            return (lambda path: weights.save(model, path, epoch=str(epoch))) if first else None
-
         done = int(keras.ops.convert_to_numpy(optimizer.iterations)) * batches.parts // len(batches)
-        history.begin(done, epochs, len(batches), visible=first)
+        history.begin(done, epochs, len(batches), self.is_first)
         if run.judges_start and not done:
-            history.note_start(validate(), saver(-1))
+            history.note_start(validate(), model)
         for epoch in range(done, epochs):
             _seed_dropout(model, run.settings["seed"], epoch)
             batches.epoch, losses = epoch, []
@@ -172,9 +156,8 @@ class Trainer:
                 losses.append(learn(*data))
                 history.step(number, lambda: losses[-1])  # noqa: B023
             train_loss = float(np.average(losses, weights=batches.sizes))
-            history.end_epoch(train_loss, validate(), float(optimizer.learning_rate), saver(epoch))
-            # The state goes last: if this is cut short, the epoch is repeated, with the same result.
-            if first:
+            history.end_epoch(train_loss, validate(), float(optimizer.learning_rate), model)
+            if history.writes:
                 state = map(keras.ops.convert_to_numpy, [*model.variables, *optimizer.variables])
                 files.atomic_write(run.state, to_bytes({f"{i:05d}": value for i, value in enumerate(state)}))
             if history.stopping.should_stop:
@@ -282,7 +265,7 @@ def _connect_machines(num_nodes: int):
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"TensorFlow cannot connect {num_nodes} machines: {error}. It must do so before it computes anything, "
             "so also before a model is loaded. Put tf.distribute.MultiWorkerMirroredStrategy("
             f"tf.distribute.cluster_resolver.{type(resolver).__name__}()) at the top of your script."

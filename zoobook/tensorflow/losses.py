@@ -7,7 +7,6 @@ from zoobook.trees import DecisionTree
 
 
 def nll(concentrations: tf.Tensor, votes: tf.Tensor, tree: DecisionTree) -> tf.Tensor:
-    """Negative log-likelihood of votes [N, A] on each question [N, Q]: what ``dirichlet_multinomial_nll`` computes."""
     concentrations = tf.convert_to_tensor(concentrations)
     spread, gather = map(tf.constant, question_sums(tuple(tree.index_groups)))
     exact = _exact_nll(tf.cast(concentrations, tf.float64), tf.cast(votes, tf.float64), spread, gather)

@@ -1,17 +1,19 @@
 """From stored images to answers, in TensorFlow: what the network sees, the network, and its weights as arrays."""
 from __future__ import annotations
 
-import difflib
 import random
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import pairwise
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from zoobook.arguments import did_you_mean
 from zoobook.images.views import CENTRE, SKY, noise_pool, shrinking, sky_rank, sky_step
 from zoobook.images.views import apply_view as apply_view_on_cores
 from zoobook.learning.architectures import BOTH, MOMENTUM, EfficientNet, ResNet, pass_through
@@ -30,52 +32,23 @@ def known_defaults(policy: str | None = None) -> AbstractContextManager:
     )
 
 
-class GalaxyModel(GalaxyNetwork, keras.Model):
-    """An encoder, dropout, and a head; images are [N, image_size, image_size, channels]."""
-
-    ACTIVATIONS = {"sigmoid": tf.sigmoid, "softmax": tf.nn.softmax, "linear": tf.identity}
-
-    LOSSES = LOSSES
-
-    def __init__(self, spec: dict):
-        super().__init__()
-        spec = self._take_spec(spec)
-        check_architecture(spec["architecture"])
-        design = BOTH[spec["architecture"]]
-        images = keras.Input((None, None, spec["channels"]), dtype=DTYPE)  # of any size, as in PyTorch
-        pooled = layers.GlobalAveragePooling2D()(pass_through(_Layers(design), design, images))
-        self.encoder = keras.Model(images, pooled, name="encoder")
-        self.num_features = design.features
-        self.dropout = layers.Dropout(spec["dropout"])
-        outputs = self.kind and self.kind.outputs
-        self.head = Head(spec["head"]["hidden"], design.features, outputs, spec["dropout"]) if outputs else None
-        self.built = True
-
-    def features(self, images: tf.Tensor) -> tf.Tensor:
-        pooled = self.encoder(images)
-        return pooled if pooled.dtype == tf.float64 else tf.cast(pooled, tf.float32)
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        return self.answer(images)
-
-
 class Head(layers.Layer):
-    """Dense layers, with widths ``hidden`` before the outputs."""
+    """Dense layers, from as many features as the first of the widths to as many outputs as the last."""
 
-    def __init__(self, hidden: list[int], features: int, outputs: int, dropout: float):
+    def __init__(self, widths: list[int], dropout: float):
         super().__init__(dtype=DTYPE)
         self.hidden: list[layers.Layer] = []
-        if hidden:  # features of a given encoder may have any scale
+        if len(widths) > 2:  # features of a given encoder may have any scale
             norm = layers.BatchNormalization(
                 center=False, scale=False, epsilon=1e-5, momentum=1 - MOMENTUM, dtype=DTYPE, name="hidden.0"
             )
-            norm.build((None, features))
+            norm.build((None, widths[0]))
             self.hidden.append(norm)
-        for width in hidden:
-            dense = _dense(f"hidden.{len(self.hidden)}", features, width)  # the numbers that PyTorch gives them
+        *pairs, last = pairwise(widths)
+        for pair in pairs:
+            dense = _dense(f"hidden.{len(self.hidden)}", *pair)  # the numbers that PyTorch gives them
             self.hidden += [dense, layers.ReLU(dtype=DTYPE), layers.Dropout(dropout, dtype=DTYPE)]
-            features = width
-        self.output_layer = _dense("output", features, outputs)
+        self.output_layer = _dense("output", *last)
         self.built = True
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
@@ -92,35 +65,52 @@ def _dense(name: str, features: int, width: int) -> layers.Dense:
     return dense
 
 
-def to_arrays(model: GalaxyModel) -> dict[str, np.ndarray]:
-    found = {name: _transposed(layer, variable.numpy()) for name, layer, variable in weights(model)}
-    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+class GalaxyModel(GalaxyNetwork, keras.Model):
+    """An encoder, dropout, and a head; images are [N, image_size, image_size, channels]."""
+
+    ACTIVATIONS = {"sigmoid": tf.sigmoid, "softmax": tf.nn.softmax, "linear": tf.identity}
+
+    LOSSES, Dropout, Head = LOSSES, layers.Dropout, Head
+
+    def __init__(self, spec: dict):
+        super().__init__(spec)
+        self.built = True
+
+    def build_encoder(self, spec: dict) -> tuple[keras.Model, int]:
+        check_architecture(spec["architecture"])
+        design = BOTH[spec["architecture"]]
+        images = keras.Input((None, None, spec["channels"]), dtype=DTYPE)  # of any size, as in PyTorch
+        pooled = layers.GlobalAveragePooling2D()(pass_through(_Layers(design), design, images))
+        return keras.Model(images, pooled, name="encoder"), design.features
+
+    def features(self, images: tf.Tensor) -> tf.Tensor:
+        pooled = self.encoder(images)
+        return pooled if pooled.dtype == tf.float64 else tf.cast(pooled, tf.float32)
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.answer(images)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        found = {name: _transposed(layer, variable.numpy()) for name, layer, variable in weights(self)}
+        return {name: np.ascontiguousarray(array) for name, array in found.items()}
+
+    def _assign(self, arrays: dict[str, np.ndarray]) -> None:
+        for name, layer, variable in weights(self):
+            variable.assign(_transposed(layer, arrays[name], back=True))
 
 
-def set_arrays(model: GalaxyModel, arrays: dict[str, np.ndarray]) -> None:
-    model.check_arrays(to_arrays(model), arrays)
-    for name, layer, variable in weights(model):
-        variable.assign(_transposed(layer, arrays[name], back=True))
+to_arrays = GalaxyModel.to_arrays
 
 
 def from_arrays(spec: dict, arrays: dict[str, np.ndarray]) -> GalaxyModel:
-    with first_weights_from(0), known_defaults():  # its first, random weights are not wanted
-        model = GalaxyModel(spec)
-    set_arrays(model, arrays)
-    return model
+    with first_weights_from(0), known_defaults():  # these are not wanted
+        return GalaxyModel(spec).set_arrays(arrays)
 
 
 def check_architecture(name: str) -> None:
     if name not in BOTH:
-        close = difflib.get_close_matches(str(name), BOTH, n=1)
-        raise ValueError(
-            f"there is no architecture {name!r} in TensorFlow. {f'Did you mean {close[0]!r}? ' if close else ''}"
-            f"There are: {', '.join(BOTH)}. PyTorch has every one of timm's."
-        )
-
-
-def check_image_size(model: GalaxyModel, image_size: int) -> None:
-    """Nothing to refuse: the weights of these architectures fit images of any size."""
+        hint = f"{did_you_mean(name, BOTH)} There are: {', '.join(BOTH)}. PyTorch has every one of timm's."
+        raise ValueError(f"there is no architecture {name!r} in TensorFlow.{hint}")
 
 
 def first_weights_from(seed: int) -> AbstractContextManager:
@@ -174,15 +164,13 @@ def freeze(model: GalaxyModel, names: set[str]) -> None:
 def initialize_batchnorm_stats(model: GalaxyModel, images: tf.Tensor) -> bool:
     norms = [layer for layer in model.encoder.layers if isinstance(layer, layers.BatchNormalization)]
     fresh = [layer for layer in norms if not np.any(layer.moving_mean)]
-    if not fresh:
-        return False
-    momentum = fresh[0].momentum
     for layer in fresh:
         layer.momentum = 0.0
-    model.encoder(images, training=True)
+    if fresh:
+        model.encoder(images, training=True)
     for layer in fresh:
-        layer.momentum = momentum
-    return True
+        layer.momentum = 1 - MOMENTUM
+    return bool(fresh)
 
 
 class _FusedBatchNorm(layers.BatchNormalization):
@@ -259,9 +247,7 @@ def apply_view(
     if tf.config.list_physical_devices("GPU"):
         return _resample(images, views, channels, image_size, share)
 
-    def on_cores(images: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return apply_view_on_cores(images, views, channels, image_size, share)
-
+    on_cores = partial(apply_view_on_cores, channels=channels, image_size=image_size, share=share)
     seen = tf.numpy_function(on_cores, [images, views], tf.float32)
     return tf.ensure_shape(seen, [images.shape[0], image_size, image_size, channels])
 

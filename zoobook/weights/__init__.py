@@ -30,9 +30,6 @@ def save(model: GalaxyNetwork, path: str | Path, *, half: bool = False, **proven
         path: the file, usually ``….safetensors``.
         half: see :func:`write`.
         **provenance: anything worth remembering, such as ``data="GZ DECaLS"``.
-
-    Raises:
-        OSError: it cannot be written.
     """
     import zoobook
 
@@ -49,10 +46,6 @@ def load(path: str | Path, framework: str) -> GalaxyNetwork:
     Args:
         path: a file written by :func:`save`, a run folder, or a name that :func:`shipped` lists.
         framework: ``"pytorch"`` or ``"tensorflow"``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not whole, not zoobook's, or its tensors do not fit its description.
     """
     return _build(path, framework, *read(path))
 
@@ -72,7 +65,6 @@ def read_legacy(path: str | Path, framework: str, architecture: str | None = Non
         the model, in evaluation mode. Models of 2022 kept dropout on when predicting: ``predict(…, passes=5)`` does so.
 
     Raises:
-        FileNotFoundError: there is nothing at ``path``.
         ValueError: the file is not whole, of no known layout, would run something, or tensors are missing,
             unexpected or of the wrong shape; or the framework does not have its architecture.
     """

@@ -1,15 +1,15 @@
 """What weights there are by name (``registry.yaml``): those that come with zoobook, and those that Zoobot published."""
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
-from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
+
+from zoobook.arguments import did_you_mean
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -23,11 +23,7 @@ def registry() -> dict[str, dict[str, dict]]:
 
 
 def find_shipped(name: str) -> Path | None:
-    """The file of weights of this name that come with zoobook, or ``None``.
-
-    Raises:
-        ValueError: the file is not the one that zoobook came with: its hash differs.
-    """
+    """The file of weights of this name that come with zoobook, or ``None``."""
     entry = registry()["shipped"].get(name)
     if entry is None:
         return None
@@ -48,13 +44,3 @@ def known_names(path: str) -> str:
         f", and no weights of that name.{did_you_mean(path, [*shipped, *published])} With zoobook come: "
         f"{', '.join(shipped)}; Zoobot published: {', '.join(published)}."
     )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question with the most similar of the known names, after a blank; nothing where none is similar.
-
-    >>> did_you_mean("resnet5", ["resnet50", "efficientnet_b0"])
-    " Did you mean 'resnet50'?"
-    """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -28,10 +28,6 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
         half: write matrices and kernels in half precision, in half the space; whoever reads the file gets float32. The
             few other numbers, biases and batch statistics, stay exact.
         **provenance: as for :func:`zoobook.weights.save`.
-
-    Raises:
-        OSError: it cannot be written.
-        ValueError: a weight is beyond the range of half precision, or there is something else at ``path``.
     """
     tensors = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in tensors.items()}
     if arguments.truth("half", half):
@@ -55,10 +51,6 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
 
     Args:
         path: as for :func:`zoobook.weights.load`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not whole or not zoobook's.
     """
     about, tensors = _open(path)
     spec, described = about["spec"], about["encoder"]
@@ -78,10 +70,6 @@ def inspect(path: str | Path) -> dict:
     Returns:
         dict: ``spec``, ``encoder`` (see :func:`zoobook.learning.architectures.describe`), ``provenance`` and
         ``tensors``: the shape of each by name.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not whole or not zoobook's.
 
     >>> inspect("simulated_efficientnet_b0")["spec"]["architecture"]
     'efficientnet_b0'

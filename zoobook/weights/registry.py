@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.datasets import download, home
+from zoobook.datasets import home
 from zoobook.weights import legacy
-from zoobook.weights.names import did_you_mean, registry
+from zoobook.weights.names import registry
 from zoobook.weights.neutral_file import inspect
 
 
@@ -44,10 +44,10 @@ def published() -> pd.DataFrame:
 
 
 def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
-    """Get published weights, in the layout in which they were published.
+    """The folder of published weights, in the layout in which they were published.
 
-    Files whose address is known are downloaded and checked against their hash. Of the others, the message says where
-    they are and where to put them; once they are there, they are checked and used.
+    No program can fetch them: a FileNotFoundError says where they are to be had, and where to put them. Once they are
+    there, they are checked.
 
     Args:
         name: such as ``"efficientnet_dr5_pytorch"``; :func:`published` lists them.
@@ -55,28 +55,17 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
 
     Returns:
         Path: the folder with the weights, for :func:`zoobook.weights.read_legacy`.
-
-    Raises:
-        ValueError: there are no weights of that name, or those in the folder are others.
-        FileNotFoundError: the weights must be downloaded by hand.
-        OSError: the files could not be fetched or written.
     """
     known = registry()["published"]
     if name not in known:
-        hint = did_you_mean(str(name), known)
+        hint = arguments.did_you_mean(name, known)
         raise ValueError(f"there are no published weights {name!r}.{hint} Known: {', '.join(known)}.")
-    entry = known[name]
-    folder = (arguments.path(root) if root else home()) / "weights" / name
-    by_hand = (
-        f"open {entry['location']} in a browser, download {name}, and put its files (one .ckpt, or one .index with its "
-        f".data files) into {folder}"
-    )
-    if "files" in entry:
-        download.fetch([download.RemoteFile(**file) for file in entry["files"]], folder, name, by_hand)
-    elif not _there(folder):
+    entry, folder = known[name], home(root) / "weights" / name
+    if not _there(folder):
         raise FileNotFoundError(
-            f"{name} is part of a shared folder and cannot be fetched by a program. Do it by hand: {by_hand}. "
-            "Then run this again."
+            f"{name} is part of a shared folder and cannot be fetched by a program. Do it by hand: open "
+            f"{entry['location']} in a browser, download {name}, and put its files (one .ckpt, or one .index with its "
+            f".data files) into {folder}. Then run this again."
         )
     spec, _ = legacy.read(folder)
     for key in ("architecture", "channels"):

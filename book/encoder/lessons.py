@@ -43,9 +43,6 @@ def add_lessons(catalog: pd.DataFrame) -> pd.DataFrame:
 
     For rare features they say who ticked it and who did not, for quantities the share as the nearest number of 20;
     nobody is asked about the disk of an elliptical, nor about anything of a galaxy that an artifact hides.
-
-    Raises:
-        ValueError: a column is missing.
     """
     seen, t = visibility(catalog), truth_table(catalog)
     if missing := {f"{RARE_QUESTION}_{name}" for name in ("total-votes", *RARE_FEATURES)} - {*catalog.columns}:
