@@ -45,6 +45,7 @@ def test_a_galaxy_without_the_place_of_its_image_is_named(tmp_path, missing):
 
 VOTES = pd.DataFrame({"id_str": ["a", "b"], **dict.fromkeys(TREE.label_columns, 3)})
 ANSWERS = votes.prediction_table(["a", "b"], np.full((2, len(TREE.label_columns)), 4.0), TREE)
+NOBODY = VOTES.assign(**dict.fromkeys(TREE.label_columns, 0))
 RINGS = pd.DataFrame({"id_str": ["a", "b"], "rare-features-dr5_ring": [0, 1], "rare-features-dr5_total-votes": 5})
 PERCENT = pd.DataFrame({"id_str": ["a", "b"], "rare-features_ring_fraction": [30.0, 2.0]})
 STAMP = np.zeros((8, 8, 3), np.uint8)
@@ -71,9 +72,11 @@ SENSELESS = {
     "an id is a text or a whole number": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [[1.0], [2.0]]})),
     "size must be a whole number": lambda: sample_runs(VOTES, -1),
     "must be a list of arrays": lambda: plots.montage(STAMP),
-    "votes at all": lambda: plots.expected(VOTES.assign(**dict.fromkeys(TREE.label_columns, 0)), TREE),
+    "pixels must be bytes": lambda: evaluation.radial_profiles(np.zeros((1, 64, 64, 3))),
+    "any of these 2": lambda: evaluation.evaluate(ANSWERS, NOBODY, TREE),
+    "voted on any of these 2 galaxies": lambda: plots.expected(NOBODY, TREE),
     "row must be a whole number, from -2 to 1": lambda: plots.votes_of(VOTES, 2, TREE),
-    "no votes on the galaxy": lambda: plots.votes_of(VOTES.assign(**dict.fromkeys(TREE.label_columns, 0)), 0, TREE),
+    "these 1 galaxies": lambda: plots.votes_of(NOBODY, 0, TREE),
     "the history must be a pandas DataFrame, not int": lambda: plots.training(3),
     "concentrations must have the shape": lambda: plots.belief(STAMP, np.ones(3), np.ones(34), TREE, ["bar"]),
     "two finite numbers for each of 3 images": lambda: plots.galaxy_map(np.full((3, 2), np.nan), [STAMP] * 3),

@@ -505,7 +505,7 @@ def test_arguments_are_checked(tmp_path):
         (catalog, {"size": 40, "framing": float("inf")}, "framing must be a positive number.*not inf"),
         (catalog, {"size": 40, "bad": "skip"}, "bad must be 'error' or 'quarantine', not 'skip'"),
         (catalog, {"size": 40, "max_blank": 75}, "max_blank must be a share from 0 to 1, not 75"),
-        (catalog.drop(columns="file_loc"), {"size": 40}, "no column `file_loc`"),
+        (catalog.drop(columns="file_loc"), {"size": 40}, "no column .file_loc."),
         (catalog.iloc[:0], {"size": 40}, "the catalogue is empty"),
         (catalog.assign(id_str="a"), {"size": 40}, "'a' in rows 0, 1"),
     ]:

@@ -216,7 +216,7 @@ def test_images_from_files_and_bad_ones_are_grey(catalog, path):
         ({"column": "id_str"}, "column must be a name"),
         ({"order": "best"}, "order must be one of"),
         ({"grid": 0}, "grid must be a whole number"),
-        ({"store": pd.DataFrame({"id_str": ["a"]})}, "no column `file_loc`"),
+        ({"store": pd.DataFrame({"id_str": ["a"]})}, "no column .file_loc."),
         ({"store": pd.DataFrame({"id_str": [], "file_loc": []})}, "no galaxies to label"),
         ({"answers": ["bar", "no bar"]}, "has answers 'ring' in column 'ring'"),
         ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "the label file of another catalogue"),

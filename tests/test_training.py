@@ -284,7 +284,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(half, store, catalog, tmp_path, mo
         (lambda c: c.assign(**{TREE.label_columns[2]: -1}), {}, "whole number from 0 to"),
         (lambda c: c.assign(**{TREE.label_columns[2]: 0.5}), {}, "whole number from 0 to"),
         (lambda c: c.assign(**{TREE.label_columns[2]: True}), {}, "whole number from 0 to"),
-        (lambda c: c.assign(**dict.fromkeys(TREE.label_columns, 0)), {}, "nobody voted on any of 72 galaxies"),
+        (lambda c: c.assign(**dict.fromkeys(TREE.label_columns, 0)), {}, "nobody voted on any of these 72 galaxies"),
         (lambda c: pd.concat([c, c[["radius"]]], axis=1), {}, "several columns 'radius'"),
         (lambda c: "catalogue.csv", {}, "must be a pandas DataFrame, not catalogue.csv"),
         (lambda c: c, {"model": "m.safetensors"}, "model must be a model of zoobook.*weights.load"),

@@ -46,7 +46,7 @@ def evaluate(
     from sklearn.metrics import accuracy_score, f1_score
 
     predictions, catalog = of_same_galaxies(predictions, catalog)
-    votes = check_votes(catalog, tree)
+    votes = check_votes(catalog, tree, needed=True)
     concentrations = _votes.predicted_concentrations(predictions, tree)
     if baseline is None:
         baseline = _votes.fit_constant(votes, tree)
@@ -111,6 +111,8 @@ def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
     Raises:
         ValueError: the images have too few pixels for so many rings.
     """
+    if np.ndim(pixels) != 4 or pixels.dtype != np.uint8:
+        raise ValueError("pixels must be bytes, uint8 [N, H, W, 3], as those of an image store")
     n, height, width, _ = pixels.shape
     bins = arguments.whole("bins", bins)
     y, x = np.mgrid[:height, :width]

@@ -134,19 +134,15 @@ def _draw_line(axis: Axes, parent: tuple[int, float], child: tuple[int, float]) 
 
 def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
     """Mean share of a catalogue's volunteers who are asked each question, [Q] between 0 and 1, for :func:`tree`."""
-    votes = check_votes(catalog, decision_tree)
+    votes = check_votes(catalog, decision_tree, needed=True)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in decision_tree.index_groups], axis=1)
-    if not votes.any():
-        raise ValueError("the catalogue has no votes at all, so there are no shares of volunteers")
     return totals.sum(0) / totals.max(1).sum()
 
 
 def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Figure:
     """How the volunteers answered about the galaxy in one row of a catalogue, question by question."""
     row = arguments.whole("row", row, -len(catalog), len(catalog) - 1)
-    counts = check_votes(catalog.iloc[[row]], decision_tree)[0]
-    if not counts.any():
-        raise ValueError(f"there are no votes on the galaxy in row {row}")
+    counts = check_votes(catalog.iloc[[row]], decision_tree, needed=True)[0]
     asked = [(question, counts[start:stop])
              for question, (start, stop) in zip(decision_tree.questions, decision_tree.index_groups, strict=True)
              if counts[start:stop].sum()]  # fmt: skip

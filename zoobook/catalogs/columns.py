@@ -66,7 +66,7 @@ def floats(column: pd.Series) -> np.ndarray:
     """
     column = in_memory(column.to_frame()).iloc[:, 0]
     numbers = column if column.dtype.kind in "mM" else pd.to_numeric(column, errors="coerce")
-    if numbers.dtype.kind in "bcmM":  # truth values, complex numbers, times and dates
+    if numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
 

@@ -57,12 +57,13 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
     return catalog
 
 
-def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
+def check_votes(catalog: pd.DataFrame, tree: DecisionTree, needed: bool = False) -> np.ndarray:
     """The votes of a catalogue as one array, if every one of them is a whole number, 0 or more.
 
     Args:
         catalog: one row a galaxy, with a column of counts for each answer of the tree.
         tree: the decision tree.
+        needed: refuse galaxies on none of which anybody voted.
 
     Returns:
         ndarray: [N, A] int64 votes, in the order of ``tree.label_columns``.
@@ -74,6 +75,7 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
     columns = tree.label_columns
     require(columns, catalog, f"of the tree {tree.name!r}, the catalogue")
     values = np.stack([floats(catalog[column]) for column in columns], axis=1)
+    values[:, [pd.api.types.infer_dtype(catalog[column]) == "boolean" for column in columns]] = np.nan
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)) & (values <= _MOST_VOTES))
     if bad.any():
         row, first = np.argwhere(bad)[0]
@@ -85,4 +87,6 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree) -> np.ndarray:
             f"First: galaxy {str(name)!r} (row {row}, counted from 0), column {columns[first]!r}: {cell}. There are "
             f"bad ones in {listed(faulty)}."
         )
+    if needed and not values.any():
+        raise ValueError(f"nobody voted on any of these {len(values)} galaxies")
     return values.astype(np.int64)

@@ -98,10 +98,7 @@ class Votes(Kind):
         return len(self.tree.label_columns)
 
     def targets(self, galaxies: pd.DataFrame) -> np.ndarray:
-        counts = catalogs.check_votes(galaxies, self.tree).astype(np.float32)
-        if not counts.any():
-            raise ValueError(f"nobody voted on any of {len(counts)} galaxies of one subset: there is nothing to learn")
-        return counts
+        return catalogs.check_votes(galaxies, self.tree, needed=True).astype(np.float32)
 
     def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
         return votes.prediction_table(ids, answers, self.tree)
