@@ -340,7 +340,7 @@ def test_bad_files_are_an_error_that_keeps_the_others(tmp_path, decoded):
     for row in (2, 7):
         save(pictures[row], catalog["file_loc"][row])
     assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
-    assert decoded[12:] == [catalog["file_loc"][2], catalog["file_loc"][7]]
+    assert sorted(decoded[12:]) == [catalog["file_loc"][2], catalog["file_loc"][7]]  # by threads, in any order
 
 
 @pytest.mark.filterwarnings("ignore:File may have been truncated", "ignore:Image size")
