@@ -287,7 +287,7 @@ def test_store_holds_what_the_files_hold(tmp_path):
     assert store.rows(["g3", "g0", "g3"]).tolist() == [3, 0, 3]
     with pytest.raises(ValueError, match=r"2 of 3 galaxies are not in the image store .*a\.arrow: 'x', '7'"):
         store.rows(["x", "g1", 7])
-    assert sorted(os.listdir(tmp_path / "out")) == [".a.arrow.lock", "a.arrow"]
+    assert {*os.listdir(tmp_path / "out")} - {".a.arrow.lock"} == {"a.arrow"}  # some versions of filelock delete theirs
     with pa.memory_map(str(store.path)) as file:  # any reader of Arrow can read it
         whole = pa.ipc.open_file(file).read_all()
         assert (whole.column("image").chunk(0).to_numpy_ndarray() == pictures).all()
@@ -344,7 +344,7 @@ def test_second_build_decodes_nothing_and_changes_are_seen(tmp_path, decoded):
     ImageStore.build(catalog, tmp_path / "a.arrow", size=16)
     assert len(decoded) == 12
     changed = (tmp_path / "a.arrow").stat().st_mtime_ns
-    (tmp_path / ".a.arrow.lock").unlink()
+    (tmp_path / ".a.arrow.lock").unlink(missing_ok=True)
     ImageStore.build(catalog, tmp_path / "a.arrow", size=16)
     assert len(decoded) == 12 and (tmp_path / "a.arrow").stat().st_mtime_ns == changed
     assert not (tmp_path / ".a.arrow.lock").exists()  # nothing is written: the folder may be read-only
@@ -364,7 +364,7 @@ def test_bad_files_are_an_error_that_keeps_the_others(tmp_path, decoded):
     for row in (2, 7):
         save(pictures[row], catalog["file_loc"][row])
     assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
-    assert decoded[12:] == [catalog["file_loc"][2], catalog["file_loc"][7]]
+    assert sorted(decoded[12:]) == [catalog["file_loc"][2], catalog["file_loc"][7]]  # by threads, in any order
 
 
 @pytest.mark.filterwarnings("ignore:File may have been truncated", "ignore:Image size")

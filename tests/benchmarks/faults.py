@@ -1,6 +1,6 @@
 """What becomes of finished work when the machine fails, written down in a results file that the book shows.
 
-    python tests/benchmarks/faults.py [--kills 20] [--out FILE]
+    python tests/benchmarks/faults.py [--kills 20] [--only predict download] [--out FILE]
 
 As root on Linux, because it mounts small file systems; `faketime` must be installed. Five kinds of work (a survey, a
 store, a training, predictions, a download) are each killed, run on a full and on a read-only disk, by two processes at
@@ -32,6 +32,7 @@ RESULTS = Path(__file__).parent / "results"
 GALAXIES, SIDE, EPOCHS = 480, 48, 4
 ROOM = 1 << 30  # bytes of a disk that is large enough: a training keeps its last state beside its best weights
 WORK = ("survey", "store", "train", "predict", "download")
+FILES = ("weight file", "image store", "shard")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -145,18 +146,22 @@ def remount(folder: Path, options: str) -> None:
 
 
 class Campaign:
-    """Runs the faults and keeps a row for each."""
+    """Runs the faults and keeps a row for each, beside those that the results file has of other work."""
 
     def __init__(self, inputs: Path, scratch: Path, kills: int, out: Path, seed: int = 0):
         self.inputs, self.scratch, self.kills, self.out = inputs, scratch, kills, out
         self.draw, self.rows = random.Random(seed), []
+        self.before = json.loads(out.read_text())["rows"] if out.exists() else []
 
     def note(self, work: str, fault: str, times: int, lost: int, wrong: int, message: str = "") -> None:
         """Keep a row, and show it."""
         message = message.replace(str(self.scratch), "…").replace(str(self.inputs), "…").strip()
         self.rows.append({"work": work, "fault": fault, "times": times, "lost": lost, "wrong": wrong, "said": message})
         print(self.rows[-1], flush=True)
-        self.out.write_text(json.dumps({"date": str(date.today()), "rows": self.rows}, indent=1))
+        again = {row["work"] for row in self.rows}
+        rows = [row for row in self.before if row["work"] not in again] + self.rows
+        rows.sort(key=lambda row: [*WORK, *FILES].index(row["work"]))
+        self.out.write_text(json.dumps({"date": str(date.today()), "rows": rows}, indent=1))
 
     def again(self, work: str, folder: Path, right: str, *before: str) -> tuple[int, int]:
         """Do it to the end: pieces done again that were done, and whether the outcome differs."""
@@ -335,9 +340,9 @@ def main() -> None:
     if "damage" in chosen.only:
         if said := end(start("predict", inputs, inputs)):
             raise SystemExit(said)
-        campaign.damage("weight file", inputs / "run" / "best.safetensors", read_weights)
-        campaign.damage("image store", inputs / "store.arrow", read_store)
-        campaign.damage("shard", inputs / "table" / "00000.parquet", read_shard)
+        places = inputs / "run" / "best.safetensors", inputs / "store.arrow", inputs / "table" / "00000.parquet"
+        for name, file, read in zip(FILES, places, (read_weights, read_store, read_shard), strict=True):
+            campaign.damage(name, file, read)
     shutil.rmtree(scratch)
     shutil.rmtree(inputs)
 

@@ -172,11 +172,8 @@ def apply_view(
             image = cv2.transform(image, weights)
         if factor > 1:
             image = cv2.resize(image, tuple(map(int, last[i] - first[i])), interpolation=cv2.INTER_AREA)
-        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT}
-        if beyond[i]:
-            sky = _sky(images[i]).astype(float)
-            how["borderValue"] = (sky if channels == 3 else sky.mean(keepdims=True)).tolist()
-        warped = cv2.warpAffine(image, maps[i], (image_size, image_size), **how)
+        sky = _sky(images[i]).astype(float) if beyond[i] else np.zeros(3)
+        warped = _warped(image, maps[i], image_size, sky if channels == 3 else sky.mean(keepdims=True))
         np.multiply(warped.reshape(seen.shape[1:]), np.float32(1 / 255), out=seen[i])
         if noise is not None:
             seen[i] = _through_another_telescope(seen[i], views[i, 2:], noise)
@@ -263,6 +260,24 @@ def _between_pixels(views: np.ndarray, stored: int, factor: int, margin: int, wa
     corner = views[:, :, :2].sum(2) * (1 / wanted - 1) + views[:, :, 2]  # the centre of the view's first pixel
     maps[:, :, 2] = ((corner + 1) * stored / 2 - margin) / factor - 0.5
     return maps
+
+
+def _warped(image: np.ndarray, pixels: np.ndarray, wanted: int, sky: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] or [H, W], interpolated where a map [2, 3] of pixels says, with sky [C] beyond its edge."""
+    import cv2
+
+    if int(cv2.__version__.split(".")[0]) >= 5:
+        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT}
+        return cv2.warpAffine(image, pixels, (wanted, wanted), borderValue=sky.tolist(), **how)
+    from scipy.ndimage import affine_transform  # OpenCV 4 rounds positions to 1/32 pixel
+
+    planes = image.reshape(*image.shape[:2], -1)
+    warped = np.empty((wanted, wanted, planes.shape[2]), np.float32)
+    matrix, offset = pixels[::-1, 1::-1], pixels[::-1, 2]  # SciPy counts rows first
+    how = {"output_shape": (wanted, wanted), "order": 1, "mode": "grid-constant"}
+    for i, beyond in enumerate(sky):
+        affine_transform(planes[..., i], matrix, offset, output=warped[..., i], cval=beyond, **how)
+    return warped
 
 
 def _seen_pixels(maps: np.ndarray, side: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
