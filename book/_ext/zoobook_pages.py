@@ -2,7 +2,8 @@
 
 It runs when Sphinx has written the pages. The pictures of the site become WebP where that is smaller, are loaded when
 they come into view and know their size; scripts wait until the page can be read; those that are never used are dropped;
-long logs of a training fold; the words of the glossary travel with the page that uses them, for `zoobook.js` to show.
+long logs of a training fold; the words of the glossary travel with the page that uses them, for `zoobook.js` to show;
+and each page says in its head what it is about, for search engines and for whoever gets its link in a message.
 """
 from __future__ import annotations
 
@@ -13,11 +14,16 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from PIL import Image
+from zoobook_book import FRAMEWORKS
 
 UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
 NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
 LONG_LOG = 6  # epochs
 TERM = "glossary.html#term-"
+TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
+CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
+CARD_ALT = "The word zoobook on a dark sky, with simulated galaxies: spirals, rings, edge-on disks and ellipticals."
+MOST_TOLD = 200  # characters of a description: what search engines show
 
 
 def shrink(folder: Path) -> dict[str, str]:
@@ -55,7 +61,9 @@ def definitions(glossary: str) -> dict[str, str]:
     return found
 
 
-def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]) -> str:
+def finish(
+    text: str, page: Path, renamed: dict[str, str], terms: dict[str, str], site: str = "", edition: str = ""
+) -> str:
     """A finished page.
 
     Args:
@@ -63,8 +71,11 @@ def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]
         page: its file; pictures are looked up from there.
         renamed: what :func:`shrink` returned.
         terms: what :func:`definitions` returned.
+        site: the address at which this edition is published.
+        edition: whose name the title ends with; none for the first edition.
     """
     soup = BeautifulSoup(text, "html.parser")
+    _describe(soup, page, site, edition)
     _scripts(soup)
     _pictures(soup, page, renamed)
     _landmarks_and_names(soup)
@@ -73,6 +84,34 @@ def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]
     _take_out_frames(soup, page)
     _add_terms(soup, terms)
     return str(soup)
+
+
+def _describe(soup: BeautifulSoup, page: Path, site: str, edition: str) -> None:
+    for again in soup.select('head meta[name="viewport"]')[1:]:
+        again.decompose()
+    if not soup.title:
+        return
+    name, _, book = soup.title.get_text().partition(" — ")
+    title = f"{name} — {book}" if name != book else f"{book}: {TAGLINE}"
+    soup.title.string = title + edition
+    told = _about(soup)
+    if told:
+        address = f"{site}/{page.relative_to(_root(page)).as_posix()}"
+        about = {"og:type": "article", "og:site_name": book + edition, "og:title": title, "og:description": told,
+                 "og:url": address, "og:image": f"{site}/{CARD}", "og:image:alt": CARD_ALT}  # fmt: skip
+        named = {"description": told, "twitter:card": "summary_large_image"}
+        for key, value in about.items():
+            soup.head.append(soup.new_tag("meta", attrs={"property": key, "content": value}))
+        for key, value in named.items():
+            soup.head.append(soup.new_tag("meta", attrs={"name": key, "content": value}))
+
+
+def _about(soup: BeautifulSoup) -> str:
+    """What a page teaches, or else how it begins; in whole words."""
+    texts = [" ".join(text.get_text().split()) for text in soup.select("article p:not([class]), article .zb-lead p")]
+    taught = [text for text in texts if text.startswith("You will")]
+    told = next(iter([*taught, *(text for text in texts if len(text) > 40)]), "")
+    return told if len(told) <= MOST_TOLD else told[:MOST_TOLD].rpartition(" ")[0].rstrip(",;:") + " …"
 
 
 def _scripts(soup: BeautifulSoup) -> None:
@@ -167,10 +206,12 @@ def _finish_all(app, failed) -> None:
     out = Path(app.outdir)
     glossary = out / "book/glossary.html"
     terms = definitions(glossary.read_text("utf8")) if glossary.exists() else {}
-    renamed = shrink(out / "_images")
+    renamed, site = shrink(out / "_images"), app.config.html_baseurl.rstrip("/")
+    name = site.rpartition("/")[2]
+    edition = f" ({FRAMEWORKS[name]})" if name in FRAMEWORKS else ""
     for page in sorted(out.rglob("*.html")):
-        if "_static" not in page.parts and page.relative_to(out).parts[0] not in ("tensorflow", "pytorch"):
-            page.write_text(finish(page.read_text("utf8"), page, renamed, terms), "utf8")
+        if "_static" not in page.parts and page.relative_to(out).parts[0] not in FRAMEWORKS:
+            page.write_text(finish(page.read_text("utf8"), page, renamed, terms, site, edition), "utf8")
 
 
 def setup(app):
