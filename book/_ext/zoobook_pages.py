@@ -1,9 +1,10 @@
 """The last touch to every finished page: what the theme leaves heavy, or closed to keyboards and screen readers.
 
 It runs when Sphinx has written the pages. The pictures of the site become WebP where that is smaller, are loaded when
-they come into view and know their size; scripts wait until the page can be read; those that are never used are dropped;
-long logs of a training fold; the words of the glossary travel with the page that uses them, for `zoobook.js` to show;
-and each page says in its head what it is about, for search engines and for whoever gets its link in a message.
+they come into view, know their size and, if wide, lead to themselves in full; scripts wait until the page can be read;
+those that are never used are dropped; long logs of a training fold; the words of the glossary travel with the page that
+uses them, for `zoobook.js` to show; and each page says in its head what it is about, for search engines and for whoever
+gets its link in a message.
 """
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ import re
 from io import BytesIO
 from pathlib import Path
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, NavigableString, Tag
 from PIL import Image
 from zoobook_book import FRAMEWORKS
 
 UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
 NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
 LONG_LOG = 6  # epochs
+WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
 TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
 CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
@@ -80,6 +82,7 @@ def finish(
     _pictures(soup, page, renamed)
     _landmarks_and_names(soup)
     _lists_and_tables(soup)
+    _numbers_and_breaks(soup)
     _fold_logs(soup)
     _take_out_frames(soup, page)
     _add_terms(soup, terms)
@@ -132,6 +135,9 @@ def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
         if file.suffix in {".png", ".webp", ".jpg"} and file.exists() and not picture.get("height"):
             with Image.open(file) as opened:
                 picture["width"], picture["height"] = map(str, opened.size)
+                if opened.width >= WIDE and not picture.find_parent("a") and "zb-hero" not in picture.get("class", []):
+                    whole = soup.new_tag("a", attrs={"class": "zb-whole", "href": picture["src"]})
+                    picture.wrap(whole)
         if n:
             picture["loading"] = "lazy"
         picture["decoding"] = "async"
@@ -166,8 +172,31 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
             before.append(inner)
 
 
+def _numbers_and_breaks(soup: BeautifulSoup) -> None:
+    """Steps that have a number get no second one; a line breaks neither at ± nor between a formula and its comma."""
+    for number in soup.select(":is(h2, h3, h4) > .section-number"):
+        if re.match(r"\d+\. ", number.next_sibling or ""):
+            number.decompose()
+    for link in soup.select('a[href^="#"]'):
+        twice = re.fullmatch(r"\s*\d+(?:\.\d+)+\. (\d+\. .+?)\s*", link.get_text(), flags=re.DOTALL)
+        if twice:
+            link.string = twice[1]
+    for text in soup.find_all(string=re.compile(r"\S ± \S")):
+        if not text.find_parent(["pre", "code", "script", "style"]):
+            text.replace_with(text.replace(" ± ", "\u00a0±\u00a0"))
+    for formula in soup.select("span.math"):
+        after = formula.next_sibling
+        mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, NavigableString) else None
+        if mark:
+            together = formula.wrap(soup.new_tag("span", attrs={"class": "zb-together"}))
+            after.replace_with(after[mark.end() :])
+            together.append(mark[0])
+
+
 def _fold_logs(soup: BeautifulSoup) -> None:
     for log in soup.select(".cell_output > .output.stream"):
+        if not re.search(r"\S {2,}\S", log.get_text()):  # no columns that must stay below each other
+            log["class"] = [*log["class"], "zb-sentences"]
         epochs = sum(line.lstrip().lower().startswith("epoch") for line in log.get_text().splitlines())
         if epochs >= LONG_LOG:
             fold, summary = soup.new_tag("details", attrs={"class": "zb-log"}), soup.new_tag("summary")
