@@ -106,6 +106,14 @@ def test_every_picture_is_described(pages):
     assert not bad, "\n".join(bad)
 
 
+def test_every_page_leads_to_the_other_edition(pages):
+    if not any(name.startswith("tensorflow/") for name in pages):
+        pytest.skip("only one edition is rendered")
+    without = [name for name in pages if not re.search("404|_modules/", name) and not
+               BeautifulSoup((SITE / name).read_text("utf8"), "html.parser").select(".zb-editions > a")]  # fmt: skip
+    assert not without, "\n".join(without)
+
+
 def test_every_page_says_what_it_is_about(pages):
     titles, bad = {}, []
     for name in pages:

@@ -14,12 +14,13 @@ from io import BytesIO
 from pathlib import Path
 
 from bs4 import BeautifulSoup, NavigableString, Tag
-from PIL import Image
+from PIL import Image, ImageStat
 from zoobook_book import FRAMEWORKS
 
 UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
 NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
 LONG_LOG = 6  # epochs
+DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
 TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
@@ -135,6 +136,8 @@ def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
         if file.suffix in {".png", ".webp", ".jpg"} and file.exists() and not picture.get("height"):
             with Image.open(file) as opened:
                 picture["width"], picture["height"] = map(str, opened.size)
+                if ImageStat.Stat(opened.convert("L").resize((64, 64))).median[0] < DARK:
+                    picture["class"] = [*picture.get("class", []), "zb-sky"]
                 if opened.width >= WIDE and not picture.find_parent("a") and "zb-hero" not in picture.get("class", []):
                     whole = soup.new_tag("a", attrs={"class": "zb-whole", "href": picture["src"]})
                     picture.wrap(whole)

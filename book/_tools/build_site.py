@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "book/_ext"))
 from zoobook_book import FRAMEWORKS, Edition, installed  # noqa: E402
 
 BUILD = ROOT / "_build"
-SWITCH = re.compile(r'(<nav class="zb-editions"[^>]*>).*?(</nav>)', re.DOTALL)
+SWITCH = re.compile(r'(<nav [^>]*class="zb-editions"[^>]*>).*?(</nav>)', re.DOTALL)  # whatever stands before the class
 
 
 def render(framework: str, out: Path) -> int:
