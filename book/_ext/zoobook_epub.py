@@ -9,6 +9,8 @@ from PIL import Image
 from sphinx.builders.epub3 import Epub3Builder
 from zoobook_book import FRAMEWORKS, Edition
 
+import zoobook
+
 DROPPED = "script, noscript, iframe, input, body style, button, .headerlink, .zoobook-gallery, .prompt, .zb-downloads"
 STYLES = {"epub.css", "pygments.css", "reader.css"}  # the site's own mean nothing to an e-reader
 OPEN = {"details": "div", "summary": "p", "label": "p"}  # what folds in a browser lies open, tabs one below the other
@@ -62,7 +64,7 @@ class Epub(Epub3Builder):
         renamed = lighten(out / self.imagedir)
         for page in out.rglob("*.xhtml"):
             page.write_text(mend(page.read_text("utf8"), renamed), "utf8")
-        for file in (out / "_static").rglob("*"):
+        for file in [*(out / "_static").rglob("*"), *(out / "_sources").rglob("*"), out / ".nojekyll"]:
             if file.is_file() and file.name not in STYLES:
                 file.unlink()
         super().handle_finish()
@@ -82,18 +84,24 @@ class Epub(Epub3Builder):
 
 
 def _name_edition(app, config) -> None:
-    config.epub_title = f"{config.project}: the {FRAMEWORKS[Edition.of_build().framework]} edition"
-    config.epub_basename = f"{config.project}-{Edition.of_build().framework}"
+    framework = Edition.of_build().framework
+    config.version, config.epub_version = zoobook.__version__, 3.0
+    config.epub_title = f"{config.html_title}: the {FRAMEWORKS[framework]} edition"
+    config.epub_basename = f"{config.html_title}-{framework}"
     config.epub_identifier, config.epub_uid = config.html_baseurl, "address"
 
 
-def _no_pages_of_the_site(app) -> None:
+def _leave_the_site_out(app) -> None:
+    """An EPUB has neither the site's extra pages nor its theme, whose buttons fail without it."""
     if app.builder.name == "epub":
         app.config.html_additional_pages = {}
+        for listener in app.events.listeners["html-page-context"][:]:
+            if listener.handler.__module__.startswith(("sphinx_book_theme", "pydata_sphinx_theme")):
+                app.disconnect(listener.id)
 
 
 def setup(app):
     app.add_builder(Epub, override=True)
     app.connect("config-inited", _name_edition, priority=600)  # once the edition has its address
-    app.connect("builder-inited", _no_pages_of_the_site)
+    app.connect("builder-inited", _leave_the_site_out, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -20,6 +20,7 @@ from zoobook_book import FRAMEWORKS
 UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
 NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
 LONG_LOG = 6  # epochs
+LONG_NAME = 12  # letters
 DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
 TERM = "glossary.html#term-"
@@ -167,6 +168,12 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
+    for cell in soup.select(".cell_output :is(th, td)"):  # long names may break at their underscores
+        first, *rest = (cell.string or "").split("_")
+        if rest and len(cell.string) > LONG_NAME:
+            cell.string = first + "_"
+            for n, part in enumerate(rest, 1):
+                cell.extend([soup.new_tag("wbr"), part + "_" * (n < len(rest))])
     for entry in soup.select(".citation-list, .citation"):
         del entry["role"]
     for inner in soup.select("ul > ul"):
