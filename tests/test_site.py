@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from browser import axe_source, chromium, violations
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build/html"
 sys.path.insert(0, str(ROOT / "book/_ext"))
 
+import zoobook_epub  # noqa: E402
 import zoobook_pages  # noqa: E402
 
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important }"
@@ -172,3 +174,28 @@ def test_what_finishing_does_to_a_page(tmp_path):
     assert about["description"].startswith("You will learn much") and about["description"].endswith("much …")
     assert len(about["description"]) < 203 and about["og:url"] == "https://a.b/c/p.html"
     assert about["og:image"].startswith("https://a.b/c/") and (ROOT / "book" / zoobook_pages.CARD).exists()
+
+
+def test_what_finishing_does_to_numbers_names_and_line_breaks(tmp_path):
+    text = """<article><h2><span class="section-number">8.3. </span>3. Look</h2><a href="#look">8.3. 3. Look</a>
+        <p>about 1 ± 2, <span class="math">x</span>, and</p><pre>1 ± 2</pre>
+        <div class="cell_output"><table><tr><td>a_long_name_of_one</td><td>a_b</td></tr></table>
+        <div class="output stream"><pre>a sentence</pre></div><div class="output stream"><pre>a   b</pre></div></div>"""
+    soup = BeautifulSoup(zoobook_pages.finish(text, tmp_path / "p.html", {}, {}), "html.parser")
+    assert [tag.get_text() for tag in soup.select("h2, a")] == ["3. Look", "3. Look"]
+    assert "1\u00a0±\u00a02" in soup.p.get_text() and soup.pre.get_text() == "1 ± 2"
+    assert soup.select_one(".zb-together").get_text() == "x," and soup.p.get_text().endswith("x, and")
+    assert [len(cell("wbr")) for cell in soup("td")] == [4, 0]
+    assert soup.select("td")[0].get_text() == "a_long_name_of_one"
+    assert ["zb-sentences" in output["class"] for output in soup.select(".stream")] == [True, False]
+
+
+def test_a_page_of_the_epub_is_xml_and_hides_nothing():
+    page = """<html><body><style>a {}</style><details class="hide" open><summary>Solution</summary>x</details>
+        <div class="sd-tab-set"><input checked type="radio"><label for="a">PyTorch</label></div><br>
+        <table border=1><tr><td>&nbsp;1</td></tr></table><img src="../_images/a.png" alt="a"></body></html>"""
+    tree = ElementTree.fromstring(zoobook_epub.mend(page, {"a.png": "a.jpg"}))
+    assert [tag.text for tag in tree.iter("p")] == ["Solution", "PyTorch"]
+    assert not [*tree.iter("details"), *tree.iter("style"), *tree.iter("input")]
+    assert "border" not in tree.find(".//table").attrib
+    assert tree.find(".//img").get("src") == "../_images/a.jpg"

@@ -94,7 +94,7 @@ def _name_edition(app, config) -> None:
 def _leave_the_site_out(app) -> None:
     """An EPUB has neither the site's extra pages nor its theme, whose buttons fail without it."""
     if app.builder.name == "epub":
-        app.config.html_additional_pages = {}
+        app.config.html_additional_pages, app.config.html_domain_indices = {}, False
         for listener in app.events.listeners["html-page-context"][:]:
             if listener.handler.__module__.startswith(("sphinx_book_theme", "pydata_sphinx_theme")):
                 app.disconnect(listener.id)
