@@ -19,13 +19,14 @@ from urllib.request import url2pathname
 import yaml
 from layout import AUTHOR, ROOT, SITE
 from measured import day
-from PIL import Image
+from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Route, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
 from zoobook_book import FRAMEWORKS, installed  # noqa: E402
+from zoobook_pages import DARK  # noqa: E402
 
 # One page of the site as a part of the book: its anchors get the page's name, its links lead to other parts, what can
 # be folded is open, each tab has its title; of long logs, and of what only works in a browser, there is a line.
@@ -115,7 +116,9 @@ main.bd-content { display: block; }
 .zb-book h3 { font-size: 13pt; }
 .zb-book :is(figure, img, tr, .sd-col, .sd-card) { break-inside: avoid; }
 .zb-book :is(.admonition-title, summary) { break-inside: avoid; break-after: avoid; }
-.zb-book pre { orphans: 5; widows: 5; }
+.zb-book .sd-row:not(:has(> :nth-child(4))) { break-inside: avoid; }
+.zb-book pre { break-inside: auto !important; orphans: 5; widows: 5; }
+.zb-book .zb-last-run { margin-top: 1em; break-before: avoid; }
 .zb-book img { max-width: 100%; max-height: 215mm; height: auto; width: auto; }
 .zb-book pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8pt !important; line-height: 1.35; }
 .zb-book :is(.cell_output, .output, .math, table, .pst-scrollable-table-container) { overflow: visible !important; }
@@ -207,7 +210,8 @@ def lighter(route: Route) -> None:
     path = Path(url2pathname(urlparse(route.request.url).path))
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
-    if picture.getcolors(20_000) is not None:  # a drawing
+    drawing = ImageStat.Stat(picture.convert("L")).median[0] >= DARK and picture.getcolors(20_000) is not None
+    if drawing:
         return route.continue_()
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=85)
