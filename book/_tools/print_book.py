@@ -117,6 +117,8 @@ main.bd-content { display: block; }
 .zb-book :is(figure, img, tr, .sd-col, .sd-card) { break-inside: avoid; }
 .zb-book :is(.admonition-title, summary) { break-inside: avoid; break-after: avoid; }
 .zb-book .sd-row:not(:has(> :nth-child(4))) { break-inside: avoid; }
+.zb-book :is(div.highlight, div[class*="highlight-"]) { display: block; break-inside: auto; }
+.zb-book table { break-inside: auto !important; }
 .zb-book pre { break-inside: auto !important; orphans: 5; widows: 5; }
 .zb-book .zb-last-run { margin-top: 1em; break-before: avoid; }
 .zb-book img { max-width: 100%; max-height: 215mm; height: auto; width: auto; }
