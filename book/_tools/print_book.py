@@ -114,12 +114,11 @@ main.bd-content { display: block; }
 .zb-book :is(h1, h2, h3, h4) { break-after: avoid; }
 .zb-book h2 { font-size: 16pt; }
 .zb-book h3 { font-size: 13pt; }
-.zb-book :is(figure, img, tr, .sd-col, .sd-card) { break-inside: avoid; }
+.zb-book :is(figure, img, tr, pre, .cell_input, .sd-card) { break-inside: avoid; }
 .zb-book :is(.admonition-title, summary) { break-inside: avoid; break-after: avoid; }
 .zb-book .sd-row:not(:has(> :nth-child(4))) { break-inside: avoid; }
-.zb-book :is(div.highlight, div[class*="highlight-"]) { display: block; break-inside: auto; }
+.zb-book :is(div.highlight, div[class*="highlight-"]) { display: block; }
 .zb-book table { break-inside: auto !important; }
-.zb-book pre { break-inside: auto !important; orphans: 5; widows: 5; }
 .zb-book .zb-last-run { margin-top: 1em; break-before: avoid; }
 .zb-book img { max-width: 100%; max-height: 215mm; height: auto; width: auto; }
 .zb-book pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8pt !important; line-height: 1.35; }
