@@ -97,7 +97,8 @@ def _describe(soup: BeautifulSoup, page: Path, site: str, edition: str) -> None:
     if not soup.title:
         return
     name, _, book = soup.title.get_text().partition(" — ")
-    title = f"{name} — {book}" if name != book else f"{book}: {TAGLINE}"
+    book = book or name.rpartition(" - ")[2]
+    title = f"{name} — {book}".replace(f" - {book} — ", " — ") if name != book else f"{book}: {TAGLINE}"
     soup.title.string = title + edition
     told = _about(soup)
     if told:
