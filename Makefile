@@ -35,8 +35,9 @@ book: chapters
 	$(BIN)/python book/_tools/build_site.py $(addprefix --framework ,$(FRAMEWORK))
 	$(BIN)/python book/_tools/check_links.py _build/html
 
-downloads: book  ## in addition a PDF an edition, a zip that opens from a disk, llms.txt: minutes
+downloads: book  ## in addition a PDF and an EPUB an edition, a zip that opens from a disk, llms.txt: minutes
 	$(BIN)/python book/_tools/print_book.py $(addprefix --framework ,$(FRAMEWORK))
+	$(BIN)/python book/_tools/make_epub.py $(addprefix --framework ,$(FRAMEWORK))
 	$(BIN)/python book/_tools/take_away.py
 	$(BIN)/python book/_tools/check_links.py _build/html
 

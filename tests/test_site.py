@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from browser import axe_source, violations
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build/html"
 sys.path.insert(0, str(ROOT / "book/_ext"))
 
+import zoobook_epub  # noqa: E402
 import zoobook_pages  # noqa: E402
 
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important }"
@@ -100,6 +102,30 @@ def test_every_picture_is_described(pages):
     assert not bad, "\n".join(bad)
 
 
+def test_every_page_leads_to_the_other_edition(pages):
+    if not any(name.startswith("tensorflow/") for name in pages):
+        pytest.skip("only one edition is rendered")
+    without = [name for name in pages if not re.search("404|_modules/", name) and not
+               BeautifulSoup((SITE / name).read_text("utf8"), "html.parser").select(".zb-editions > a")]  # fmt: skip
+    assert not without, "\n".join(without)
+
+
+def test_every_page_says_what_it_is_about(pages):
+    titles, bad = {}, []
+    for name in pages:
+        head = BeautifulSoup((SITE / name).read_text("utf8"), "html.parser").head
+        titles.setdefault(head.title.get_text(), []).append(name)
+        if "book/" in name:
+            told = head.find("meta", attrs={"name": "description"})
+            card = head.find("meta", attrs={"property": "og:image"})
+            if told is None or not 40 <= len(told["content"]) <= 203:
+                bad.append(f"{name}: {told}")
+            if card is None or not (SITE / name).parents[1].joinpath("_static", Path(card["content"]).name).exists():
+                bad.append(f"{name}: {card}")
+    alike = {title: names for title, names in titles.items() if len(names) > 1 and not title.startswith("No such page")}
+    assert not bad and not alike, "\n".join([*bad, str(alike)])
+
+
 @pytest.mark.book
 def test_a_word_of_the_glossary_is_explained_to_pointer_and_keyboard(page, pages, address):
     page.goto(f"{address}/book/index.html")
@@ -115,18 +141,21 @@ def test_a_word_of_the_glossary_is_explained_to_pointer_and_keyboard(page, pages
 
 
 def test_what_finishing_does_to_a_page(tmp_path):
-    (tmp_path / "_images").mkdir()
+    for folder in ("_images", "_static"):
+        (tmp_path / folder).mkdir()
     noise = Image.effect_noise((200, 200), 90).convert("RGB")
     noise.save(tmp_path / "_images/a.png")
     renamed = zoobook_pages.shrink(tmp_path / "_images")
     assert renamed == {"a.png": "a.webp"} and not (tmp_path / "_images/a.png").exists()
     log = "".join(f"epoch {n}/9 loss 1\n" for n in range(9))
-    text = f"""<html><head><script src="_static/scripts/fontawesome.js"></script><script src="x.js"></script></head>
+    text = f"""<html><head><title>zoobook — zoobook</title>
+        <script src="_static/scripts/fontawesome.js"></script><script src="x.js"></script></head>
         <body><article><img src="_images/a.png" alt="x"><img src="_images/a.png" alt="y">
         <table><tr><th></th><th>b</th></tr></table><ul><li>a</li><ul><li>b</li></ul></ul>
         <div class="cell_output"><div class="output stream"><pre>{log}</pre></div></div>
-        <a href="glossary.html#term-ring">ring</a></article></body></html>"""
-    finished = zoobook_pages.finish(text, tmp_path / "p.html", renamed, {"term-ring": "a <b>"})
+        <a href="glossary.html#term-ring">ring</a><p>{"A first line that is long enough. " * 2}</p>
+        <p>You will learn {"much " * 50}</p></article></body></html>"""
+    finished = zoobook_pages.finish(text, tmp_path / "p.html", renamed, {"term-ring": "a <b>"}, "https://a.b/c", " (X)")
     soup = BeautifulSoup(finished, "html.parser")
     assert [script.get("src") for script in soup.select("script[defer]")] == ["x.js"] and not soup.select("[src*=font]")
     assert [picture.get("loading") for picture in soup.select("img")] == [None, "lazy"]
@@ -134,3 +163,33 @@ def test_what_finishing_does_to_a_page(tmp_path):
     assert len(soup.select("th")) == 1 and soup.select_one("li > ul") and not soup.select("ul > ul")
     assert soup.select_one("details.zb-log > summary").get_text() == "What the training wrote, 9 epochs"
     assert "a \\u003cb>" in soup.find(id="zb-terms").get_text()
+    assert soup.title.get_text() == f"zoobook: {zoobook_pages.TAGLINE} (X)"
+    about = {tag.get("property", tag.get("name")): tag["content"] for tag in soup.select("head meta")}
+    assert about["description"].startswith("You will learn much") and about["description"].endswith("much …")
+    assert len(about["description"]) < 203 and about["og:url"] == "https://a.b/c/p.html"
+    assert about["og:image"].startswith("https://a.b/c/") and (ROOT / "book" / zoobook_pages.CARD).exists()
+
+
+def test_what_finishing_does_to_numbers_names_and_line_breaks(tmp_path):
+    text = """<article><h2><span class="section-number">8.3. </span>3. Look</h2><a href="#look">8.3. 3. Look</a>
+        <p>about 1 ± 2, <span class="math">x</span>, and</p><pre>1 ± 2</pre>
+        <div class="cell_output"><table><tr><td>a_long_name_of_one</td><td>a_b</td></tr></table>
+        <div class="output stream"><pre>a sentence</pre></div><div class="output stream"><pre>a   b</pre></div></div>"""
+    soup = BeautifulSoup(zoobook_pages.finish(text, tmp_path / "p.html", {}, {}), "html.parser")
+    assert [tag.get_text() for tag in soup.select("h2, a")] == ["3. Look", "3. Look"]
+    assert "1\u00a0±\u00a02" in soup.p.get_text() and soup.pre.get_text() == "1 ± 2"
+    assert soup.select_one(".zb-together").get_text() == "x," and soup.p.get_text().endswith("x, and")
+    assert [len(cell("wbr")) for cell in soup("td")] == [4, 0]
+    assert soup.select("td")[0].get_text() == "a_long_name_of_one"
+    assert ["zb-sentences" in output["class"] for output in soup.select(".stream")] == [True, False]
+
+
+def test_a_page_of_the_epub_is_xml_and_hides_nothing():
+    page = """<html><body><style>a {}</style><details class="hide" open><summary>Solution</summary>x</details>
+        <div class="sd-tab-set"><input checked type="radio"><label for="a">PyTorch</label></div><br>
+        <table border=1><tr><td>&nbsp;1</td></tr></table><img src="../_images/a.png" alt="a"></body></html>"""
+    tree = ElementTree.fromstring(zoobook_epub.mend(page, {"a.png": "a.jpg"}))
+    assert [tag.text for tag in tree.iter("p")] == ["Solution", "PyTorch"]
+    assert not [*tree.iter("details"), *tree.iter("style"), *tree.iter("input")]
+    assert "border" not in tree.find(".//table").attrib
+    assert tree.find(".//img").get("src") == "../_images/a.jpg"

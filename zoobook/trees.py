@@ -100,7 +100,7 @@ class DecisionTree:
 
     @cached_property
     def parents(self) -> list[list[tuple[int, int]]]:
-        """For each question, the answers that lead to it: positions of their questions and of their columns."""
+        """For each question, the answers that lead to it, as positions of their questions and of their columns."""
         question_of = [i for i, question in enumerate(self.questions) for _ in question.answers]
         position = {column: a for a, column in enumerate(self.label_columns)}
         places = [[position[column] for column in question.asked_after] for question in self.questions]

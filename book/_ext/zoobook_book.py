@@ -79,14 +79,22 @@ def _set_parameters(app, docname: str, source: list[str]) -> None:
 
 
 class FoldedSolutions(SphinxTransform):
-    """Hidden cells tagged ``solution`` say so on their fold."""
+    """Hidden cells tagged ``solution`` say so on their fold, and that they go on with what stands above them."""
 
     default_priority = 50
 
     def apply(self, **kwargs) -> None:
         for node in self.document.findall(nodes.container):
-            if "solution" in node.get("cell_metadata", {}).get("tags", []):
-                node["prompt_show"] = node["prompt_hide"] = "Solution"
+            if _is_solution(node):
+                siblings = node.parent.children
+                before = siblings[max(0, siblings.index(node) - 1)]
+                in_words = isinstance(before, nodes.admonition) and before.astext().startswith("Solution")
+                told = "The same in code" if in_words else "More of it" if _is_solution(before) else "Solution"
+                node["prompt_show"] = node["prompt_hide"] = told
+
+
+def _is_solution(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container) and "solution" in node.get("cell_metadata", {}).get("tags", [])
 
 
 def run_time(name, rawtext, text, lineno, inliner, options=None, content=None):

@@ -1,8 +1,10 @@
 """The last touch to every finished page: what the theme leaves heavy, or closed to keyboards and screen readers.
 
 It runs when Sphinx has written the pages. The pictures of the site become WebP where that is smaller, are loaded when
-they come into view and know their size; scripts wait until the page can be read; those that are never used are dropped;
-long logs of a training fold; the words of the glossary travel with the page that uses them, for `zoobook.js` to show.
+they come into view, know their size and, if wide, lead to themselves in full; scripts wait until the page can be read;
+those that are never used are dropped; long logs of a training fold; the words of the glossary travel with the page that
+uses them, for `zoobook.js` to show; and each page says in its head what it is about, for search engines and for whoever
+gets its link in a message.
 """
 from __future__ import annotations
 
@@ -11,13 +13,21 @@ import re
 from io import BytesIO
 from pathlib import Path
 
-from bs4 import BeautifulSoup, Tag
-from PIL import Image
+from bs4 import BeautifulSoup, NavigableString, Tag
+from PIL import Image, ImageStat
+from zoobook_book import FRAMEWORKS
 
 UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
 NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
 LONG_LOG = 6  # epochs
+LONG_NAME = 12  # letters
+DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
+WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
 TERM = "glossary.html#term-"
+TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
+CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
+CARD_ALT = "The word zoobook on a dark sky, with simulated galaxies: spirals, rings, edge-on disks and ellipticals."
+MOST_TOLD = 200  # characters of a description: what search engines show
 
 
 def shrink(folder: Path) -> dict[str, str]:
@@ -55,7 +65,9 @@ def definitions(glossary: str) -> dict[str, str]:
     return found
 
 
-def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]) -> str:
+def finish(
+    text: str, page: Path, renamed: dict[str, str], terms: dict[str, str], site: str = "", edition: str = ""
+) -> str:
     """A finished page.
 
     Args:
@@ -63,16 +75,49 @@ def finish(text: str, page: Path, renamed: dict[str, str], terms: dict[str, str]
         page: its file; pictures are looked up from there.
         renamed: what :func:`shrink` returned.
         terms: what :func:`definitions` returned.
+        site: the address at which this edition is published.
+        edition: whose name the title ends with; none for the first edition.
     """
     soup = BeautifulSoup(text, "html.parser")
+    _describe(soup, page, site, edition)
     _scripts(soup)
     _pictures(soup, page, renamed)
     _landmarks_and_names(soup)
     _lists_and_tables(soup)
+    _numbers_and_breaks(soup)
     _fold_logs(soup)
     _take_out_frames(soup, page)
     _add_terms(soup, terms)
     return str(soup)
+
+
+def _describe(soup: BeautifulSoup, page: Path, site: str, edition: str) -> None:
+    for again in soup.select('head meta[name="viewport"]')[1:]:
+        again.decompose()
+    if not soup.title:
+        return
+    name, _, book = soup.title.get_text().partition(" — ")
+    book = book or name.rpartition(" - ")[2]
+    title = f"{name} — {book}".replace(f" - {book} — ", " — ") if name != book else f"{book}: {TAGLINE}"
+    soup.title.string = title + edition
+    told = _about(soup)
+    if told:
+        address = f"{site}/{page.relative_to(_root(page)).as_posix()}"
+        about = {"og:type": "article", "og:site_name": book + edition, "og:title": title, "og:description": told,
+                 "og:url": address, "og:image": f"{site}/{CARD}", "og:image:alt": CARD_ALT}  # fmt: skip
+        named = {"description": told, "twitter:card": "summary_large_image"}
+        for key, value in about.items():
+            soup.head.append(soup.new_tag("meta", attrs={"property": key, "content": value}))
+        for key, value in named.items():
+            soup.head.append(soup.new_tag("meta", attrs={"name": key, "content": value}))
+
+
+def _about(soup: BeautifulSoup) -> str:
+    """What a page teaches, or else how it begins; in whole words."""
+    texts = [" ".join(text.get_text().split()) for text in soup.select("article p:not([class]), article .zb-lead p")]
+    taught = [text for text in texts if text.startswith("You will")]
+    told = next(iter([*taught, *(text for text in texts if len(text) > 40)]), "")
+    return told if len(told) <= MOST_TOLD else told[:MOST_TOLD].rpartition(" ")[0].rstrip(",;:") + " …"
 
 
 def _scripts(soup: BeautifulSoup) -> None:
@@ -93,6 +138,11 @@ def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
         if file.suffix in {".png", ".webp", ".jpg"} and file.exists() and not picture.get("height"):
             with Image.open(file) as opened:
                 picture["width"], picture["height"] = map(str, opened.size)
+                if ImageStat.Stat(opened.convert("L").resize((64, 64))).median[0] < DARK:
+                    picture["class"] = [*picture.get("class", []), "zb-sky"]
+                if opened.width >= WIDE and not picture.find_parent("a") and "zb-hero" not in picture.get("class", []):
+                    whole = soup.new_tag("a", attrs={"class": "zb-whole", "href": picture["src"]})
+                    picture.wrap(whole)
         if n:
             picture["loading"] = "lazy"
         picture["decoding"] = "async"
@@ -119,6 +169,12 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
+    for cell in soup.select(".cell_output :is(th, td)"):  # long names may break at their underscores
+        first, *rest = (cell.string or "").split("_")
+        if rest and len(cell.string) > LONG_NAME:
+            cell.string = first + "_"
+            for n, part in enumerate(rest, 1):
+                cell.extend([soup.new_tag("wbr"), part + "_" * (n < len(rest))])
     for entry in soup.select(".citation-list, .citation"):
         del entry["role"]
     for inner in soup.select("ul > ul"):
@@ -127,8 +183,31 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
             before.append(inner)
 
 
+def _numbers_and_breaks(soup: BeautifulSoup) -> None:
+    """Steps that have a number get no second one; a line breaks neither at ± nor between a formula and its comma."""
+    for number in soup.select(":is(h2, h3, h4) > .section-number"):
+        if re.match(r"\d+\. ", number.next_sibling or ""):
+            number.decompose()
+    for link in soup.select('a[href^="#"]'):
+        twice = re.fullmatch(r"\s*\d+(?:\.\d+)+\. (\d+\. .+?)\s*", link.get_text(), flags=re.DOTALL)
+        if twice:
+            link.string = twice[1]
+    for text in soup.find_all(string=re.compile(r"\S ± \S")):
+        if not text.find_parent(["pre", "code", "script", "style"]):
+            text.replace_with(text.replace(" ± ", "\u00a0±\u00a0"))
+    for formula in soup.select("span.math"):
+        after = formula.next_sibling
+        mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, NavigableString) else None
+        if mark:
+            together = formula.wrap(soup.new_tag("span", attrs={"class": "zb-together"}))
+            after.replace_with(after[mark.end() :])
+            together.append(mark[0])
+
+
 def _fold_logs(soup: BeautifulSoup) -> None:
     for log in soup.select(".cell_output > .output.stream"):
+        if not re.search(r"\S {2,}\S", log.get_text()):  # no columns that must stay below each other
+            log["class"] = [*log["class"], "zb-sentences"]
         epochs = sum(line.lstrip().lower().startswith("epoch") for line in log.get_text().splitlines())
         if epochs >= LONG_LOG:
             fold, summary = soup.new_tag("details", attrs={"class": "zb-log"}), soup.new_tag("summary")
@@ -167,10 +246,12 @@ def _finish_all(app, failed) -> None:
     out = Path(app.outdir)
     glossary = out / "book/glossary.html"
     terms = definitions(glossary.read_text("utf8")) if glossary.exists() else {}
-    renamed = shrink(out / "_images")
+    renamed, site = shrink(out / "_images"), app.config.html_baseurl.rstrip("/")
+    name = site.rpartition("/")[2]
+    edition = f" ({FRAMEWORKS[name]})" if name in FRAMEWORKS else ""
     for page in sorted(out.rglob("*.html")):
-        if "_static" not in page.parts and page.relative_to(out).parts[0] not in ("tensorflow", "pytorch"):
-            page.write_text(finish(page.read_text("utf8"), page, renamed, terms), "utf8")
+        if "_static" not in page.parts and page.relative_to(out).parts[0] not in FRAMEWORKS:
+            page.write_text(finish(page.read_text("utf8"), page, renamed, terms, site, edition), "utf8")
 
 
 def setup(app):

@@ -51,5 +51,5 @@ addEventListener("DOMContentLoaded", () => {
   };
   addEventListener("load", reach);
   addEventListener("resize", reach);
-  addEventListener("beforeprint", () => document.querySelectorAll("article details").forEach((fold) => { fold.open = true; }));
+  addEventListener("beforeprint", () => document.querySelectorAll("article details:not(.zb-log)").forEach((fold) => { fold.open = true; }));
 });

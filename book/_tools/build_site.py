@@ -22,15 +22,15 @@ sys.path.insert(0, str(ROOT / "book/_ext"))
 from zoobook_book import FRAMEWORKS, Edition, installed  # noqa: E402
 
 BUILD = ROOT / "_build"
-SWITCH = re.compile(r'(<nav class="zb-editions"[^>]*>).*?(</nav>)', re.DOTALL)
+SWITCH = re.compile(r'(<nav [^>]*class="zb-editions"[^>]*>).*?(</nav>)', re.DOTALL)  # whatever stands before the class
 
 
-def render(framework: str, out: Path) -> int:
-    """Render one edition into `out/_build/html`; gives the exit status of jupyter-book."""
+def render(framework: str, out: Path, *options: str) -> int:
+    """Render one edition into `out/_build/html`, or as the options say; gives the exit status of jupyter-book."""
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", out]
     edition = dataclasses.replace(Edition.of_build(), framework=framework)
     status = subprocess.run(
-        [*command, "-W", "--keep-going", "--all"], env={**os.environ, "ZOOBOOK_EDITION": str(edition)}
+        [*command, "-W", "--keep-going", "--all", *options], env={**os.environ, "ZOOBOOK_EDITION": str(edition)}
     )
     return status.returncode
 

@@ -8,6 +8,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 _config = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))
 
+AUTHOR: str = _config["author"]
 REPOSITORY: str = _config["repository"]["url"].rstrip("/")
 BRANCH: str = _config["repository"]["branch"]
 SITE: str = _config["html"]["baseurl"].rstrip("/")

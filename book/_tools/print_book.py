@@ -11,24 +11,41 @@ import argparse
 import shutil
 import sys
 from datetime import date
+from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import yaml
-from layout import ROOT, SITE
+from layout import AUTHOR, ROOT, SITE
 from measured import day
-from playwright.sync_api import Browser, sync_playwright
-from pypdf import PdfReader
+from PIL import Image, ImageStat
+from playwright.sync_api import Browser, Route, sync_playwright
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, TextStringObject
 
 sys.path.insert(0, str(ROOT / "book/_ext"))
 from zoobook_book import FRAMEWORKS, installed  # noqa: E402
+from zoobook_pages import DARK  # noqa: E402
 
 # One page of the site as a part of the book: its anchors get the page's name, its links lead to other parts, what can
-# be folded is open, save long logs, and each tab has its title.
+# be folded is open, each tab has its title; of long logs, and of what only works in a browser, there is a line.
 PART = """([name, site, parts, root]) => {
   const article = document.querySelector("article.bd-article"), own = id => `${name}--${id}`;
   article.querySelectorAll("script, .headerlink, .copybtn, .zb-editions, .toctree-wrapper, .zb-downloads")
     .forEach(node => node.remove());
-  article.querySelectorAll("details:not(.zb-log)").forEach(node => { node.open = true; });
+  article.querySelectorAll(".zb-log, .zoobook-gallery").forEach(fold => {
+    const link = document.createElement("a"), line = document.createElement("p");
+    link.href = `${site}/book/${name}.html`;
+    link.textContent = "on the site";
+    line.append(`${fold.querySelector("summary").textContent}: `, link);
+    fold.replaceWith(line);
+  });
+  article.querySelectorAll("details").forEach(node => { node.open = true; });
+  article.querySelectorAll(".toggle").forEach(node => {
+    node.classList.remove("toggle", "toggle-hidden", "dropdown");
+    node.querySelectorAll(".toggle-button").forEach(button => button.remove());
+  });
   article.querySelectorAll("img").forEach(node => { node.src = node.src; node.loading = "eager"; });
   article.querySelectorAll(".sd-tab-set").forEach(set => {
     const shown = [...set.querySelectorAll(":scope > .sd-tab-content")].flatMap(content => {
@@ -43,7 +60,7 @@ PART = """([name, site, parts, root]) => {
   });
   article.querySelectorAll("a[href]").forEach(link => {
     const to = new URL(link.href);
-    if (to.protocol !== "file:") return;
+    if (to.protocol !== "file:") return;  // it leads out of the site
     const page = to.pathname.split("/").pop().replace(/\\.html$/, "");
     const anchor = decodeURIComponent(to.hash.slice(1));
     const inside = to.href.startsWith(`${root}/book/`) && parts.includes(page);
@@ -97,16 +114,25 @@ main.bd-content { display: block; }
 .zb-book :is(h1, h2, h3, h4) { break-after: avoid; }
 .zb-book h2 { font-size: 16pt; }
 .zb-book h3 { font-size: 13pt; }
-.zb-book :is(figure, img, tr, pre, .cell_input, .sd-card, .admonition-title) { break-inside: avoid; }
+.zb-book :is(figure, img, tr, pre, .cell_input, .sd-card) { break-inside: avoid; }
+.zb-book :is(.admonition-title, summary) { break-inside: avoid; break-after: avoid; }
+.zb-book .sd-row:not(:has(> :nth-child(4))) { break-inside: avoid; }
+.zb-book :is(div.highlight, div[class*="highlight-"]) { display: block; }
+.zb-book table { break-inside: auto !important; }
+.zb-book .zb-last-run { margin-top: 1em; break-before: avoid; }
 .zb-book img { max-width: 100%; max-height: 215mm; height: auto; width: auto; }
 .zb-book pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8pt !important; line-height: 1.35; }
 .zb-book :is(.cell_output, .output, .math, table, .pst-scrollable-table-container) { overflow: visible !important; }
 .zb-book table { font-size: 8.5pt !important; }
-.zb-book .cell_output table { max-width: 100%; overflow-wrap: anywhere; }
+.zb-book .cell_output table { max-width: 100%; font-size: 7.5pt !important; overflow-wrap: break-word; }
+.zb-book .cell_output table :is(th, td) { padding: 0.2em 0.6em 0.2em 0.4em !important; }
+.zb-book .cell_output table tbody th { white-space: normal; }
 .zb-book details > summary { list-style: none; }
 .zb-tab-title { font-weight: 600; margin: 1em 0 0.3em; break-after: avoid; }
 .zb-book > nav .zb-tab-title { font-size: 20pt; }
 """
+HEADINGS = """() => [...document.querySelectorAll(".zb-book :is(h1, h2, h3, h4, h5, h6)")]
+  .map(heading => heading.textContent.trim())"""
 FOOTER = '<p style="width: 100%; text-align: center; font-size: 8pt; color: #555"><span class="pageNumber"></span></p>'
 
 
@@ -131,6 +157,7 @@ def print_edition(browser: Browser, framework: str, root: Path, out: Path) -> No
     """
     page, names = browser.new_page(color_scheme="light"), parts()
     site = f"{SITE}/{root.name}" if root.name == framework else SITE
+    page.route("**/*.webp", lighter)
     collected = []
     for name in names:
         page.goto((root / f"book/{name}.html").as_uri())
@@ -149,7 +176,47 @@ def print_edition(browser: Browser, framework: str, root: Path, out: Path) -> No
         found = {name.lstrip("/"): 1 + reader.get_destination_page_number(to) for name, to in
                  reader.named_destinations.items()}  # fmt: skip
         page.evaluate(NUMBERS, found)
+    name_bookmarks(out, page.evaluate(HEADINGS), title)
     page.close()
+
+
+def name_bookmarks(out: Path, headings: list[str], title: str) -> None:
+    """Give the bookmarks of a PDF the texts of its headings: Chromium writes one twice that begins a page.
+
+    Args:
+        out: the PDF.
+        headings: in the order of the bookmarks.
+        title: of the whole.
+
+    Raises:
+        ValueError: there are not as many bookmarks as headings.
+    """
+    writer = PdfWriter(clone_from=out)
+    marks, waiting = [], [writer.root_object["/Outlines"].get("/First")]
+    while waiting:
+        mark = waiting.pop()
+        if mark is not None:
+            marks.append(mark.get_object())
+            waiting += [marks[-1].get("/Next"), marks[-1].get("/First")]
+    if len(marks) != len(headings):
+        raise ValueError(f"{out}: {len(marks)} bookmarks, but {len(headings)} headings")
+    for mark, heading in zip(marks, headings, strict=True):
+        mark[NameObject("/Title")] = TextStringObject(heading)
+    writer.add_metadata({"/Title": title, "/Author": AUTHOR, "/Creator": "zoobook", "/Producer": "Chromium"})
+    writer.write(out)
+
+
+def lighter(route: Route) -> None:
+    """Give the printer a photograph as JPEG, which a PDF can hold as it is; it would unpack a WebP."""
+    path = Path(url2pathname(urlparse(route.request.url).path))
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    drawing = ImageStat.Stat(picture.convert("L")).median[0] >= DARK and picture.getcolors(20_000) is not None
+    if drawing:
+        return route.continue_()
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return route.fulfill(body=buffer.getvalue(), content_type="image/jpeg")
 
 
 def main() -> int:

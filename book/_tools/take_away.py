@@ -2,7 +2,7 @@
 
     python book/_tools/take_away.py
 
-Run it after `build_site.py`, and after `print_book.py` where there shall be PDFs. All lies in `_build/html`.
+Run it after `build_site.py`, `print_book.py` and `make_epub.py`: it links what is there. All lies in `_build/html`.
 """
 from __future__ import annotations
 
@@ -52,13 +52,14 @@ def zip_site(site: Path, out: Path) -> None:
     """Write the site, without what else can be taken away, as a zip with one folder in it; index.html starts it."""
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(site.rglob("*")):
-            if path.is_file() and path.suffix not in {".zip", ".pdf", ".buildinfo"}:
+            if path.is_file() and path.suffix not in {".zip", ".pdf", ".epub", ".buildinfo"}:
                 archive.write(path, Path("zoobook") / path.relative_to(site))
 
 
 def link(site: Path) -> None:
     """Name on the first page of each edition what there is to take away."""
-    there = {f"zoobook-{name}.pdf": f"PDF ({label})" for name, label in FRAMEWORKS.items()}
+    there = {f"zoobook-{name}.{kind}": f"{kind.upper()} ({label})"
+             for kind in ("pdf", "epub") for name, label in FRAMEWORKS.items()}  # fmt: skip
     there[ZIP] = "zip of these pages"
     for page in [*site.glob("book/index.html"), *site.glob("*/book/index.html")]:
         links = [

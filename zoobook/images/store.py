@@ -159,7 +159,7 @@ class ImageStore:
 
     @property
     def quarantine(self) -> pd.DataFrame:
-        """The files that were left out: ``id_str``, ``file_loc``, ``cause``."""
+        """The files that were left out, with ``id_str``, ``file_loc``, ``cause``."""
         if not self._about["left_out"]:
             return pd.DataFrame({name: pd.Series(dtype=object) for name in ("id_str", "file_loc", "cause")})
         return pd.read_parquet(quarantine_file(self.path))
