@@ -22,7 +22,8 @@ from zoobook.images.mosaics import Mosaic, around, each_section
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
 
-__all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "save_stamps"]
+__all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "picture",
+           "save_stamps"]  # fmt: skip
 
 STAMP_PIXELS = 424  # of a GZ DECaLS stamp, each max(min(0.04 R50, 0.02 R90), 0.1) arcsec (Walmsley et al. 2022)
 LARGEST = 1024  # [pixels] side of the stamps that are cut from a section in memory; larger ones are read one by one
@@ -128,6 +129,31 @@ def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
     return pd.DataFrame({"id_str": store.ids, "file_loc": [str(file) for file in files]})
 
 
+def picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float = 1.0) -> np.ndarray:
+    """A section of a mosaic as one sees it on the stamps: in colour, stretched if it is not a picture already.
+
+    Args:
+        mosaic: where the section is from.
+        planes: [bands, H, W] of :meth:`Mosaic.cutout` or :meth:`Mosaic.read`.
+        max_blank: share that may be unobserved or beyond the edge.
+
+    Returns:
+        ndarray: uint8 [H, W, 3], the lowest row first (of a picture: the uppermost).
+
+    Raises:
+        zoobook.images.checks.Unusable: more than that is blank.
+    """
+    if mosaic.picture is None:
+        known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
+        unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
+        return stretch(planes.astype(np.float64), known, max_blank, unit)
+    beyond = ~np.isfinite(planes[0])
+    if beyond.mean() > max_blank:
+        raise Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
+    planes = np.where(beyond, np.nanmedian(planes, axis=(1, 2), keepdims=True), planes)
+    return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
+
+
 def _refuse(left_out: pd.DataFrame, total: int, path: Path, bad: str) -> None:
     if len(left_out) and (bad == "error" or len(left_out) == total):
         shown = "\n".join(f"  {row.id_str}: {row.cause}" for row in left_out.head(5).itertuples())
@@ -163,25 +189,12 @@ def _cut_section(
         left, top = np.floor(place[:2] + 0.5 - place[2] / 2).astype(int)
         window = mosaic.window(left, top, size, whole, corner) if at_hand else mosaic.window(left, top, size)
         try:
-            picture = _picture(mosaic, window, max_blank)
+            seen = picture(mosaic, window, max_blank)
         except Unusable as error:
             causes[int(row)] = str(error)
             continue
         x, y = place[:2] + 0.5 - place[2] / 2 - (left, top)
         box = (x, y, x + place[2], y + place[2])
-        stamp = Image.fromarray(picture).resize(shape[1:3], Image.Resampling.BILINEAR, box)
+        stamp = Image.fromarray(seen).resize(shape[1:3], Image.Resampling.BILINEAR, box)
         pixels[row] = stamp if mosaic.picture is not None else np.asarray(stamp)[::-1]  # FITS: lowest row first
     return causes
-
-
-def _picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float) -> np.ndarray:
-    """Some planes as uint8 [H, W, 3], stretched if the mosaic is not a picture already."""
-    if mosaic.picture is None:
-        known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
-        unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
-        return stretch(planes.astype(np.float64), known, max_blank, unit)
-    beyond = ~np.isfinite(planes[0])
-    if beyond.mean() > max_blank:
-        raise Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
-    planes[:, beyond] = np.nanmedian(planes, axis=(1, 2))[:, None]
-    return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
