@@ -45,9 +45,6 @@ def cutouts(
         wanted = wanted[wanted["r50_pixels"].notna()]
     if wanted.empty:
         raise ValueError("all sources look like stars, are too small, or have no radius; --all cuts them")
-    if len(wanted) < len(table):
-        why = f"{len(wanted):,} are galaxies large enough to show a shape"
-        echo(why + ("" if everything else "; --all cuts stars and small sources too"))
     store = stamps.cut_stamps(sky, wanted, out / "stamps.arrow", size, bad)
     if png:
         table = table.merge(stamps.save_stamps(store, out / "stamps"), on="id_str", how="left")

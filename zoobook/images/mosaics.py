@@ -99,8 +99,7 @@ class Mosaic:
         elif len(found) in (1, 3):
             keep = range(len(found))
         else:
-            raise ValueError(f"a mosaic has one band, or three (g, r, z), not {len(found)} ({', '.join(names)}): "
-                             "leave out all but one, such as r")  # fmt: skip
+            raise ValueError(f"a mosaic has one band, or three (g, r, z), not {len(found)}: {', '.join(names)}")
         found, headers = [found[i] for i in keep], [headers[i] for i in keep]
         self.bands = tuple(names[i] for i in keep)
         self.shape = found[0][-1][-2:]
