@@ -129,31 +129,6 @@ def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
     return pd.DataFrame({"id_str": store.ids, "file_loc": [str(file) for file in files]})
 
 
-def picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float = 1.0) -> np.ndarray:
-    """A section of a mosaic as one sees it on the stamps: in colour, stretched if it is not a picture already.
-
-    Args:
-        mosaic: where the section is from.
-        planes: [bands, H, W] of :meth:`Mosaic.cutout` or :meth:`Mosaic.read`.
-        max_blank: share that may be unobserved or beyond the edge.
-
-    Returns:
-        ndarray: uint8 [H, W, 3], the lowest row first (of a picture: the uppermost).
-
-    Raises:
-        zoobook.images.checks.Unusable: more than that is blank.
-    """
-    if mosaic.picture is None:
-        known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
-        unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
-        return stretch(planes.astype(np.float64), known, max_blank, unit)
-    beyond = ~np.isfinite(planes[0])
-    if beyond.mean() > max_blank:
-        raise Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
-    planes = np.where(beyond, np.nanmedian(planes, axis=(1, 2), keepdims=True), planes)
-    return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
-
-
 def _refuse(left_out: pd.DataFrame, total: int, path: Path, bad: str) -> None:
     if len(left_out) and (bad == "error" or len(left_out) == total):
         shown = "\n".join(f"  {row.id_str}: {row.cause}" for row in left_out.head(5).itertuples())
@@ -198,3 +173,28 @@ def _cut_section(
         stamp = Image.fromarray(seen).resize(shape[1:3], Image.Resampling.BILINEAR, box)
         pixels[row] = stamp if mosaic.picture is not None else np.asarray(stamp)[::-1]  # FITS: lowest row first
     return causes
+
+
+def picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float = 1.0) -> np.ndarray:
+    """A section of a mosaic as one sees it on the stamps: in colour, stretched if it is not a picture already.
+
+    Args:
+        mosaic: where the section is from.
+        planes: [bands, H, W] of :meth:`Mosaic.cutout` or :meth:`Mosaic.read`.
+        max_blank: share that may be unobserved or beyond the edge.
+
+    Returns:
+        ndarray: uint8 [H, W, 3], the lowest row first (of a picture: the uppermost).
+
+    Raises:
+        zoobook.images.checks.Unusable: more than that is blank.
+    """
+    if mosaic.picture is None:
+        known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
+        unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
+        return stretch(planes.astype(np.float64), known, max_blank, unit)
+    beyond = ~np.isfinite(planes[0])
+    if beyond.mean() > max_blank:
+        raise Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
+    planes = np.where(beyond, np.nanmedian(planes, axis=(1, 2), keepdims=True), planes)
+    return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
