@@ -2,6 +2,7 @@
 
 The numbers of a chapter are those of the run that the site shows: it is run here only if it is not up to date.
 """
+import hashlib
 import json
 import os
 import re
@@ -31,7 +32,7 @@ from myst_nb.core.variables import format_plain_text  # noqa: E402
 from plain_markdown import plain_markdown, with_numbers  # noqa: E402
 from zoobook_book import Edition  # noqa: E402
 
-from zoobook import chapters  # noqa: E402
+from zoobook import chapters, weights  # noqa: E402
 
 CHAPTERS = {page.stem: page for page in layout.chapters()}
 PAGE = ROOT / "book/data_notes.md"
@@ -331,6 +332,14 @@ def test_numbers_that_come_later_are_said_later(capsys, monkeypatch):
     chapters.glue("m", 2)
     chapters.own_numbers("Not yet {{k}}.\n\nOr {{m:.1f}}.")
     assert shown[-1].data == "It has **50 %**.\n\nOr **2.0**."
+
+
+@pytest.mark.parametrize("name", ["training", "real", "knobs", "loop"])
+def test_results_say_of_which_network_they_are(name):
+    now = hashlib.sha256(weights.find_shipped(chapters.ENCODER).read_bytes()).hexdigest()
+    own = chapters.results(name)["weights"]["sha256"]
+    said = chapters.measured_with(chapters.results(name))
+    assert len(own) == 64 and own[:8] in said and now[:8] in said and ("earlier" in said) == (own != now)
 
 
 @pytest.mark.parametrize("file", ["README.md", "CITATION.cff"])

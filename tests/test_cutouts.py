@@ -271,6 +271,10 @@ def test_a_picture_keeps_its_own_stretch(tmp_path):
     table = pd.DataFrame({"id_str": ["a"], "x": [79.5], "y": [61.5], "r50_pixels": [32 / 424 / 0.04]})
     store = cut_stamps(mosaic, table, tmp_path / "a.arrow", size=32, workers=1)
     np.testing.assert_array_equal(store.pixels[0], picture[46:78, 64:96])
+    planes, _ = mosaic.cutout(2, 60, 32)  # beyond the left edge: of the median colour
+    beyond = cutouts.picture(mosaic, planes)
+    np.testing.assert_array_equal(beyond[:, 13:], picture[45:77, :19])
+    assert (beyond[:, :13] == beyond[0, 0]).all() and np.isnan(planes[:, :, :13]).all()
     source = find_sources(mosaic, threshold=3, workers=1).iloc[0]
     assert (source["x"], source["y"]) == pytest.approx((82.5, 61.5), abs=0.6)
 

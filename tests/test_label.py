@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from zoobook import label
+from zoobook.catalogs import split
 from zoobook.learning.tasks import find_task
 
 ANSWERS = ["ring", "no ring"]
@@ -32,7 +33,15 @@ def test_each_answer_is_on_disk_before_the_next_galaxy_is_shown(store, path):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert [(row["id_str"], row["answer"]) for row in rows][n:] == [(f"toy_{n}", answer)]
     assert labels.table().to_dict("list") == {"id_str": ["toy_0", "toy_2"], "ring": ["ring", "no ring"]}
+    assert labels.unanswered() == list(store.ids[3:])
     pd.testing.assert_frame_equal(labels.table(), label.table(path), check_dtype=False)
+
+
+def test_the_first_labels_at_random_are_divided_as_all_galaxies(path):
+    galaxies = pd.DataFrame({"id_str": [f"g{n}" for n in range(3000)], "file_loc": "any.png"})
+    first = label.Labeler(galaxies, path, "ring", ANSWERS).unanswered()[:600]
+    shares = split(pd.DataFrame({"id_str": first}))["subset"].value_counts(normalize=True)
+    assert dict(shares) == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.08)
 
 
 def test_a_later_session_goes_on_and_takes_back(store, path):

@@ -1,4 +1,5 @@
 """The program that makes the encoder that comes with zoobook, at the scale of a toy."""
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
     assert epochs == [(0, 0, 24), (0, 1, 24), (1, 0, 32)]
     assert list(report["scores"]) == [question.name for question in trees.load("decals_dr5").questions] + ["all"]
     assert 60 < report["galaxies"] < 120 and report["scores"]["all"]["galaxies"] == 40
+    made = (folder / "encoder.safetensors").read_bytes()
+    assert report["weights"] == {"name": "encoder", "sha256": hashlib.sha256(made).hexdigest()}
     spec, tensors = weights.read(folder / "encoder.safetensors")
     assert (spec["image_size"], spec["field_of_view"]) == (32, 8.5)
     assert trees.DecisionTree.from_dict(spec["tree"]) == lessons.lesson_tree()

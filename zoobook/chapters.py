@@ -1,6 +1,7 @@
 """What the chapters share: their three parameters, the size of each scale, the galaxies, and measured results."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -203,6 +204,22 @@ def results(name: str) -> dict:
         dict: the content of the file that lies beside the weights.
     """
     return json.loads(weights.find_shipped(ENCODER).with_name(f"{name}.json").read_text("utf8"))
+
+
+def measured_with(found: dict) -> str:
+    """Which network such results are of, told by its SHA-256: that in the package, or an earlier one.
+
+    Args:
+        found: what :func:`results` gave.
+
+    Returns:
+        str: such as ``"the network in the package (aab05175)"``.
+    """
+    own = found["weights"]["sha256"]
+    now = hashlib.sha256(weights.find_shipped(ENCODER).read_bytes()).hexdigest()
+    if own == now:
+        return f"the network in the package ({now[:8]})"
+    return f"an earlier network ({own[:8]}), not the one in the package ({now[:8]})"
 
 
 def needs_both_frameworks() -> None:

@@ -103,6 +103,10 @@ class Labeler:
         given = {galaxy: answer for galaxy, answer in self._file.current.items() if answer is not None}
         return pd.DataFrame({"id_str": list(given), self._file.column: list(given.values())})
 
+    def unanswered(self) -> list[str]:
+        """Galaxies without an answer, in their order; "not sure" is an answer."""
+        return [galaxy for galaxy in self._order if galaxy not in self._file.current]
+
     def close(self) -> None:
         """Let another process label in this file."""
         self._file.close()
@@ -189,7 +193,7 @@ def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, se
     if order not in ORDERS:
         raise ValueError(f"order must be one of {listed(ORDERS)}, not {order!r}")
     if order != "given":
-        galaxies = galaxies.iloc[shuffled(galaxies, str(seed))]
+        galaxies = galaxies.iloc[shuffled(galaxies, f"label:{seed}")]
     if order in ("random", "given"):
         return list(galaxies["id_str"])
     if scores is None:

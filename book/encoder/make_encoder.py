@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +131,14 @@ def main() -> None:
         growth.append({"galaxies": galaxies, "image_size": model.spec["image_size"], "hours": hours,
                        "captured": captured})  # fmt: skip
         print(f"{growth[-1]}\n{scores[SHOWN].round(3).to_string()}", flush=True)
+    file = folder / "encoder.safetensors"
     weights.save(
-        model, folder / "encoder.safetensors", half=True, licence="BSD-3-Clause", made=str(date.today()),
+        model, file, half=True, licence="BSD-3-Clause", made=str(date.today()),
         data=f"{galaxies:,} galaxies of zoobook's simulated survey, version {simulation.VERSION}; no real galaxy",
     )  # fmt: skip
     report = {
-        "made": str(date.today()), "settings": settings, "galaxies": galaxies, "hours": hours, "history": history,
+        "made": str(date.today()), "weights": {"name": file.stem, "sha256": sha256(file.read_bytes()).hexdigest()},
+        "settings": settings, "galaxies": galaxies, "hours": hours, "history": history,
         "growth": growth, "scores": scores[SHOWN].astype(object).where(scores[SHOWN].notna(), None).to_dict("index"),
     }  # fmt: skip
     atomic_write(folder / "training.json", json.dumps(report, indent=1))

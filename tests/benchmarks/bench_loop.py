@@ -156,7 +156,8 @@ def main() -> None:
     rows = {key: {"what": job[0], **found} for (key, job), found in zip(jobs.items(), curves, strict=True)}
     found = {
         "date": date.today().isoformat(), "zoobook": zoobook.__version__,
-        "weights": hashlib.sha256(file.read_bytes()).hexdigest(), "batch": BATCH, "start": START, "rows": rows,
+        "weights": {"name": ENCODER, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "batch": BATCH, "start": START, "rows": rows,
     }  # fmt: skip
     atomic_write(chosen.out, json.dumps(measure.rounded(found), indent=1).encode() + b"\n")
     for key, row in rows.items():

@@ -24,7 +24,8 @@ from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
 from zoobook.images.store_file import PIXELS_AT, complete
 
-__all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "save_stamps"]
+__all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "picture",
+           "save_stamps"]  # fmt: skip
 
 STAMP_PIXELS = 424  # of a GZ DECaLS stamp, each max(min(0.04 R50, 0.02 R90), 0.1) arcsec (Walmsley et al. 2022)
 WIDEST = 10_000  # [pixels of the mosaic] side of a stamp, at most
@@ -176,19 +177,31 @@ def _cut_section(
         left, top = np.floor(place[:2] + 0.5 - place[2] / 2).astype(int)
         window = mosaic.window(left, top, size, whole, corner) if at_hand else mosaic.window(left, top, size)
         try:
-            picture = _picture(mosaic, window, max_blank)
+            seen = picture(mosaic, window, max_blank)
         except Unusable as error:
             causes[int(row)] = str(error)
             continue
         x, y = place[:2] + 0.5 - place[2] / 2 - (left, top)
         box = (x, y, x + place[2], y + place[2])
-        stamp = Image.fromarray(picture).resize(shape[1:3], Image.Resampling.BILINEAR, box)
+        stamp = Image.fromarray(seen).resize(shape[1:3], Image.Resampling.BILINEAR, box)
         pixels[row] = stamp if mosaic.picture is not None else np.asarray(stamp)[::-1]  # FITS: lowest row first
     return causes
 
 
-def _picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float) -> np.ndarray:
-    """Some planes as uint8 [H, W, 3], stretched if the mosaic is not a picture already."""
+def picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float = 1.0) -> np.ndarray:
+    """A section of a mosaic as one sees it on the stamps: in colour, stretched if it is not a picture already.
+
+    Args:
+        mosaic: where the section is from.
+        planes: [bands, H, W] of :meth:`Mosaic.cutout` or :meth:`Mosaic.read`.
+        max_blank: share that may be unobserved or beyond the edge.
+
+    Returns:
+        ndarray: uint8 [H, W, 3], the lowest row first (of a picture: the uppermost).
+
+    Raises:
+        zoobook.images.checks.Unusable: more than that is blank.
+    """
     if mosaic.picture is None:
         known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
         unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
@@ -196,5 +209,5 @@ def _picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float) -> np.ndarray
     beyond = ~np.isfinite(planes[0])
     if beyond.mean() > max_blank:
         raise Unusable(f"{beyond.mean():.0%} of it lies beyond the picture (max_blank={max_blank})")
-    planes[:, beyond] = np.nanmedian(planes, axis=(1, 2))[:, None]
+    planes = np.where(beyond, np.nanmedian(planes, axis=(1, 2), keepdims=True), planes)
     return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
