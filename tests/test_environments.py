@@ -22,7 +22,8 @@ VERSIONS = {
         # of the rest that zoobook or a framework imports: those of Colab in February 2026
         "anywidget==0.9.21", "astropy==7.2.0", "filelock==3.24.3", "h5py==3.15.1", "joblib==1.5.3",
         "matplotlib==3.10.0", "opencv-python-headless==4.13.0.92", "pooch==1.9.0", "protobuf==5.29.6", "pyyaml==6.0.3",
-        "requests==2.32.4", "safetensors==0.7.0", "scikit-image==0.25.2", "scikit-learn==1.6.1", "scipy==1.16.3", "tqdm==4.67.3",
+        "requests==2.32.4", "safetensors==0.7.0", "scikit-image==0.25.2",
+        "scikit-learn==1.6.1", "scipy==1.16.3", "tqdm==4.67.3",
         "typer==0.24.1", "urllib3==2.5.0",
     ],
 }  # fmt: skip
