@@ -66,7 +66,7 @@ def write(
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
-    require([*(units or {}), *(descriptions or {})], table.columns, "the table")
+    require([*(units or {}), *(descriptions or {})], table, "the table")
     made = _astropy_table(_plain(table))
     for name in made.colnames:
         unit, description = _about(name)

@@ -61,7 +61,7 @@ def page(
     if not 1 <= len(table) <= MOST:
         raise ValueError(f"a page shows 1 to {MOST:,} galaxies, not {len(table):,}: give it some of the rows")
     columns = _shown_columns(table) if columns is None else list(columns)
-    require([*columns, *(places or ())], table.columns, "the table")
+    require([*columns, *(places or ())], table, "the table")
     data: dict = {"size": size, "across": _ACROSS, "ids": table["id_str"].tolist(), "columns": {}}
     for name in columns:
         data["columns"][str(name)] = _json_values(table[name])

@@ -171,7 +171,7 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     """
     from sklearn.metrics import cohen_kappa_score
 
-    require([one, other], labels.columns, "the table of labels")
+    require([one, other], labels, "the table of labels")
     if one == other:
         raise ValueError(f"give two columns to compare, not {one!r} twice")
     both = labels[[one, other]].dropna().astype(str)

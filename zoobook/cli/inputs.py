@@ -55,7 +55,7 @@ def largest_first(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
     """A table sorted by one of its columns, if one is named."""
     if column is None:
         return table
-    require([column], table.columns, "the table")
+    require([column], table, "the table")
     try:
         return table.sort_values(column, ascending=False, kind="stable")
     except (TypeError, ValueError):  # lists, or words among numbers

@@ -166,7 +166,7 @@ def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _labelled(catalog: pd.DataFrame, where: Path) -> pd.DataFrame:
     """The catalogue, if it has images and labels."""
-    require(("file_loc", "ring"), catalog.columns, str(where))
+    require(("file_loc", "ring"), catalog, str(where))
     ring = pd.to_numeric(catalog["ring"], errors="coerce")
     bad = catalog[~ring.isin([0, 1])]
     if len(bad):
