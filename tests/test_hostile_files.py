@@ -30,6 +30,7 @@ TABLE = pd.DataFrame({
     "word": ["ring", "bar", "nan"] * 20, "flag": RNG.random(60) > 0.5,
 })  # fmt: skip
 MEMBERS = {f"{i:03d}.png": RNG.bytes(900) + bytes(200) for i in range(5)}
+HASHES: dict[str, str] = {}  # of tars as they were made
 
 
 # ---- images
@@ -172,6 +173,7 @@ def archive(folder: Path, name: str) -> Path:
                 info = tarfile.TarInfo(member)
                 info.size = len(content)
                 made.addfile(info, io.BytesIO(content))
+        HASHES[name] = f"sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"
     return folder / name
 
 
@@ -182,7 +184,7 @@ def read_archive(path: Path):
     for left in path.parent.glob("*.png"):
         left.unlink()
     wanted = pd.DataFrame({"id_str": [name.removesuffix(".png") for name in MEMBERS]})
-    file = RemoteFile("http://nowhere.invalid/x", path.name)
+    file = RemoteFile("http://nowhere.invalid/x", path.name, hash=HASHES.get(path.name))
     have, _ = images_for(wanted, [file], path.parent, "{id_str}.png", download=False)
     inside = {found.name for found in path.parent.rglob("*") if found.is_file() and not found.name.startswith(".")}
     assert inside <= {*MEMBERS, path.name}
@@ -249,7 +251,7 @@ KINDS = {
     "checkpoint index": Kind(tensorflow_checkpoint, read_tensorflow, False),
     "checkpoint data": Kind(tensorflow_checkpoint, read_tensorflow, True, "c.data-00000-of-00001"),
     "zip": Kind(lambda folder: archive(folder, "x.zip"), read_archive, False),
-    "tar": Kind(lambda folder: archive(folder, "x.tar"), read_archive, False),
+    "tar": Kind(lambda folder: archive(folder, "x.tar"), read_archive, True),
     "tar.gz": Kind(lambda folder: archive(folder, "x.tar.gz"), read_archive, True),
     "store": Kind(store, read_store, True),
     "labels": Kind(labels, read_labels, False),

@@ -421,7 +421,7 @@ def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
         save(self, *args, **kwargs)
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space left on device.*Finished galaxies are kept"):
+    with pytest.raises(OSError, match="No space left on device.*What is finished is kept"):
         simulation.make_survey(tmp_path, 9, image_size=16)
     monkeypatch.setattr(Image.Image, "save", save)
     assert len(list(tmp_path.rglob("*.png"))) == 4
