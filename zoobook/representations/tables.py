@@ -146,8 +146,8 @@ class FeatureTable:
         first = 0
         for batch in self._scan(columns, max(1, PIECE // len(self.columns))):
             features = _as_matrix(batch.columns[-len(self.columns) :])
-            bad = ~(np.abs(features) < _LARGEST)
-            if bad.any():
+            if not -_LARGEST < features.min() <= features.max() < _LARGEST:  # without a copy of them all
+                bad = ~(np.abs(features) < _LARGEST)
                 row, column = np.argwhere(bad)[0]
                 raise ValueError(
                     f"{self.path}: galaxy {self.ids_at(np.array([first + row]))[0]!r} has no finite number in column "
