@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build/html"
 sys.path.insert(0, str(ROOT / "book/_ext"))
 
+import zoobook_book  # noqa: E402
 import zoobook_epub  # noqa: E402
 import zoobook_pages  # noqa: E402
 
@@ -193,3 +195,11 @@ def test_a_page_of_the_epub_is_xml_and_hides_nothing():
     assert not [*tree.iter("details"), *tree.iter("style"), *tree.iter("input")]
     assert "border" not in tree.find(".//table").attrib
     assert tree.find(".//img").get("src") == "../_images/a.jpg"
+
+
+def test_figures_of_the_back_matter_have_letters():
+    chapter, knobs, card = {"a": (2, 1)}, {"b": (1,), "c": (2,)}, {"d": (3,)}
+    env = SimpleNamespace(toc_fignumbers={page: {"figure": numbers} for page, numbers in
+                                          {"chapter": chapter, "knobs": knobs, "card": card}.items()})  # fmt: skip
+    zoobook_book._letter_figures(None, env)
+    assert (chapter, knobs, card) == ({"a": (2, 1)}, {"b": ("A", 1), "c": ("A", 2)}, {"d": ("B", 1)})
