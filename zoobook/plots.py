@@ -88,7 +88,7 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
                        leading={column for other in questions for column in other.asked_after})  # fmt: skip
         if question.asked_after:
             after = " or ".join(dict.fromkeys(asker[column][1] for column in question.asked_after))
-            axis.text(place[0] - 0.36, place[1] + 0.27, f"if {after}", fontsize=6.5, style="italic", color="#444444",
+            axis.text(place[0] - 0.36, place[1] + 0.29, f"if {after}", fontsize=6.5, style="italic", color="#444444",
                       zorder=4)  # fmt: skip
         for column in question.asked_after:
             _draw_line(axis, places[asker[column][0]], place)
