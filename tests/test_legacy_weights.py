@@ -201,6 +201,28 @@ def test_tensorflow_files_cut_short_missing_or_damaged(published, tmp_path):
             legacy.read(tmp_path)
 
 
+def test_a_damaged_pickle_in_a_whole_checkpoint_is_an_error_with_a_message(tmp_path):
+    """Its bytes are changed at random, in a zip whose checksums are right; test_hostile_files.py has whole files."""
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
+    torch.save({"state_dict": {"model.2.0.bias": torch.zeros(34), "x": torch.ones(2, 3).T}}, tmp_path / "a.ckpt")
+    with zipfile.ZipFile(tmp_path / "a.ckpt") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in parts if name.endswith("data.pkl"))
+    refused = 0
+    for _ in range(200):
+        changed = bytearray(parts[pickled])
+        for place in rng.integers(0, len(changed), rng.integers(1, 4)):
+            changed[place] = rng.integers(0, 256)
+        with zipfile.ZipFile(tmp_path / "b.ckpt", "w") as archive:
+            for name, content in (parts | {pickled: bytes(changed)}).items():
+                archive.writestr(name, content)
+        try:
+            pytorch_file.read(tmp_path / "b.ckpt")
+        except ValueError as error:
+            refused += "b.ckpt" in str(error)
+    assert refused > 50
+
+
 def test_other_files_and_folders(tmp_path):
     torch, file = pytest.importorskip("torch"), tmp_path / "a.ckpt"
     with pytest.raises(FileNotFoundError, match="there are no weights at"):
