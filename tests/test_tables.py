@@ -19,7 +19,7 @@ from zoobook.catalogs.shards import ShardedTable
 def write_as(frame: pd.DataFrame, path) -> None:
     if ".csv" in path.name:
         frame.to_csv(path, index=False)
-    elif path.suffix == ".fits":
+    elif path.suffix in (".fits", ".vot"):
         Table.from_pandas(frame.drop(columns="flag", errors="ignore")).write(path)  # has no boolean that is missing
     elif path.name == "grouped.parquet":
         pq.write_table(pa.table(frame), path, row_group_size=7)
@@ -27,7 +27,7 @@ def write_as(frame: pd.DataFrame, path) -> None:
         frame.to_parquet(path)
 
 
-@pytest.fixture(params=["t.csv", "t.csv.gz", "t.parquet", "grouped.parquet", "t.fits"])
+@pytest.fixture(params=["t.csv", "t.csv.gz", "t.parquet", "grouped.parquet", "t.fits", "t.vot"])
 def stored(request, tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"id_str": [f"g{i}" for i in range(100)], "x": rng.random(100), "n": rng.integers(0, 9, 100)})
