@@ -92,6 +92,10 @@ SENSELESS = {
     "a ROC curve needs galaxies of both classes": lambda: plots.roc({"a": ([1, 1], [0.1, 0.2])}),
     "seed must be a whole number, at least": lambda: catalogs.ring_labels(RINGS, balance=True, seed=1.5),
     "'rare-features_ring_fraction' holds something else": lambda: catalogs.ring_labels(PERCENT),
+    "on must be the name of the id column.* not None": lambda: crossmatch.by_id(VOTES, VOTES, on=None),
+    "left and right table, not .'id_str'": lambda: crossmatch.by_id(VOTES, VOTES, on=("id_str", 2)),
+    "there are 3 ids, but concentrations of 2": lambda: votes.prediction_table(list("abc"), np.ones((2, 34)), TREE),
+    "the ids asked for: the ids .* floating-point": lambda: votes.prediction_table([1.0], np.ones((1, 34)), TREE),
     "volunteers must be whole numbers": lambda: votes.sample(np.ones((2, 34)), 2.5, TREE, np.random.default_rng(0)),
     "of 1 galaxies, but votes on 2": lambda: votes.nll(np.ones((1, 34)), np.ones((2, 34)), TREE),
     "finite and from 0 to 1": lambda: votes.proportion_asked(np.full((1, 34), 2.0), TREE),
@@ -156,7 +160,7 @@ def test_what_is_no_tree_is_refused(tree):
 
 
 def test_a_column_that_is_not_there_may_be_close_or_the_index():
-    with pytest.raises(ValueError, match="no column 'id_str'; there are: .*Is it ' ID_STR'"):
+    with pytest.raises(ValueError, match="no column 'id_str'; there are: .*Did you mean ' ID_STR'"):
         catalogs.check_ids(VOTES.rename(columns={"id_str": " ID_STR"}))
     with pytest.raises(ValueError, match="It is the index: reset_index"):
         catalogs.check_ids(VOTES.set_index("id_str"))
