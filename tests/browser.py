@@ -16,7 +16,7 @@ import pytest
 
 @contextlib.contextmanager
 def chromium():
-    """A page in headless Chromium; the test is skipped where it cannot be had."""
+    """Headless Chromium; the test is skipped where it cannot be had."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'zoobook[test]'")
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next(filter(None, map(shutil.which, names)), None)
@@ -25,9 +25,7 @@ def chromium():
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         try:
-            page = browser.new_page(viewport={"width": 1200, "height": 950})
-            page.set_default_timeout(60_000)
-            yield page
+            yield browser
         finally:
             browser.close()
 
@@ -83,8 +81,9 @@ def axe_source(folder: Path) -> str:
         return archive.extractfile("package/axe.min.js").read().decode()
 
 
-def violations(page, source: str, within: str = "document") -> list[str]:
-    """What axe-core finds wrong with a page, or with an element of it."""
-    page.evaluate(source)
+def violations(page, source: str | None = None, within: str = "document") -> list[str]:
+    """What axe-core finds wrong with a page, or with an element of it; its source is needed once a page."""
+    if source:
+        page.evaluate(source)
     found = page.evaluate(f"axe.run({within}).then(results => results.violations)")
     return [f"{rule['id']}: {node['html'][:150]}" for rule in found for node in rule["nodes"]]

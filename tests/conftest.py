@@ -74,8 +74,17 @@ def catalog():
     return survey()[1]
 
 
+@pytest.fixture(scope="module")  # no longer: its event loop is in the way of the notebooks of other tests
+def browser():
+    """A browser, started once a file."""
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page():
-    """A page in a browser."""
-    with chromium() as page:
-        yield page
+def page(browser):
+    """A page in it, which shares nothing with the pages of other tests."""
+    page = browser.new_page(viewport={"width": 1200, "height": 950})
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()

@@ -46,6 +46,7 @@ def test_a_galaxy_without_the_place_of_its_image_is_named(tmp_path, missing):
 VOTES = pd.DataFrame({"id_str": ["a", "b"], **dict.fromkeys(TREE.label_columns, 3)})
 ANSWERS = votes.prediction_table(["a", "b"], np.full((2, len(TREE.label_columns)), 4.0), TREE)
 NOBODY = VOTES.assign(**dict.fromkeys(TREE.label_columns, 0))
+HISTORY = pd.DataFrame({"epoch": [0], "train_loss": 1.0, "val_loss": 1.0})
 RINGS = pd.DataFrame({"id_str": ["a", "b"], "rare-features-dr5_ring": [0, 1], "rare-features-dr5_total-votes": 5})
 PERCENT = pd.DataFrame({"id_str": ["a", "b"], "rare-features_ring_fraction": [30.0, 2.0]})
 STAMP = np.zeros((8, 8, 3), np.uint8)
@@ -79,10 +80,22 @@ SENSELESS = {
     "these 1 galaxies": lambda: plots.votes_of(NOBODY, 0, TREE),
     "the history must be a pandas DataFrame, not int": lambda: plots.training(3),
     "concentrations must have the shape": lambda: plots.belief(STAMP, np.ones(3), np.ones(34), TREE, ["bar"]),
+    "questions` must be a list": lambda: plots.belief(STAMP, np.ones(34), np.ones(34), TREE, "bar"),
+    "`image` must be one array": lambda: plots.belief(STAMP[0], np.ones(34), np.ones(34), TREE, ["bar"]),
+    "2 shares for the 10 questions": lambda: plots.tree(TREE, [0.5, 0.5]),
+    "none of the 1 epochs": lambda: plots.training(pd.DataFrame({"epoch": [0], "train_loss": 1, "val_loss": np.nan})),
+    "references must be a dictionary": lambda: plots.training(HISTORY, references=[2.1]),
+    "references..oracle.. must be a number": lambda: plots.training(HISTORY, references={"oracle": "2.1"}),
+    "curves must be a dictionary": lambda: plots.roc([([0, 1], [0.1, 0.2])]),
+    "curves..a.. must be .labels, scores.": lambda: plots.roc({"a": [0, 1, 1]}),
     "two finite numbers for each of 3 images": lambda: plots.galaxy_map(np.full((3, 2), np.nan), [STAMP] * 3),
     "a ROC curve needs galaxies of both classes": lambda: plots.roc({"a": ([1, 1], [0.1, 0.2])}),
     "seed must be a whole number, at least": lambda: catalogs.ring_labels(RINGS, balance=True, seed=1.5),
     "'rare-features_ring_fraction' holds something else": lambda: catalogs.ring_labels(PERCENT),
+    "on must be the name of the id column.* not None": lambda: crossmatch.by_id(VOTES, VOTES, on=None),
+    "left and right table, not .'id_str'": lambda: crossmatch.by_id(VOTES, VOTES, on=("id_str", 2)),
+    "there are 3 ids, but concentrations of 2": lambda: votes.prediction_table(list("abc"), np.ones((2, 34)), TREE),
+    "the ids asked for: the ids .* floating-point": lambda: votes.prediction_table([1.0], np.ones((1, 34)), TREE),
     "volunteers must be whole numbers": lambda: votes.sample(np.ones((2, 34)), 2.5, TREE, np.random.default_rng(0)),
     "of 1 galaxies, but votes on 2": lambda: votes.nll(np.ones((1, 34)), np.ones((2, 34)), TREE),
     "finite and from 0 to 1": lambda: votes.proportion_asked(np.full((1, 34), 2.0), TREE),
@@ -147,7 +160,7 @@ def test_what_is_no_tree_is_refused(tree):
 
 
 def test_a_column_that_is_not_there_may_be_close_or_the_index():
-    with pytest.raises(ValueError, match="no column 'id_str'; there are: .*Is it ' ID_STR'"):
+    with pytest.raises(ValueError, match="no column 'id_str'; there are: .*Did you mean ' ID_STR'"):
         catalogs.check_ids(VOTES.rename(columns={"id_str": " ID_STR"}))
     with pytest.raises(ValueError, match="It is the index: reset_index"):
         catalogs.check_ids(VOTES.set_index("id_str"))

@@ -108,7 +108,7 @@ def test_what_is_no_table(tmp_path):
 
 
 def test_missing_label_column_names_the_closest():
-    with pytest.raises(ValueError, match=r"the catalogue has no column 'shape_flat';.* Is it 'shape_flatt'.$"):
+    with pytest.raises(ValueError, match=r"the catalogue has no column 'shape_flat';.* Did you mean 'shape_flatt'.$"):
         catalogs.read(table().rename(columns={"shape_flat": "shape_flatt"}), TREE)
 
 
@@ -198,7 +198,7 @@ def test_ring_labels_by_both_rules():
     assert catalogs.ring_labels(published, "advanced")["ring"].tolist() == [1, 0]
     with pytest.raises(ValueError, match="'rare-features-dr5_ring'"):
         catalogs.ring_labels(published.iloc[:, :1])
-    with pytest.raises(ValueError, match="no ring rule 'best'"):
+    with pytest.raises(ValueError, match="rule must be 'basic' or 'advanced', not 'best'"):
         catalogs.ring_labels(published, "best")
 
 

@@ -185,21 +185,6 @@ def test_mistakes_are_explained_without_a_traceback(arguments, message):
     assert output.startswith("Error: ") and message in output and "Traceback" not in output
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train", "none.csv", "--out", "x", "--epochs", "0"],
-        ["train", "none.csv", "--out", "x", "--image-size", "0"],
-        ["train", "none.csv", "--out", "x", "--seed", "-1"],
-        ["finetune", "none", "none.csv", "--out", "x", "--label", "ring", "--batch-size", "0"],
-        ["predict", "none", "none.csv", "--out", "x", "--orientations", "9"],
-        ["represent", "none", "none.csv", "--out", "x", "--devices", "²"],
-    ],
-)
-def test_numbers_out_of_range_are_refused_by_the_name_of_their_option(arguments):
-    assert f"Invalid value for '{arguments[-2]}'" in run(*arguments, code=2)
-
-
 def test_what_a_store_cannot_be_asked_for(table, tmp_path):
     store, spec = survey()[0], {"image_size": 32, "field_of_view": 14.705}
     for images, option in ((Images(max_blank=0.5), "--max-blank"), (Images(framing=8), "--framing")):

@@ -232,7 +232,7 @@ def test_a_run_of_an_earlier_version_is_read(half, store, catalog, tmp_path, mon
 @pytest.mark.parametrize(
     ("change", "label", "options", "message"),
     [
-        (lambda c: c, "lagre", {}, "no column 'lagre'; there are:.*Is it 'large'."),
+        (lambda c: c, "lagre", {}, "no column 'lagre'; there are:.*Did you mean 'large'."),
         (lambda c: c.assign(large=np.where(c.index == 5, np.nan, c["large"])), "large", {}, "1 of 72.*toy_5"),
         (lambda c: c.assign(large=1), "large", {}, "nothing to tell apart"),
         (lambda c: c.assign(radius=1.5), "radius", {}, "nothing to learn"),

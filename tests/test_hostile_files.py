@@ -72,8 +72,8 @@ def table(folder: Path, name: str) -> Path:
 
     if name.endswith(".parquet"):
         TABLE.to_parquet(folder / name, write_page_checksum=True)
-    elif name.endswith(".fits"):
-        Table.from_pandas(TABLE).write(folder / name)
+    elif name.endswith((".fits", ".vot")):
+        Table.from_pandas(TABLE).write(folder / name, format={"t.vot": "votable"}.get(name, "fits"))
     else:
         TABLE.to_csv(folder / name, index=False)
     return folder / name
@@ -244,6 +244,7 @@ KINDS = {
     "csv.gz": Kind(lambda folder: table(folder, "t.csv.gz"), read_table, True),
     "parquet": Kind(lambda folder: table(folder, "t.parquet"), read_table, False),
     "table.fits": Kind(lambda folder: table(folder, "t.fits"), read_table, False),
+    "votable": Kind(lambda folder: table(folder, "t.vot"), read_table, False),
     "shard": Kind(shards, read_shards, False, "00000.parquet"),
     "manifest": Kind(shards, read_shards, True, "_manifest.json"),
     "safetensors": Kind(weight_file, read_weights, True),

@@ -78,6 +78,9 @@ def test_sixteen_bits(tmp_path):
     assert (got == np.round(grey / 257)[..., None]).all() and got.min() == 0 and got.max() == 255
     colour = np.stack([grey, grey[::-1], 65535 - grey], axis=-1)
     assert abs(read_image(png16(colour, tmp_path / "c.png")) - colour / 257).max() < 1
+    for dark in (save(grey // 16, tmp_path / "g.png"), png16(colour // 16, tmp_path / "c.png")):
+        with pytest.warns(UserWarning, match="no value above 4095 of 65535, so it is almost black"):
+            read_image(dark)
 
 
 def test_transparent_pixels_lie_over_black(tmp_path):
@@ -473,10 +476,15 @@ def test_what_is_no_store(tmp_path):
     with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("x", pa.int8())])) as writer:
         writer.write_batch(pa.record_batch({"x": pa.array([1], pa.int8())}))
     foreign = other.read_bytes()
-    for data in (whole[: len(whole) // 2], b"", b"hello world " * 9, foreign):
+    for data, message in ((foreign, "is not an image store"), (b"hello world " * 9, "is not an image store"),
+                          (b"", "was cut short"), (whole[: len(whole) // 2], "was cut short")):  # fmt: skip
         other.write_bytes(data)
-        with pytest.raises(ValueError, match=r"other\.arrow is not an image store, or was cut short"):
+        with pytest.raises(ValueError, match=rf"other\.arrow {message}"):
             ImageStore.open(other)
+        if "not" in message:
+            with pytest.raises(ValueError, match="choose another name"):
+                ImageStore.build(catalog, other, size=40)
+            assert other.read_bytes() == data
     assert len(ImageStore.build(catalog, other, size=40)) == 12  # a broken store is made again
 
 

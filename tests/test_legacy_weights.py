@@ -201,47 +201,26 @@ def test_tensorflow_files_cut_short_missing_or_damaged(published, tmp_path):
             legacy.read(tmp_path)
 
 
-def test_damage_of_any_kind_is_an_error_with_a_message(tmp_path):
-    """Bytes of the descriptions are changed at random: what comes of it is read, or refused with a reason."""
+def test_a_damaged_pickle_in_a_whole_checkpoint_is_an_error_with_a_message(tmp_path):
+    """Its bytes are changed at random, in a zip whose checksums are right; test_hostile_files.py has whole files."""
     torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
-
-    def refusals(reader, path: Path, damage, times: int) -> int:
-        refused = 0
-        for _ in range(times):
-            damage()
-            try:
-                reader(path)
-            except ValueError as error:
-                refused += path.name in str(error)
-        return refused
-
     torch.save({"state_dict": {"model.2.0.bias": torch.zeros(34), "x": torch.ones(2, 3).T}}, tmp_path / "a.ckpt")
     with zipfile.ZipFile(tmp_path / "a.ckpt") as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-
-    def damage_pickle():
+    (pickled,) = (name for name in parts if name.endswith("data.pkl"))
+    refused = 0
+    for _ in range(200):
+        changed = bytearray(parts[pickled])
+        for place in rng.integers(0, len(changed), rng.integers(1, 4)):
+            changed[place] = rng.integers(0, 256)
         with zipfile.ZipFile(tmp_path / "b.ckpt", "w") as archive:
-            for name, content in parts.items():
-                archive.writestr(name, damaged(content, rng) if name.endswith("data.pkl") else content)
-
-    assert refusals(pytorch_file.read, tmp_path / "b.ckpt", damage_pickle, 200) > 50
-    end = bytes(4) + b"\1\0\0\0"
-    entries = b"\0\0\6" b"\x08\1\x1a\2\x08\1" b"\0\1\x08a" b"\x08\1\x12\0\x20\0\x28\4" + end  # header; one float, `a`
-    index = b"\0\1\2b\0" + bytes([len(entries)]) + end
-    footer = (b"\0\0" + bytes([len(entries) + 5, len(index)])).ljust(40, b"\0")
-    table = entries + bytes(5) + index + bytes(5) + footer + 0xDB4775248B80FB57.to_bytes(8, "little")
-    (tmp_path / "c.data-00000-of-00001").write_bytes(bytes(4))
-    (tmp_path / "c.index").write_bytes(table)
-    assert tensorflow_file.read(tmp_path / "c") == {"a": 0}
-    damage_table = lambda: (tmp_path / "c.index").write_bytes(damaged(table, rng))  # noqa: E731
-    assert refusals(tensorflow_file.read, tmp_path / "c", damage_table, 400) > 100
-
-
-def damaged(content: bytes, rng) -> bytes:
-    changed = bytearray(content)
-    for place in rng.integers(0, len(content), rng.integers(1, 4)):
-        changed[place] = rng.integers(0, 256)
-    return bytes(changed)
+            for name, content in (parts | {pickled: bytes(changed)}).items():
+                archive.writestr(name, content)
+        try:
+            pytorch_file.read(tmp_path / "b.ckpt")
+        except ValueError as error:
+            refused += "b.ckpt" in str(error)
+    assert refused > 50
 
 
 def test_other_files_and_folders(tmp_path):
@@ -265,13 +244,9 @@ def test_other_files_and_folders(tmp_path):
         write()
         with pytest.raises(ValueError, match=message):
             legacy.read(tmp_path)
-    (tmp_path / "b.ckpt").write_bytes(whole := file.read_bytes())
+    (tmp_path / "b.ckpt").write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="it has: a.ckpt, b.ckpt"):
         legacy.read(tmp_path)
-    for length in (0, 10, len(whole) // 2, len(whole) - 10):
-        (tmp_path / "b.ckpt").write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="b.ckpt"):
-            legacy.read(tmp_path / "b.ckpt")
 
 
 class Trap:

@@ -103,7 +103,9 @@ def test_a_table_that_cannot_be_used(tmp_path, frame, message):
 
 def test_a_galaxy_that_is_there_twice_is_named(tmp_path):
     pd.concat([few(), few().head(1)]).to_parquet(tmp_path / "x.parquet")
-    for sort in (representations.anomalies, lambda path: representations.clusters(path, 2)):
+    for sort in (representations.anomalies, lambda path: representations.clusters(path, 2),
+                 lambda path: representations.nearest(path, "g0"), lambda path: representations.nearest(path, "g7", 20),
+                 lambda path: representations.interesting(path, {"g0": 1, "g1": 2})):  # fmt: skip
         with pytest.raises(ValueError, match="1 ids of `id_str` occur more than once.* in rows 0, 20"):
             sort(tmp_path / "x.parquet")
 

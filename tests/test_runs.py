@@ -92,5 +92,5 @@ def test_what_a_run_or_table_notes_of_itself_is_damaged(tmp_path, content):
     pd.DataFrame({"id_str": ["a", "b"]}).to_parquet(tmp_path / "table" / "00000.parquet")
     (tmp_path / "table" / ShardedTable.MANIFEST).write_text(content)
     for read in (lambda folder: ShardedTable(folder, 2, {}), table_files):
-        with pytest.raises(ValueError, match="_manifest.json is damaged: delete the folder"):
+        with pytest.raises(ValueError, match="_manifest.json is damaged, or not of zoobook: make"):
             read(tmp_path / "table")

@@ -19,15 +19,16 @@ from zoobook.catalogs.shards import ShardedTable
 def write_as(frame: pd.DataFrame, path) -> None:
     if ".csv" in path.name:
         frame.to_csv(path, index=False)
-    elif path.suffix == ".fits":
-        Table.from_pandas(frame.drop(columns="flag", errors="ignore")).write(path)  # has no boolean that is missing
+    elif path.suffix in (".fits", ".vot"):
+        table = Table.from_pandas(frame.drop(columns="flag", errors="ignore"))  # FITS has no boolean that is missing
+        table.write(path, format={".vot": "votable"}.get(path.suffix, "fits"))
     elif path.name == "grouped.parquet":
         pq.write_table(pa.table(frame), path, row_group_size=7)
     else:
         frame.to_parquet(path)
 
 
-@pytest.fixture(params=["t.csv", "t.csv.gz", "t.parquet", "grouped.parquet", "t.fits"])
+@pytest.fixture(params=["t.csv", "t.csv.gz", "t.parquet", "grouped.parquet", "t.fits", "t.vot"])
 def stored(request, tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"id_str": [f"g{i}" for i in range(100)], "x": rng.random(100), "n": rng.integers(0, 9, 100)})
@@ -77,7 +78,7 @@ print(pyarrow.default_memory_pool().max_memory())
 LONG = 2**61 + 1  # a float would make 2**61 of it
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.fits"])
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.fits", "t.vot"])
 @pytest.mark.parametrize("rows", [None, [0, 1], [1, 2]])
 def test_every_digit_beside_a_gap(tmp_path, name, rows):
     frame = pd.DataFrame({
@@ -87,7 +88,7 @@ def test_every_digit_beside_a_gap(tmp_path, name, rows):
     write_as(frame, tmp_path / name)
     got = tables.read(tmp_path / name, rows=None if rows is None else np.array(rows))
     expected = frame if rows is None else frame.iloc[rows].reset_index(drop=True)
-    if name == "t.fits":
+    if name in ("t.fits", "t.vot"):
         expected = expected.drop(columns="flag")
     pd.testing.assert_frame_equal(got, expected, check_dtype=False)
     if rows is None:

@@ -73,8 +73,21 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     >>> did_you_mean("resnet5", ["resnet50", "efficientnet_b0"])
     " Did you mean 'resnet50'?"
     """
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    folded = {str(one).strip().lower(): one for one in known}
+    close = difflib.get_close_matches(str(name).strip().lower(), folded, n=1)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def choice(name: str, value: Any, known: Collection[str]) -> str:
+    """One of the known words.
+
+    >>> choice("bad", "error", ("error", "quarantine"))
+    'error'
+    """
+    if not isinstance(value, str) or value not in known:
+        *others, last = map(repr, known)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+    return value
 
 
 def truth(name: str, value: Any) -> bool:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 import zoobook
-from zoobook import catalogs, datasets, simulation, trees, weights
+from zoobook import catalogs, datasets, parallel, simulation, trees, weights
 from zoobook.datasets import published
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.images import ImageStore
@@ -287,5 +286,6 @@ def _render_missing(catalog: pd.DataFrame, size: int, seed: int) -> list[str]:
     folder = ensure_writable_dir(datasets.home() / "chapters" / f"pictures-{seed}-{size}-v{simulation.VERSION}")
     files = [folder / f"{name}.png" for name in catalog["id_str"]]
     galaxies = zip(catalog.to_dict("records"), files, strict=True)
-    Parallel(-1)(delayed(save_picture)(galaxy, file, size, seed) for galaxy, file in galaxies if not file.exists())
+    tasks = [(galaxy, file, size, seed) for galaxy, file in galaxies if not file.exists()]
+    list(parallel.each(save_picture, tasks))
     return list(map(str, files))

@@ -59,7 +59,10 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
     return path
 
 
-def check_replaceable(path: Path, begins: bytes) -> None:
+def check_replaceable(
+    path: Path, begins: bytes, problem: str = "is there already, and is something else than what would be written in "
+    "its place: choose another name"
+) -> None:  # fmt: skip
     """Check, before work begins, that a file to be written takes the place of none that ``begins`` in another way.
 
     Raises:
@@ -69,9 +72,8 @@ def check_replaceable(path: Path, begins: bytes) -> None:
         raise ValueError(f"{path} is a folder: give the name of a file in it")
     if path.is_file() and path.stat().st_size:
         with open(path, "rb") as file:
-            if not re.match(begins, file.read(16), re.DOTALL):
-                raise ValueError(f"{path} is there already, and is something else than what would be written in its "
-                                 "place: choose another name, or delete it first")  # fmt: skip
+            if not re.match(begins, file.read(4096), re.DOTALL):
+                raise ValueError(f"{path} {problem}")
 
 
 class NoRoom(OSError):

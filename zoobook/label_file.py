@@ -29,9 +29,7 @@ class LabelFile:
     def __init__(self, path: str | os.PathLike, column: str, answers: Sequence, ids: Sequence[str]):
         from filelock import FileLock, Timeout
 
-        if not isinstance(column, str) or not column.strip() or column == "id_str":
-            raise ValueError(f"column must be a name for the labels, not {column!r}")
-        self.path, self.column, self._answers = arguments.path(path), column, list(answers)
+        self.path, self.column, self._answers = arguments.path(path), _column(column), list(answers)
         ensure_writable_dir(self.path.parent)
         if self.path in self._open:
             self._open[self.path].close()

@@ -13,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from zoobook import arguments, evaluation
 from zoobook.catalogs import check_votes, tables, total_votes, vote_fraction
-from zoobook.catalogs.columns import require
+from zoobook.catalogs.columns import a_frame, require
 from zoobook.trees import DecisionTree, Question, check
 from zoobook.votes import checked
 
@@ -67,8 +67,15 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
     Args:
         decision_tree: the tree.
         shares: [Q] share of the volunteers who are asked each question, written into the boxes.
+
+    Raises:
+        ValueError: this is no tree, or there is not one share for each of its questions.
     """
     check(decision_tree)
+    shares = None if shares is None else tables.floats(pd.Series(np.ravel(shares)))
+    if shares is not None and len(shares) != len(decision_tree.questions):
+        raise ValueError(f"there are {len(shares)} shares for the {len(decision_tree.questions)} questions of tree "
+                         f"{decision_tree.name!r}; `expected` gives one for each")  # fmt: skip
     questions, places = decision_tree.questions, _places(decision_tree)
     left, right = -0.45, max(x for x, _ in places) + 0.45
     bottom, top = min(y for _, y in places) - 0.75, max(y for _, y in places) + 0.55
@@ -81,7 +88,7 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
                        leading={column for other in questions for column in other.asked_after})  # fmt: skip
         if question.asked_after:
             after = " or ".join(dict.fromkeys(asker[column][1] for column in question.asked_after))
-            axis.text(place[0] - 0.36, place[1] + 0.27, f"if {after}", fontsize=6.5, style="italic", color="#444444",
+            axis.text(place[0] - 0.36, place[1] + 0.29, f"if {after}", fontsize=6.5, style="italic", color="#444444",
                       zorder=4)  # fmt: skip
         for column in question.asked_after:
             _draw_line(axis, places[asker[column][0]], place)
@@ -140,7 +147,19 @@ def expected(catalog: pd.DataFrame, decision_tree: DecisionTree) -> np.ndarray:
 
 
 def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Figure:
-    """How the volunteers answered about the galaxy in one row of a catalogue, question by question."""
+    """How the volunteers answered about the galaxy in one row of a catalogue, question by question.
+
+    A piece of a bar is an answer, with its votes; those of pieces too narrow for it stand at the right, in their order.
+
+    Args:
+        catalog: with the votes of the tree.
+        row: the position of the galaxy, from 0; a negative one counts from the end.
+        decision_tree: the tree.
+
+    Raises:
+        ValueError: there is no such row, or no vote in it.
+    """
+    a_frame(catalog, "the catalogue")
     row = arguments.whole("row", row, -len(catalog), len(catalog) - 1)
     counts = check_votes(catalog.iloc[[row]], decision_tree, needed=True)[0]
     asked = [(question, counts[start:stop])
@@ -148,7 +167,7 @@ def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Fi
              if counts[start:stop].sum()]  # fmt: skip
     figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(asked) + 0.7))
     for place, (question, votes) in enumerate(asked):
-        shares = votes / votes.sum()
+        shares, narrow = votes / votes.sum(), []
         for a, (answer, left) in enumerate(zip(question.answers, np.cumsum(shares) - shares, strict=True)):
             if not votes[a]:
                 continue
@@ -157,6 +176,10 @@ def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Fi
             if shares[a] > 0.015 * len(label):  # it fits into the bar
                 axis.text(left + shares[a] / 2, -place, label, ha="center", va="center", fontsize=7,
                           color="white" if colour in DARK else "black")
+            else:
+                narrow.append(label)
+        if narrow:
+            axis.text(1.01, -place, "also " + ", ".join(narrow), va="center", fontsize=7, color="#444444")
     names = [question.name.removesuffix(decision_tree.suffix) for question, _ in asked]
     axis.set_yticks([-place for place in range(len(asked))], names, fontsize=8.5)
     axis.set(xlim=(0, 1), xlabel="share of the answers")
@@ -177,14 +200,23 @@ def training(
         history: the ``history`` of a ``Result``.
         ylabel: what the loss is.
         references: horizontal lines: name to value, such as the loss of the oracle.
+
+    Raises:
+        ValueError: this is no history, no epoch has a validation loss, or a reference has no name or is no number.
     """
     require(["epoch", "train_loss", "val_loss"], history, "the history")
+    lines = {} if references is None else _named("references", references, "{'the oracle': 2.1}")
+    values = {name: arguments.real(f"references[{name!r}]", value, lambda _: True, "a number")
+              for name, value in lines.items()}  # fmt: skip
+    epochs, learned, judged = (tables.floats(history[name]) for name in ("epoch", "train_loss", "val_loss"))
+    if not np.isfinite(judged).any():
+        raise ValueError(f"none of the {len(history)} epochs of the history has a validation loss: nothing to draw")
+    epochs, best = epochs + 1, np.argmin(np.where(np.isfinite(judged), judged, np.inf))
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    epochs, best = history["epoch"] + 1, history["val_loss"].idxmin()
-    axis.plot(epochs, history["train_loss"], "o-", color=COLOURS[0], label="training", markersize=4)
-    axis.plot(epochs, history["val_loss"], "s-", color=COLOURS[1], label="validation", markersize=4)
-    axis.plot(epochs[best], history["val_loss"][best], "*", color="black", markersize=12, label="best")
-    for number, (name, value) in enumerate((references or {}).items()):
+    axis.plot(epochs, learned, "o-", color=COLOURS[0], label="training", markersize=4)
+    axis.plot(epochs, judged, "s-", color=COLOURS[1], label="validation", markersize=4)
+    axis.plot(epochs[best], judged[best], "*", color="black", markersize=12, label="best")
+    for number, (name, value) in enumerate(values.items()):
         axis.axhline(value, color=_GREY, linestyle=("--", ":", "-.")[number % 3], linewidth=1.2, label=name)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -275,15 +307,23 @@ def belief(
         observed: [A] votes, whose fractions are drawn as vertical lines.
         decision_tree: the tree.
         questions: names of the questions to show.
+
+    Raises:
+        ValueError: this is no image, a number of answers is not that of the tree, or a question is not in it.
     """
     from scipy.stats import beta
 
+    if np.ndim(image) != 3:
+        raise ValueError(f"`image` must be one array [H, W, 3], not of the shape {list(np.shape(image))}")
+    if isinstance(questions, str) or not len(questions):
+        raise ValueError(f"`questions` must be a list of names, such as ['bar'], not {questions!r}")
     concentrations = checked(np.asarray(concentrations)[None], decision_tree, "concentrations")[0]
     observed = checked(np.asarray(observed)[None], decision_tree, "votes")[0]
     figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.5),
                                 width_ratios=[0.85] + [1] * len(questions))
     axes[0].imshow(image)
     axes[0].axis("off")
+    axes[1].set_ylabel("probability density", fontsize=8.5)
     share = np.linspace(0.001, 0.999, 400)
     for axis, name in zip(axes[1:], questions, strict=True):
         question = decision_tree.question(name)
@@ -302,6 +342,13 @@ def belief(
         axis.legend(frameon=False, fontsize=7)
     figure.tight_layout()
     return figure
+
+
+def _named(what: str, given: object, example: str) -> Mapping:
+    """Refuse what is no dictionary of things to draw, each under the name that the legend shows."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{what} must be a dictionary from names to values, such as {example}, not {given!r:.60}")
+    return given
 
 
 def galaxy_map(
@@ -340,13 +387,20 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
     Args:
         curves: name to (labels of 0 and 1, scores).
+
+    Raises:
+        ValueError: a curve has no name, or is not labels and scores of both classes.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
+    pairs = {}
+    for name, pair in _named("curves", curves, "{'my network': (labels, scores)}").items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"curves[{name!r}] must be (labels, scores), not {pair!r:.60}")
+        pairs[name] = evaluation.of_two_classes(*pair, "a ROC curve")
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
     axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
-    for number, (name, (labels, scores)) in enumerate(curves.items()):
-        labels, scores = evaluation.of_two_classes(labels, scores, "a ROC curve")
+    for number, (name, (labels, scores)) in enumerate(pairs.items()):
         colour = COLOURS[number % len(COLOURS)]
         false, true, _ = roc_curve(labels, scores)
         axis.plot(false, true, color=colour, linewidth=1.6, label=f"{name} (AUC {roc_auc_score(labels, scores):.2f})")

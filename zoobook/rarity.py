@@ -121,7 +121,7 @@ def checks_needed(purity: float, within: float = 0.05, level: float = 0.95, numb
 def plot(
     labels: np.ndarray, scores: np.ndarray, rarity: float | tuple[int, int], chosen: pd.Series | None = None
 ) -> Figure:
-    """Purity against completeness at the survey's rarity, with its interval, and at the validation sample's.
+    """Purity against completeness at the survey's rarity, with its interval, and at that of the labelled sample.
 
     Args:
         labels, scores, rarity: see :func:`sample`.
@@ -139,7 +139,7 @@ def plot(
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
-              label=f"in the validation sample (one in {1 / here:.3g})")  # fmt: skip
+              label=f"in the labelled sample (one in {1 / here:.3g})")  # fmt: skip
     axis.plot(table["completeness"], table["purity"], color=COLOURS[0], label=f"in the survey (one in {1 / share:.3g})")
     axis.fill_between(table["completeness"], table["purity_low"], table["purity_high"], color=COLOURS[0], alpha=0.2)
     axis.axhline(share, color=COLOURS[1], linewidth=1, label="drawn at random: the rarity")

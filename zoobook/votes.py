@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import betaincinv, digamma, gammaln
 
 from zoobook import arguments
-from zoobook.catalogs.columns import require
+from zoobook.catalogs.columns import ids_of, require
 from zoobook.trees import DecisionTree, check
 
 LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
@@ -178,14 +178,15 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
         ``{answer}_fraction`` (the expected share, averaged over the passes); for each question
         ``{question}_proportion_volunteers_asked``.
     """
-    concentrations = np.asarray(concentrations, np.float32)
+    ids, concentrations = ids_of(ids), np.asarray(concentrations, np.float32)
+    if len(ids) != len(concentrations):
+        raise ValueError(f"there are {len(ids)} ids, but concentrations of {len(concentrations)} galaxies")
     if concentrations.ndim == 2:
         concentrations = concentrations[:, :, None]
-    passes = range(concentrations.shape[2])
-    by_pass = [expected_fractions(concentrations[:, :, p], tree) for p in passes]
+    by_pass = [expected_fractions(one, tree) for one in np.moveaxis(concentrations, -1, 0)]
     fractions = np.mean(by_pass, axis=0)
     asked = np.mean([proportion_asked(f, tree) for f in by_pass], axis=0)
-    columns: dict = {"id_str": np.asarray(ids, dtype=object)}
+    columns: dict = {"id_str": ids}
     for a, column in enumerate(tree.label_columns):
         columns[f"{column}_concentration"] = list(concentrations[:, a])
         columns[f"{column}_fraction"] = fractions[:, a].astype(np.float32)

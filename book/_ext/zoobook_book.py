@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from string import ascii_uppercase
 
 from docutils import nodes
 from myst_nb.sphinx_ import NbMetadataCollector
@@ -127,11 +128,23 @@ def _say_last_run(app, doctree) -> None:
         next(doctree.findall(nodes.section)).append(nodes.paragraph("", told, classes=["zb-last-run"]))
 
 
+def _letter_figures(app, env) -> list[str]:
+    """Figures of a page that is no numbered chapter get its letter, as Fig. A.1: Fig. 10 would look like a chapter."""
+    letters = iter(ascii_uppercase)
+    for kinds in env.toc_fignumbers.values():  # in reading order
+        if any(len(number) == 1 for figures in kinds.values() for number in figures.values()):
+            letter = next(letters)
+            for figures in kinds.values():
+                figures.update({name: (letter, place) for place, name in enumerate(figures, 1)})
+    return []
+
+
 def setup(app):
     app.add_role("run-time", run_time)
     app.add_transform(FoldedSolutions)
     app.connect("config-inited", _set_edition)
     app.connect("source-read", _set_parameters)
+    app.connect("env-get-updated", _letter_figures, priority=900)  # once all have a number
     app.connect("doctree-read", _say_last_run)
     app.connect("doctree-resolved", _fill_run_times)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

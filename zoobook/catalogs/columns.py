@@ -1,7 +1,6 @@
 """Columns of tables in memory: ids as text, numbers with every digit, bytes in the order of this machine."""
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from zoobook.arguments import did_you_mean
 
 _EXPONENT = r"[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
 _WRITTEN_AS_FLOAT = rf"[+-]?\d+\.0*|{_EXPONENT}"
@@ -81,9 +82,8 @@ def require(wanted: Iterable[str], there: pd.DataFrame | list[str], where: str, 
         return
     if not hint and not isinstance(there, list) and absent in there.index.names:
         hint = "It is the index: reset_index() makes a column of it."
-    if not hint and (close := difflib.get_close_matches(str(absent).lower(), [str(n).strip().lower() for n in names])):
-        hint = f"Is it {next(n for n in names if str(n).strip().lower() == close[0])!r}?"
-    raise ValueError(f"{where} has no column {absent!r}; there are: {listed(names)}{hint and f'. {hint}'}")
+    hint = f" {hint}" if hint else did_you_mean(absent, names)
+    raise ValueError(f"{where} has no column {absent!r}; there are: {listed(names)}{hint and f'.{hint}'}")
 
 
 def listed(things: Iterable, most: int = 10) -> str:
@@ -165,17 +165,22 @@ def check_ids(catalog: pd.DataFrame, where: str = "the catalogue", column: str =
     """
     require([column], catalog, where)
     ids = ids_of(catalog[column], where, column)
+    refuse_repeated(ids, where, column)
+    return ids
+
+
+def refuse_repeated(ids: np.ndarray, where: str, column: str = "id_str", at: np.ndarray | None = None) -> None:
+    """Refuse ids [N] of which several are the same; ``at`` says in which rows [N] of the table they stand."""
     repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
     if repeated.any():
         rows: dict[str, list[int]] = {}
-        for row in np.flatnonzero(repeated):
-            rows.setdefault(ids[row], []).append(int(row))
+        for place in np.flatnonzero(repeated):
+            rows.setdefault(ids[place], []).append(int(place if at is None else at[place]))
         shown = "; ".join(f"{name!r} in rows {listed(its_rows)}" for name, its_rows in list(rows.items())[:5])
         raise ValueError(
             f"{where}: {len(rows)} ids of `{column}` occur more than once, but each galaxy needs its own: {shown}"
             f"{' …' if len(rows) > 5 else ''} (rows count from 0). Drop the repeated rows."
         )
-    return ids
 
 
 def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
@@ -185,7 +190,8 @@ def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
 
 def labels_of(values: pd.Series, column: str) -> pd.Series:
     """Labels, none of them missing, as booleans, numbers, or text without blanks: what the values are, whatever holds
-    them. Text that is numbers throughout is numbers. Several kinds, or another one, are a ``ValueError``.
+    them. Text that is numbers throughout is numbers. Several kinds, or another one, are a ``ValueError``; so is a
+    number such as -99 far below all others, by which tables say that there is none.
 
     >>> labels_of(pd.Series([" 0", "1.5"]), "z").tolist(), labels_of(pd.Series(["007", "1"]), "z").tolist()
     ([0.0, 1.5], ['007', '1'])
@@ -206,7 +212,21 @@ def labels_of(values: pd.Series, column: str) -> pd.Series:
         values = pd.to_numeric(pd.Series(values)).tolist()
     elif "true or false" not in found and not all(isinstance(value, Integral) for value in values):
         values = list(map(float, values))
+    _refuse_stand_in(values, column)
     return pd.Series(values)
+
+
+def _refuse_stand_in(values: list, column: str) -> None:
+    """Refuse numbers of which the lowest is -99, -999, -9999 …, and every other one is far above it."""
+    shown = f"{min(values, default=0):g}"
+    if re.fullmatch(r"-99+(\.9+)?", shown):
+        lowest = min(values)
+        others = [value for value in values if value != lowest]
+        if others and min(others) > lowest / 2:
+            raise ValueError(
+                f"column {column!r} has {shown} in {len(values) - len(others)} rows, and nothing else below "
+                f"{min(others):g}: in tables that stands for a missing value. Leave those galaxies out"
+            )
 
 
 def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: str | os.PathLike = "") -> list[str]:

@@ -51,7 +51,10 @@ def by_id(
       id_str    z
     0      b  0.1
     """
-    left_on, right_on = (on, on) if isinstance(on, str) else on
+    pair = [on, on] if isinstance(on, str) else on
+    if not isinstance(pair, (list, tuple)) or [isinstance(name, str) for name in pair] != [True, True]:
+        raise ValueError(f"on must be the name of the id column, or its names in the left and right table, not {on!r}")
+    left_on, right_on = pair
     left, right = in_memory(left, "the left table"), _table(right)
     left_ids = tables.id_column(left, left_on, "the left table")
     right_ids = tables.id_column(right, right_on, _name(right))

@@ -22,7 +22,7 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
     a Galaxy Zoo 2 id stay exact.
 
     Args:
-        source: a file (``.csv``, ``.csv.gz``, ``.parquet``, a FITS table) or a DataFrame, which is not changed.
+        source: a file (``.csv``, ``.csv.gz``, ``.parquet``, FITS, VOTable) or a DataFrame, which is not changed.
         tree: check that the votes of this tree are there and are whole numbers.
 
     Returns:

@@ -27,9 +27,7 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
     Returns:
         DataFrame: the rows kept, in their order, with the column ``ring`` (int64, 0 or 1).
     """
-    if rule not in ("basic", "advanced"):
-        raise ValueError(f"there is no ring rule {rule!r}; the rules are 'basic' and 'advanced'")
-    tree = trees.load("decals_dr5")
+    tree, rule = trees.load("decals_dr5"), arguments.choice("rule", rule, ("basic", "advanced"))
     ring = vote_fraction(catalog, tree, "rare-features_ring")
     if rule == "basic":
         label, keep = ring > 0, np.isfinite(ring)

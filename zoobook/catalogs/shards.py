@@ -45,7 +45,7 @@ class ShardedTable:
             if found != wanted:
                 raise ValueError(
                     f"{self.folder} already holds a table made by another model, of other images or with other "
-                    f"options ({earlier['made_of']}, now {self._plan['made_of']}). Choose another folder, or delete it."
+                    f"options ({earlier['made_of']}, now {self._plan['made_of']}). Choose another folder."
                 )
         elif any(self.folder.glob("*.parquet")):
             raise ValueError(f"{self.folder} holds parquet files of something else, which would be taken for parts of "
@@ -86,7 +86,7 @@ def _read_manifest(file: Path) -> dict:
         found = json.loads(file.read_text())
         return {"plan": dict(found["plan"], made_of=dict(found["plan"]["made_of"])), "complete": found["complete"]}
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file} is damaged: delete the folder {file.parent} and make the table again") from None
+        raise ValueError(f"{file} is damaged, or not of zoobook: make the table again, in another folder") from None
 
 
 def table_files(path: str | Path) -> list[Path]:

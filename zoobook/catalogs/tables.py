@@ -1,4 +1,4 @@
-"""Tables on disk (CSV, parquet, FITS): the one door through which they come in.
+"""Tables on disk (CSV, parquet, FITS, VOTable): the one door through which they come in.
 
 Whole numbers keep every digit and booleans stay booleans, also beside a gap (then as pandas' ``Int64`` and
 ``boolean``); a word stays a word, and of a CSV only empty cells are missing; ids are text.
@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ FITS_NAME = re.compile(r"\.(fits?|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid")  # never read as numbers from a CSV
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+_VOTABLE_NAME = re.compile(r"\.(vot|votable|xml)(\.gz)?$", re.IGNORECASE)
 _NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
@@ -54,7 +56,8 @@ def read(
     Columns that are known to hold ids (``id_str``, ``iauname``, ``dr8_id``, ``dr7objid`` …) are read from CSV as text.
 
     Args:
-        path: a ``.csv``, ``.csv.gz``, ``.parquet`` or FITS table, or a folder that ``predict`` or ``represent`` wrote.
+        path: a ``.csv``, ``.csv.gz``, ``.parquet``, FITS or VOTable file, or a folder that ``predict`` or
+            ``represent`` wrote.
         columns: which columns; all by default.
         rows: positions of the rows to keep, ascending; all by default.
         text: further columns that hold ids.
@@ -86,8 +89,9 @@ def _guarded(path: Path, function: Callable, *options):
     """What a reader gives, or a plain word on why it cannot."""
     if not path.exists():
         raise FileNotFoundError(f"there is no table at {path}")
-    if path.is_file() and not any(name.search(path.name) for name in (_CSV_NAME, _PARQUET_NAME, FITS_NAME)):
-        raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet or .fits")
+    known = (_CSV_NAME, _PARQUET_NAME, FITS_NAME, _VOTABLE_NAME)
+    if path.is_file() and not any(name.search(path.name) for name in known):
+        raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet, .fits or .vot")
     with named(path):
         return function(path, *options)
 
@@ -115,7 +119,7 @@ def _names(path: Path) -> list[str]:
         return _parquet_names(table_files(path)[0])
     if _CSV_NAME.search(path.name):
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-    return list(_read_fits(path).columns)
+    return list(_read_astropy(path).columns)
 
 
 def _parquet_names(path: Path) -> list[str]:
@@ -147,7 +151,7 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: 
         _check_rows(path)
         table = _read_csv(path, columns, {*TEXT_COLUMNS, *text})
     else:
-        table = _read_fits(path)
+        table = _read_astropy(path)
     table = table if columns is None else table[columns]
     return table if rows is None else table.iloc[rows].reset_index(drop=True)
 
@@ -252,7 +256,24 @@ def _to_pandas(table: pa.Table, columns: list[str], **options) -> pd.DataFrame:
     return pd.concat([frame, pd.DataFrame(gaps)], axis=1)[names]
 
 
-def _read_fits(path: Path) -> pd.DataFrame:
+def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """The table of a VOTable file, and where its booleans are missing."""
+    from astropy.io import votable
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="astropy.io.votable")
+        tables = list(votable.parse(path).iter_tables())
+    if not tables:
+        raise ValueError("it has no table")
+    if len(tables) > 1:
+        warnings.warn(f"{path} has {len(tables)} tables: the first is read", stacklevel=2)
+    table = tables[0].to_table(use_names_over_ids=True)
+    return table, {name: table[name].mask for name in table.colnames
+                   if table[name].dtype.kind == "b" and hasattr(table[name], "mask")}  # fmt: skip
+
+
+def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """The table of a FITS file, and where its booleans are missing."""
     from astropy.io import fits
     from astropy.table import Table
 
@@ -271,7 +292,11 @@ def _read_fits(path: Path) -> pd.DataFrame:
         # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.
         binary = isinstance(hdu, fits.BinTableHDU)
         logical = [column.name for column in hdu.columns if binary and column.format in ("L", "1L")]
-        gaps = {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
+        return table, {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
+
+
+def _read_astropy(path: Path) -> pd.DataFrame:
+    table, gaps = (_votable if _VOTABLE_NAME.search(path.name) else _fits_table)(path)
     table.convert_bytestring_to_unicode()
     for name in [name for name in table.colnames if table[name].shape[1:] == (1,)]:
         table[name] = table[name][:, 0]
@@ -282,7 +307,9 @@ def _read_fits(path: Path) -> pd.DataFrame:
         if values.dtype.kind in "iu" and np.any(gap):  # of which older versions of astropy make floats
             whole = np.asarray(values.data.data, values.dtype.newbyteorder("="))
             frame[name] = pd.arrays.IntegerArray(whole, np.broadcast_to(gap, whole.shape).copy())
-    for name in [name for name in scalars if table[name].dtype.kind == "U"]:
+    objects = [name for name in scalars if table[name].dtype.kind == "O"]  # text of a VOTable, or arrays
+    texts = [name for name in objects if frame[name].dropna().map(lambda value: isinstance(value, str)).all()]
+    for name in [*texts, *(name for name in scalars if table[name].dtype.kind == "U")]:
         frame[name] = frame[name].str.rstrip()
         frame[name] = frame[name].mask(frame[name] == "")  # FITS has no other sign for a text that is missing
     frame = frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})

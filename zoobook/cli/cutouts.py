@@ -13,7 +13,7 @@ def cutouts(
     positions: Annotated[
         Path | None, Option(help="Table of sources with id_str and x, y or ra, dec, instead of a search.")
     ] = None,
-    size: Annotated[int, Option(min=8, help="Side of the stamps in pixels.")] = 128,
+    size: Annotated[int, Option(help="Side of the stamps in pixels.")] = 128,
     png: Annotated[bool, Option("--png", help="Write the stamps as PNG files too.")] = False,
     everything: Annotated[bool, Option("--all", help="Cut stars and very small sources too.")] = False,
     max_magnitude: Annotated[float | None, Option(help="Leave fainter sources out of a search.")] = None,
@@ -27,14 +27,16 @@ def cutouts(
     """Find galaxies in a picture of the sky, measure them, and cut stamps framed as the networks were trained."""
     import numpy as np
 
-    from zoobook import catalogs
+    from zoobook import arguments, catalogs
     from zoobook.catalogs.columns import floats
     from zoobook.cli import inputs
     from zoobook.files import ensure_writable_dir, replacing
     from zoobook.images import cutouts as stamps
+    from zoobook.images.checks import SMALLEST
 
     if positions is not None and max_magnitude is not None:
         raise ValueError("--max-magnitude goes with a search; with --positions, choose the rows of that table instead")
+    size = arguments.whole("size", size, SMALLEST)
     sky, out = stamps.Mosaic(mosaic, zero_point, pixel_arcsec), ensure_writable_dir(out)
     bad = "quarantine" if skip_bad_images else "error"
     if positions is None:

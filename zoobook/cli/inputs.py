@@ -14,13 +14,18 @@ from zoobook.catalogs.columns import file_locations, require
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
 from zoobook.images.views import check_radii, stored_size
+from zoobook.learning.devices import choose_devices
 
 
-def load(model: str | None, framework: str | None) -> tuple[ModuleType, Any]:
-    """The half of zoobook for a framework, by default the first that is installed; and the model, if one is named."""
+def load(model: str | None, framework: str | None, devices: str | int) -> tuple[ModuleType, Any]:
+    """The half of zoobook for a framework, by default the first that is installed; and the model, if one is named.
+
+    Devices that are not there are refused.
+    """
     installed = [name for name, package in zoobook.FRAMEWORKS.items() if find_spec(package)]
     framework = framework or (installed or ["pytorch"])[0]
     half = zoobook.load_framework(framework)
+    choose_devices(devices, half.engine.gpus())
     if model is None:
         return half, None
     if is_own(model):

@@ -17,8 +17,8 @@ def train(
     tree: Annotated[str, Option(help="The decision tree voted on: a name, or a YAML file.")] = "decals_dr5",
     model: Annotated[str | None, Option(help="A model to go on from, as for predict; else from scratch.")] = None,
     architecture: Annotated[str | None, Option(help="The encoder; else the model's, or efficientnet_b0.")] = None,
-    channels: Annotated[int | None, Option(min=1, max=3, help="1: grey, 3: colour; else the model's, or 1.")] = None,
-    image_size: Annotated[int | None, Option(min=1, help="Image side in pixels; else the model's, or 224.")] = None,
+    channels: Annotated[int | None, Option(help="1: grey, 3: colour; else the model's, or 1.")] = None,
+    image_size: Annotated[int | None, Option(help="Image side in pixels; else the model's, or 224.")] = None,
     field_of_view: Annotated[
         float | None, Option(help="Side of what the model sees, in R50; else the model's, or 14.7, as Zoobot.")
     ] = None,
@@ -32,18 +32,18 @@ def train(
     """Train a network to predict votes: from scratch, or going on from a trained one."""
     from zoobook.cli import inputs
     from zoobook.images.views import FIELD_OF_VIEW
+    from zoobook.learning.architectures import check_options
 
-    half, trained = inputs.load(model, framework)
+    half, trained = inputs.load(model, framework, training.devices)
     questions = inputs.load_tree(tree)
-    spec = trained.spec if trained else {"image_size": 224, "field_of_view": FIELD_OF_VIEW}
-    image_size = spec["image_size"] if image_size is None else image_size
-    seen = spec["field_of_view"] if field_of_view is None else field_of_view
-    view = {"image_size": image_size, "field_of_view": seen}
+    view = trained.spec if trained else {"image_size": 224, "field_of_view": FIELD_OF_VIEW, "channels": 1, "dropout": 0}
+    asked = {"image_size": image_size, "field_of_view": field_of_view, "channels": channels}
+    view = check_options({**view, **{name: value for name, value in asked.items() if value is not None}})
     catalog, store = inputs.read_labelled(galaxies, view, images, questions)
     result = half.train(
-        store, catalog, questions, model=trained, architecture=architecture, channels=channels, image_size=image_size,
-        field_of_view=field_of_view, epochs=epochs, batch_size=batch_size, patience=patience, out_dir=out,
-        **vars(training),
+        store, catalog, questions, model=trained, architecture=architecture, channels=channels,
+        image_size=view["image_size"], field_of_view=field_of_view, epochs=epochs, batch_size=batch_size,
+        patience=patience, out_dir=out, **vars(training),
     )  # fmt: skip
     echo(f"the best model is in {result.checkpoint}")
 
@@ -57,7 +57,7 @@ def finetune(
     *,
     unfreeze: Annotated[str, Option(help="What learns: head (the new head alone), top or all.")] = "head",
     epochs: options.Epochs = 60,
-    batch_size: Annotated[int | None, Option(min=1, help="Galaxies in a batch; else 128 for votes, or 32.")] = None,
+    batch_size: Annotated[int | None, Option(help="Galaxies in a batch; else 128 for votes, or 32.")] = None,
     patience: options.Patience = 15,
     training: Training,
     images: Images,
@@ -66,7 +66,7 @@ def finetune(
     """Give a trained encoder a new head and train it on a new question."""
     from zoobook.cli import inputs
 
-    half, trained = inputs.load(model, framework)
+    half, trained = inputs.load(model, framework, training.devices)
     tree = inputs.load_tree(label.removeprefix("tree:")) if label.startswith("tree:") else None
     catalog, store = inputs.read_labelled(galaxies, trained.spec, images, tree)
     result = half.finetune(
@@ -82,7 +82,7 @@ def predict(
     galaxies: Galaxies,
     out: Out,
     *,
-    passes: Annotated[int, Option(min=1, help="Answers per galaxy; with more than one, dropout stays on.")] = 1,
+    passes: Annotated[int, Option(help="Answers per galaxy; with more than one, dropout stays on.")] = 1,
     orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,
@@ -93,7 +93,7 @@ def predict(
     """Let a model answer for every galaxy."""
     from zoobook.cli import inputs
 
-    half, trained = inputs.load(model, framework)
+    half, trained = inputs.load(model, framework, devices)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
     table = half.predict(
         trained, store, out=out, passes=passes, orientations=orientations, devices=devices, batch_size=batch_size,
@@ -117,7 +117,7 @@ def represent(
     """Describe every galaxy by the features that a model's encoder finds in its image."""
     from zoobook.cli import inputs
 
-    half, trained = inputs.load(model, framework)
+    half, trained = inputs.load(model, framework, devices)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
     table = half.represent(
         trained, store, out=out, orientations=orientations, devices=devices, batch_size=batch_size

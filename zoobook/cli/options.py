@@ -16,7 +16,7 @@ APP: dict[str, Any] = {  # what every group of commands is made with
 
 
 def _device(text: str) -> str | int:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
 Galaxies = Annotated[str, Argument(help="A table of galaxies with id_str and file_loc, or a data set by name.")]
@@ -24,11 +24,11 @@ Model = Annotated[str, Argument(help="A weight file, a run folder, a name of `zo
 Out = Annotated[Path, Option(help="Folder for the result; the same command completes it after an interruption.")]
 Framework = Annotated[str | None, Option(help="pytorch or tensorflow; by default what is installed, PyTorch first.")]
 Devices = Annotated[str, Option(help="auto, cpu, or how many GPUs.", parser=_device, metavar="TEXT")]
-Orientations = Annotated[int, Option(min=1, max=8, help="Quarter turns and mirror images to average over, up to 8.")]
-BatchSize = Annotated[int, Option(min=1, help="Galaxies in a batch.")]
-Epochs = Annotated[int, Option(min=1, help="Passes over the galaxies, at most.")]
-Patience = Annotated[int, Option(min=1, help="Epochs without improvement after which to stop.")]
-Seed = Annotated[int, Option(min=0, help="Decides everything random.")]
+Orientations = Annotated[int, Option(help="Quarter turns and mirror images to average over, up to 8.")]
+BatchSize = Annotated[int, Option(help="Galaxies in a batch.")]
+Epochs = Annotated[int, Option(help="Passes over the galaxies, at most.")]
+Patience = Annotated[int, Option(help="Epochs without improvement after which to stop.")]
+Seed = Annotated[int, Option(help="Decides everything random.")]
 Root = Annotated[Path | None, Option(help="Folder of the data; by default $ZOOBOOK_HOME or the user's cache.")]
 Architecture = Annotated[str | None, Option(help="timm's name of the encoder, where the file does not say it.")]
 
@@ -58,13 +58,16 @@ class Training:
     learning_rate: Annotated[float, Option(help="Highest learning rate.")] = 1e-3
     precision: Annotated[str, Option(help="auto, float32, bfloat16 or float16.")] = "auto"
     devices: Devices = "auto"
-    num_nodes: Annotated[int, Option(min=1, help="Machines, each started by SLURM or torchrun.")] = 1
+    num_nodes: Annotated[int, Option(help="Machines, each started by SLURM or torchrun.")] = 1
     seed: Seed = 0
     resume: Annotated[bool, Option(help="Go on with an interrupted run, or start afresh.")] = True
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take such a group as one argument, while typer shows an option for each of its fields."""
+    """Let a command take such a group as one argument, while typer shows an option for each of its fields.
+
+    Settings are checked before the command reads its first file.
+    """
     groups: dict[str, Any] = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
     parameters = []
     for parameter in signature(command, eval_str=True).parameters.values():
@@ -73,6 +76,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         parameters += [each.replace(kind=Parameter.KEYWORD_ONLY) for each in found]
 
     def flat(**given: Any) -> None:
+        from zoobook.learning.settings import checked
+
+        checked({name: value for name, value in given.items() if value is not None})
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         command(**given)

@@ -80,8 +80,7 @@ def cut_stamps(
         BadImage: sources cannot be cut: outside, without radius or with an absurd one, or mostly blank.
         ValueError: an argument or column makes no sense, or there are no sources.
     """
-    if bad not in ("error", "quarantine"):
-        raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
+    bad = arguments.choice("bad", bad, ("error", "quarantine"))
     size, factor = arguments.whole("size", size, SMALLEST), arguments.real("factor", factor)
     max_blank = arguments.share("max_blank", max_blank)
     ids, path = check_ids(catalog), arguments.path(path)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import BinaryIO
 
 import numpy as np
@@ -16,8 +17,8 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
     """Decode one image file.
 
     JPEG, PNG and whatever else Pillow reads: grey is repeated in three channels, 16-bit values are scaled to 8 bits
-    (65535 becomes 255), a palette is looked up, transparent pixels are laid over black, as the sky is, and an image
-    whose EXIF notes say that it is turned is put upright.
+    (65535 becomes 255; a warning says where they use no more than 12 of the bits), a palette is looked up, transparent
+    pixels are laid over black, as the sky is, and an image whose EXIF notes say that it is turned is put upright.
 
     FITS: the first HDU with an image. Three planes are taken as g, r, z in one flux unit per pixel, as the Legacy
     Surveys deliver them; so are three HDUs of one plane each and of the same size, without names or named after their
@@ -68,6 +69,7 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
         raise Unusable("it is a CMYK image, made for printing; save it as RGB")
     try:
         frames, format = getattr(image, "n_frames", 1), image.format
+        sixteen = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         image.load()
         image = ImageOps.exif_transpose(image)  # upright, as it is shown by everything else
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
@@ -78,10 +80,18 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
         raise Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
-        return np.repeat(np.round(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2)
+        return _told(np.repeat(np.round(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2), sixteen)
     if image.mode == "F":
         raise Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.asarray(image.convert("RGB"))
+    return _told(np.asarray(image.convert("RGB")), sixteen)
+
+
+def _told(image: np.ndarray, sixteen: bool) -> np.ndarray:
+    """An image, uint8 [H, W, 3], with a warning where it had ``sixteen`` bits, of which it used 12 at most."""
+    if sixteen and image.max() <= 16:
+        warnings.warn("a 16-bit image has no value above 4095 of 65535, so it is almost black. If it holds 10 or 12 "
+                      "bits, as cameras write them, multiply its values by 64 or 16", stacklevel=3)  # fmt: skip
+    return image

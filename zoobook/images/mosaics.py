@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from zoobook import arguments
+from zoobook import arguments, parallel
 from zoobook.catalogs.columns import floats, listed
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.images import fits
@@ -241,23 +241,18 @@ def each_section(
     options. With ``places``, [N, …] whose first columns are x and y, and of which ``rows`` count, only sections with
     some of them are gone through. ``text`` says what is done, beside the progress bar.
     """
-    import joblib
-
-    tasks = []
+    workers, tasks = parallel.check_workers(workers), []
     for top in range(0, mosaic.shape[0], SECTION):
         for left in range(0, mosaic.shape[1], SECTION):
             core = (top, min(top + SECTION, mosaic.shape[0]), left, min(left + SECTION, mosaic.shape[1]))
             if places is None:
-                tasks.append((core, None, None))
+                tasks.append((mosaic, core, None, None))
                 continue
             x, y = np.round(places[rows, :2]).T
             mine = rows[(y >= core[0]) & (y < core[1]) & (x >= core[2]) & (x < core[3])]
             if len(mine):
-                tasks.append((core, places[mine], mine))
-    jobs = min(workers or joblib.cpu_count(), max(len(tasks), 1))
-    pool = joblib.Parallel(jobs, return_as="generator")
-    results = pool(joblib.delayed(work)(mosaic, *task, **options) for task in tasks)
-    return list(tqdm(results, text, len(tasks), unit="section"))
+                tasks.append((mosaic, core, places[mine], mine))
+    return list(tqdm(parallel.each(work, tasks, workers, **options), text, len(tasks), unit="section"))
 
 
 def around(mosaic: Mosaic, core: tuple, margin: int) -> tuple[slice, slice]:

@@ -157,8 +157,7 @@ def measure_sources(
     Raises:
         ValueError: positions are outside, ids are bad, a column exists already, or the mosaic has no sky.
     """
-    if outside not in ("error", "drop"):
-        raise ValueError(f"outside must be 'error' or 'drop', not {outside!r}")
+    outside = arguments.choice("outside", outside, ("error", "drop"))
     threshold, least = arguments.real("threshold", threshold), arguments.whole("min_pixels", min_pixels)
     exist = [name for name in COLUMNS if name in table]
     if exist:

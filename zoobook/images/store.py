@@ -28,6 +28,7 @@ from zoobook.images.store_file import UnfinishedStore, checksum, complete, quara
 from zoobook.images.views import check_radii
 
 _VERSION = 3  # of the store's layout and of everything that decides a pixel
+_BEGINS = rb"ARROW1.*zoobook"  # a store, whole or cut short; other Arrow files do not have the second word
 _SHOWN = 5
 
 
@@ -84,8 +85,7 @@ class ImageStore:
             BadImage: files are bad; the good ones stay decoded for the next run.
             OSError: the folder cannot be written to, or the disk has too little room.
         """
-        if bad not in ("error", "quarantine"):
-            raise ValueError(f"bad must be 'error' or 'quarantine', not {bad!r}")
+        bad = arguments.choice("bad", bad, ("error", "quarantine"))
         size, max_blank = arguments.whole("size", size, SMALLEST), arguments.share("max_blank", max_blank)
         framing = check_radii("framing", framing)
         files = [os.path.abspath(arguments.path(file)) for file in file_locations(catalog)]
@@ -93,7 +93,6 @@ class ImageStore:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
         path = arguments.path(path)
-        check_replaceable(path, b"ARROW1")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
             key = fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
@@ -122,7 +121,11 @@ class ImageStore:
 
     @classmethod
     def finished(cls, path: Path, key: str) -> ImageStore | None:
-        """The store at this path, if it is whole and made of the same input, whose fingerprint is the key."""
+        """The store at this path, if it is whole and made of the same input, whose fingerprint is the key.
+
+        A file of another kind, in whose place no store may come, is a ``ValueError``.
+        """
+        check_replaceable(path, _BEGINS)
         try:
             store = cls.open(path)
         except (FileNotFoundError, ValueError):
@@ -145,10 +148,9 @@ class ImageStore:
             pixels = np.frombuffer(values.buffers()[1], np.uint8, len(values), values.offset)
             pixels = pixels.reshape(len(ids), about["size"], about["size"], 3)
         except (pa.ArrowInvalid, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+            check_replaceable(path, _BEGINS, "is not an image store, such as ImageStore.build makes of a catalogue")
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"{path} is not an image store, or was cut short ({reason}). Delete it and build it again."
-            ) from None
+            raise ValueError(f"the image store {path} was cut short or is damaged ({reason}): build it again") from None
         return cls(path, ids, pixels, about)
 
     def check(self) -> None:

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from zoobook import arguments
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.files import explain_full_disk, fingerprint
 from zoobook.images import ImageStore
-from zoobook.images.views import ORIENTATIONS, UNSTATED, share_seen
+from zoobook.images.views import UNSTATED, share_seen
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import choose_devices, tune_malloc
 from zoobook.learning.engine import Replica, Twin
 from zoobook.learning.models import GalaxyNetwork
+from zoobook.learning.settings import checked
 
 SHARD_ROWS = 4096
 
@@ -68,7 +68,7 @@ def predict(
     """
     if model.head is None:
         raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
-    passes, seed = arguments.whole("passes", passes), arguments.whole("seed", seed, 0)
+    passes, seed = checked({"passes": passes, "seed": seed}).values()
 
     def table(ids: np.ndarray, features: np.ndarray, shard: int) -> pd.DataFrame:
         # Few features and a small head: on the CPU it costs nothing, and dropout is the same on every machine.
@@ -224,8 +224,7 @@ def _apply(
     batch_size: int, config: dict,
 ) -> pd.DataFrame | Path:  # fmt: skip
     """The table that ``table`` makes of the features of all images."""
-    batch_size = arguments.whole("batch_size", batch_size)
-    orientations = arguments.whole("orientations", orientations, 1, ORIENTATIONS)
+    batch_size, orientations = checked({"batch_size": batch_size, "orientations": orientations}).values()
     replicas = twin.engine.replicate(model, choose_devices(devices, twin.engine.gpus()))
     share = share_seen(model.spec, store)
     if out is not None:

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from zoobook import arguments, weights
+from zoobook import weights
 from zoobook.files import explain_full_disk
 from zoobook.images import ImageStore
 from zoobook.images.views import FIELD_OF_VIEW, share_seen
 from zoobook.learning import transfer
 from zoobook.learning.architectures import check_options
 from zoobook.learning.batches import GalaxyBatches
-from zoobook.learning.devices import CPU, PRECISIONS, choose_devices, choose_precision, count_nodes, tune_malloc
+from zoobook.learning.devices import CPU, choose_devices, choose_precision, tune_malloc
 from zoobook.learning.early_stopping import History
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
 from zoobook.learning.runs import Result, RunFolder, model_fingerprint
+from zoobook.learning.settings import checked
 from zoobook.learning.tasks import Task, Votes, find_task
 from zoobook.trees import DecisionTree
 
@@ -124,11 +125,11 @@ def train(
     built |= {name: value for name, value in check_options({**built, "dropout": 0}).items() if name in built}
     if model is not None:
         transfer.check_image_size(twin, model, built["image_size"])
-    settings = dict(
+    settings = checked(dict(
         what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
         precision=precision, seed=seed, model=model and model_fingerprint(model.spec, model.to_arrays()),
-    )  # fmt: skip
+    ))  # fmt: skip
     task = find_task(store, catalog, tree)
     spec = {**transfer.new_spec(model.spec if model else {"head": None, "dropout": transfer.DROPOUT}, task), **built}
 
@@ -195,16 +196,14 @@ def finetune(
         ValueError: arguments or labels are bad, ``out_dir`` holds another run, or the loss is not a number.
         OSError: ``out_dir`` cannot be written to.
     """
-    if unfreeze not in ("head", "top", "all"):
-        raise ValueError(f"unfreeze must be 'head', 'top' or 'all', not {unfreeze!r}")
     task = find_task(store, catalog, label)
     votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)
-    settings = dict(
+    settings = checked(dict(
         what="finetune", spec=spec, unfreeze=unfreeze, photometric=photometric, epochs=epochs,
         batch_size=BATCH_SIZE["votes" if votes else "labels"] if batch_size is None else batch_size,
         accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
         precision=precision, seed=seed, model=model_fingerprint(model.spec, model.to_arrays()),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     def make() -> tuple[GalaxyNetwork, dict[str, float]]:
         new = transfer.new_model(twin, spec, task, model)
@@ -229,9 +228,9 @@ def _fit(
     resume: bool,
 ) -> Result:
     """Run, or go on with, or only read a training; ``make`` gives the model and the shares of its learning rate."""
-    resume = arguments.truth("resume", resume)
-    names, num_nodes = choose_devices(devices, twin.engine.gpus()), count_nodes(num_nodes)
-    settings = _checked(settings, len(task.rows["train"]))
+    resume, num_nodes = checked({"resume": resume, "num_nodes": num_nodes}).values()
+    names = choose_devices(devices, twin.engine.gpus())
+    _check_batches(settings["batch_size"], len(task.rows["train"]))
     capability = None if names == [CPU] else twin.engine.compute_capability()
     precision = choose_precision(settings["precision"], capability)
     trainer = twin.engine.Trainer(devices if isinstance(devices, str) else len(names), num_nodes, precision)
@@ -272,18 +271,9 @@ def _batches(task: Task, store: ImageStore, settings: dict, share: float) -> tup
     return train, GalaxyBatches(store.pixels, task.rows["val"], size, task.targets["val"], share=share)
 
 
-def _checked(settings: dict, galaxies: int) -> dict:
-    """Settings with their numbers as Python's own; one that makes no sense is refused by name."""
-    several = ("epochs", "batch_size", "accumulate_grad_batches", "patience")
-    counts = {name: arguments.whole(name, settings[name]) for name in several}
-    counts["seed"] = arguments.whole("seed", settings["seed"], 0)
-    settings = {**settings, **counts, "learning_rate": arguments.real("learning_rate", settings["learning_rate"])}
-    if settings["precision"] not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, not {settings['precision']!r}")
-    size = settings["batch_size"]
+def _check_batches(size: int, galaxies: int) -> None:
     if galaxies // -(-galaxies // size) < 2:
         raise ValueError(
             f"batch_size={size} makes batches of a single galaxy out of {galaxies}, from which batch normalisation can "
             "learn nothing: it takes at least 2 training galaxies, and a batch_size that leaves none alone"
         )
-    return {**settings, "photometric": arguments.truth("photometric", settings["photometric"])}

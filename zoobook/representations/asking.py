@@ -59,20 +59,18 @@ def classify(
     values = labels_of(values, column)
     if values.dtype.kind == "f" and (values % 1 != 0).any():
         raise ValueError(f"labels must be answers: text or whole numbers, not {values[values % 1 != 0].iloc[0]!r}")
-    if learner not in LEARNERS:
-        raise ValueError(f"learner must be {listed(LEARNERS)}, not {learner!r}")
+    learner = arguments.choice("learner", learner, LEARNERS)
     answers, given = np.unique(values.to_numpy(int if values.dtype.kind == "f" else None), return_inverse=True)
     if len(answers) < 2:
         raise ValueError(
             f"labels need at least two different answers; here {len(known)} galaxies have {listed(answers) or 'none'}. "
             "Label more galaxies, drawn at random or like one that you know."
         )
-    places, rows = table.rows_of(known)
-    points = table.take(rows).astype(float)
+    points = table.take(table.rows_of(known)).astype(float)
     middle, size = points.mean(0), max(float(points.std()), np.finfo(np.float32).tiny)  # one unit: distances stay
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit that stops early or at a bound is good enough where labels are few
-        model = _learner(learner, given[places], points.shape[1], seed).fit((points - middle) / size, given[places])
+        model = _learner(learner, given, points.shape[1], seed).fit((points - middle) / size, given)
     names = [f"{column}_{answer}_probability" for answer in answers]
     yes_no = set(answers.tolist()) == {0, 1}
 
@@ -155,9 +153,7 @@ def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> p
     if len(crowd) <= n:
         return crowd
     table = FeatureTable(path)
-    places, rows = table.rows_of(crowd["id_str"].to_numpy(object))
-    points = np.empty((len(crowd), len(table.columns)))
-    points[places] = table.take(rows)
+    points = table.take(table.rows_of(crowd["id_str"].to_numpy(object))).astype(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of galaxies that are exactly alike there are fewer groups
         group = KMeans(n, n_init=1, random_state=seed).fit_predict(points)

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from zoobook import arguments
 from zoobook.catalogs import tables
+from zoobook.catalogs.columns import refuse_repeated
 from zoobook.representations.tables import FeatureTable, blocks
 
 _BLOCK = 4096  # rows compared at a time, so that their distances stay in the processor's cache
@@ -29,7 +30,8 @@ def nearest(path: str | Path, id_str: str | list[str], k: int = 8) -> pd.DataFra
         DataFrame: ``query``, ``rank`` (1 is nearest), ``id_str`` and ``distance``; the galaxy itself is left out.
 
     Raises:
-        ValueError: a galaxy is not in the table, or ``k`` is below 1.
+        ValueError: a galaxy is not in the table, or ``k`` is below 1; a galaxy that was asked for or found has several
+            rows.
         FileNotFoundError: there is no such table.
     """
     table = FeatureTable(path)
@@ -37,11 +39,13 @@ def nearest(path: str | Path, id_str: str | list[str], k: int = 8) -> pd.DataFra
     if not len(queries):
         return pd.DataFrame({"query": [], "rank": [], "id_str": [], "distance": []})
     unique = list(dict.fromkeys(queries.tolist()))
-    places, rows = table.rows_of(unique)
-    first = np.array([rows[places == place][0] for place in range(len(unique))])
-    found, distance = _exact(table, table.take(first), places, rows, k)
+    rows = table.rows_of(unique)
+    found, distance = _exact(table, table.take(rows), rows, k)
     ids = np.full(found.shape, None, dtype=object)
-    ids[found >= 0] = table.ids_at(found[found >= 0])
+    once, place = np.unique(found[found >= 0], return_inverse=True)
+    names = table.ids_at(once)
+    refuse_repeated(names, str(table.path), table.id_column, once)
+    ids[found >= 0] = names[place]
     again = np.array([unique.index(query) for query in queries])
     result = pd.DataFrame({
         "query": np.repeat(queries, k),
@@ -65,14 +69,11 @@ class _Best:
         self.rows[query] = np.concatenate([self.rows[query], rows])[order]
 
 
-def _exact(
-    table: FeatureTable, points: np.ndarray, places: np.ndarray, rows: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _exact(table: FeatureTable, points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows [Q, k] of the nearest galaxies, -1 where there are no more, and their distances.
 
     Products in float32 tell which galaxies may be among the nearest, with a margin for their rounding; differences in
-    float64 then decide. The given galaxies themselves, ``places`` of ``points`` in the ``rows`` of the table, are left
-    out.
+    float64 then decide. The given galaxies themselves, whose ``points`` are in the ``rows`` of the table, are left out.
     """
     centre, best = points.mean(0), _Best(len(points), k)
     shifted = points - centre
@@ -86,8 +87,8 @@ def _exact(
             norms = np.einsum("nf,nf->n", others, others)
             squared = (-2 * shifted) @ others.T  # plus the length of the point, which does not matter to the order
             squared += norms
-            own = (rows >= first) & (rows < first + len(block))
-            squared[places[own], rows[own] - first] = np.inf
+            own = np.flatnonzero((rows >= first) & (rows < first + len(block)))
+            squared[own, rows[own] - first] = np.inf
             margin = rounding * (lengths + norms.max())
             limit = best.squared[:, -1] - lengths
             if not np.isfinite(limit).all() and len(block) > k:

@@ -63,8 +63,7 @@ def interesting(
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():
         raise ValueError(f"the rating of {rated[int(np.argmin(np.isfinite(known)))]!r} is not a finite number")
-    places, rows = table.rows_of(rated)
-    predict = _fit_ratings(table.take(rows).astype(float), known[places], seed)
+    predict = _fit_ratings(table.take(table.rows_of(rated)).astype(float), known, seed)
     found = _for_each_galaxy(table, predict)
     found = found[~found["id_str"].isin(rated)]
     return _Candidates(_ranked(found.assign(acquisition=found["expected"] + explore * found["std"]), "acquisition"))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import listed
+from zoobook.catalogs.columns import listed, refuse_repeated
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
@@ -112,18 +112,17 @@ class FeatureTable:
             first += len(features)
         return np.concatenate(drawn)
 
-    def rows_of(self, ids: np.ndarray | list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def rows_of(self, ids: np.ndarray | list[str]) -> np.ndarray:
         """Where galaxies are in the table.
 
         Args:
             ids: of the galaxies, as :func:`zoobook.catalogs.tables.ids_of` gives them, each once.
 
         Returns:
-            tuple: int64 [m] places in ``ids`` and int64 [m] rows of the table, one pair for each row that has
-                one of the ids.
+            ndarray: int64, the row of each.
 
         Raises:
-            ValueError: a galaxy is not in the table.
+            ValueError: a galaxy is not in the table, or is there more than once.
         """
         wanted, places, rows, first = pa.array(ids, pa.string()), [], [], 0
         for batch in self._scan([self.id_column], 1 << 18):
@@ -131,12 +130,13 @@ class FeatureTable:
             rows.append(np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False)) + first)
             places.append(place.drop_null().to_numpy().astype(np.int64))
             first += len(batch)
-        places, rows = np.concatenate(places), np.concatenate(rows)
-        absent = sorted(set(range(len(ids))) - set(places))
-        if absent:
-            others = f" ({len(absent)} are missing)" if absent[1:] else ""
+        found, rows = np.concatenate(places), np.concatenate(rows)
+        absent = np.setdiff1d(np.arange(len(ids)), found)
+        if len(absent):
+            others = f" ({len(absent)} are missing)" if len(absent) > 1 else ""
             raise ValueError(f"{self.path} has no galaxy {ids[absent[0]]!r}{others}")
-        return places, rows
+        refuse_repeated(np.asarray(ids, object)[found], str(self.path), self.id_column, rows)
+        return rows[np.argsort(found)]
 
     def _as_ids(self, column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return tables.id_array(column, str(self.path), self.id_column)

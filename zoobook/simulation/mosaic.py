@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import fft
 from tqdm import tqdm
 
-from zoobook import arguments
+from zoobook import arguments, parallel
 from zoobook.files import check_room, ensure_writable_dir
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
 from zoobook.simulation import artifacts, scene
@@ -70,7 +70,7 @@ def make_mosaic(
     n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
     step = arguments.real("pixel_arcsec", pixel_arcsec, lambda number: 0.05 <= number <= 4, "from 0.05 to 4 arcsec")
     noise = arguments.real("noise", noise, lambda number: 0 <= number <= 1000, "a number from 0 to 1000")
-    workers = None if workers is None else arguments.whole("workers", workers, 1, 1000)
+    workers = parallel.check_workers(workers)
     folder = ensure_writable_dir(path)
     truth = _seen_here(draw_truth(n_galaxies, seed), max(noise, 0.05))
     side = int(np.ceil(np.sqrt(ROOM * np.sum(truth["true_frame_arcsec"] ** 2)) / step / BLOCK) * BLOCK)
@@ -162,13 +162,11 @@ def _add(canvas: list, light: np.ndarray, left: int, top: int) -> None:
 def _paint_galaxies(
     canvas: list, truth: pd.DataFrame, x: np.ndarray, y: np.ndarray, step: float, seed: int, workers: int | None
 ) -> None:
-    import joblib
     from threadpoolctl import threadpool_limits
 
     sizes = [2 * int(REACH * frame / step / 2) + 1 for frame in truth["true_frame_arcsec"]]
     rows = [row | {"true_frame_arcsec": size * step} for row, size in zip(truth.to_dict("records"), sizes, strict=True)]
-    pool = joblib.Parallel(workers or joblib.cpu_count(), return_as="generator")
-    light = pool(joblib.delayed(scene.noise_free)(row, size, seed) for row, size in zip(rows, sizes, strict=True))
+    light = parallel.each(scene.noise_free, [(*task, seed) for task in zip(rows, sizes, strict=True)], workers)
     with threadpool_limits(1):
         for i, bands in enumerate(tqdm(light, "galaxies", len(rows))):
             axis = np.linspace(-1, 1, sizes[i], dtype=np.float32)

@@ -11,7 +11,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from zoobook import arguments
+from zoobook import arguments, parallel
 from zoobook.files import ensure_writable_dir, explain_full_disk, replacing
 from zoobook.simulation.scene import LARGEST, SMALLEST, render
 from zoobook.simulation.truth import MOST_GALAXIES, checked_seed, draw_truth
@@ -48,7 +48,7 @@ def make_survey(
     """
     n_galaxies, seed = arguments.whole("n_galaxies", n_galaxies, 1, MOST_GALAXIES), checked_seed(seed)
     image_size = arguments.whole("image_size", image_size, SMALLEST, LARGEST)
-    workers = None if workers is None else arguments.whole("workers", workers, 1, 1000)
+    workers = parallel.check_workers(workers)
     folder = arguments.path(root).resolve() / "simulated" / f"{seed}-{image_size}-v{VERSION}"
     wanted = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
     ensure_writable_dir(folder)
@@ -65,16 +65,13 @@ def make_survey(
 
 def _make(folder: Path, chunks: list[tuple[int, int]], image_size: int, seed: int, workers: int | None) -> None:
     """Make chunks, showing progress in galaxies."""
-    import joblib
     from threadpoolctl import threadpool_limits
 
     total = sum(count for _, count in chunks)
-    workers = workers or (1 if total <= SERIAL else joblib.cpu_count())
-    # loky, unlike the standard library's pools, works from notebooks, unguarded scripts and `python -c`.
-    pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    workers, tasks = workers or (1 if total <= SERIAL else None), [(folder, *one, image_size, seed) for one in chunks]
     # The matrices are small: several threads on one of them only wait for each other.
     with threadpool_limits(1), tqdm(total=total, desc="simulating galaxies", unit="galaxy") as bar:
-        for done in pool(joblib.delayed(_make_chunk)(folder, *chunk, image_size, seed) for chunk in chunks):
+        for done in parallel.each(_make_chunk, tasks, workers, in_order=False):
             bar.update(done)
 
 

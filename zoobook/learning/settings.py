@@ -1,0 +1,33 @@
+"""The settings of training and prediction: each is checked here, also before a command reads its first file."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from zoobook import arguments
+from zoobook.images.views import ORIENTATIONS
+from zoobook.learning.devices import PRECISIONS, count_nodes
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(
+        ("epochs", "batch_size", "accumulate_grad_batches", "patience", "passes"), arguments.whole
+    ),
+    "seed": partial(arguments.whole, least=0),
+    "orientations": partial(arguments.whole, most=ORIENTATIONS),
+    "num_nodes": lambda _, number: count_nodes(number),
+    "learning_rate": arguments.real,
+    "photometric": arguments.truth,
+    "resume": arguments.truth,
+    "precision": partial(arguments.choice, known=("auto", *PRECISIONS)),
+    "unfreeze": partial(arguments.choice, known=("head", "top", "all")),
+}
+
+
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with their numbers as Python's own; a ``ValueError`` names one that makes no sense.
+
+    >>> checked({"epochs": 3, "what": "train"})
+    {'epochs': 3, 'what': 'train'}
+    """
+    return {name: _CHECKS[name](name, value) if name in _CHECKS else value for name, value in settings.items()}
