@@ -3,7 +3,9 @@ import ast
 import doctest
 import importlib
 import re
+import sys
 from functools import cache
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,6 +74,24 @@ def test_frameworks_are_imported_by_their_half_alone():
         others = [packages for name, packages in FRAMEWORK_PACKAGES.items() if name != room(module)]
         outside += [f"{module} imports {package}" for package in found & set().union(*others)]
     assert not outside
+
+
+def test_what_is_imported_is_named_in_pyproject():
+    """Else its lowest version is anybody's guess, and another library may stop to bring it."""
+    brought = {"IPython": "every notebook", "traitlets": "anywidget", "huggingface_hub": "timm"}
+    text = (ROOT.parent / "pyproject.toml").read_text("utf8")
+    named = set(re.findall(r'"([a-z][\w.-]*)(?:\[[\w,]+\])?[<>=]', text))
+    imported = set()
+    for module in MODULES:
+        for node in ast.walk(parsed(module)):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [node.module] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.split(".")[0] for name in found}
+    projects = packages_distributions()  # of each name that can be imported here
+    wanted = imported & projects.keys() - {"zoobook", *sys.stdlib_module_names, *brought}
+    assert len(wanted) > 10
+    unnamed = {name for name in wanted if not named & {one.lower().replace("_", "-") for one in projects[name]}}
+    assert not unnamed
 
 
 def test_no_module_imports_itself_by_a_detour():
