@@ -138,35 +138,27 @@ def test_images_that_no_archive_holds(survey, tmp_path):
     survey.check(have, tmp_path)
 
 
-@pytest.mark.parametrize("make", ["prefix", "zip64", "comment", "streamed", "one"])
+class Stream(io.BytesIO):
+    """Cannot be sought in, so that a zip written to it has the sizes after the data."""
+
+    def tell(self):
+        raise io.UnsupportedOperation
+
+
+@pytest.mark.parametrize("make", ["prefix", "zip64", "comment", "streamed"])
 def test_unusual_zips(survey, tmp_path, make):
     """Each is read here as Python's own reader reads it."""
-    members = dict(list(survey.held[0].items())[: 1 if make == "one" else None])
-    out = io.BytesIO()
-    if make == "prefix":
-        out.write(b"#!/bin/sh\n" * 300)
-    if make == "streamed":  # the sizes come after the data
-
-        class Stream(io.RawIOBase):
-            def writable(self):
-                return True
-
-            def write(self, data):
-                return out.write(data)
-
-        target = Stream()
-    else:
-        target = out
-    with zipfile.ZipFile(target, "a" if make == "prefix" else "w") as file:
-        for name, data in members.items():
+    out = Stream() if make == "streamed" else io.BytesIO(b"#!/bin/sh\n" * 300 if make == "prefix" else b"")
+    with zipfile.ZipFile(out, "a" if make == "prefix" else "w") as file:
+        for name, data in survey.held[0].items():
             with file.open(name, "w", force_zip64=make == "zip64") as member:
                 member.write(data)
         file.comment = b"x" * 60_000 if make == "comment" else b""
     survey.server.files["odd.zip"] = out.getvalue()
-    catalog = pd.DataFrame({"path": list(members)})
+    catalog, expected = pd.DataFrame({"path": list(survey.held[0])}), zipfile.ZipFile(io.BytesIO(out.getvalue()))
     assert images_for(catalog, [survey.file("odd.zip")], tmp_path, "{path}")[1].empty
-    for name in zipfile.ZipFile(out).namelist():
-        assert (tmp_path / name).read_bytes() == zipfile.ZipFile(out).read(name)
+    for name in expected.namelist():
+        assert (tmp_path / name).read_bytes() == expected.read(name)
 
 
 def test_tars_are_fetched_whole(survey, tmp_path):
@@ -226,16 +218,6 @@ def test_cut_at_any_byte(steady, cuts, tags):
         steady.check(have, folder)
 
 
-@pytest.mark.parametrize("faults", [[503, 502, 504], [("redirect", "moved.zip")] * 9, [("stall", 0.8)]])
-def test_faults_that_pass(survey, tmp_path, faults, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT", (5, 0.4))
-    survey.server.files["moved.zip"] = survey.server.files[PARTS[0]]
-    survey.server.faults[PARTS[0]] = faults
-    have, _ = images_for(survey.catalog(10), survey.files(), tmp_path)
-    survey.check(have, tmp_path)
-    assert len(have) == 12
-
-
 def test_faults_that_do_not(survey, tmp_path):
     survey.server.faults[PARTS[1]] = [404]
     with pytest.raises(DownloadError, match="part2.zip: the server answers 404 Not Found"):
@@ -244,28 +226,19 @@ def test_faults_that_do_not(survey, tmp_path):
     with pytest.raises(DownloadError, match="serves no parts of files; fetch the whole by hand, into the folder"):
         images_for(survey.catalog(10), survey.files(), tmp_path / "other")
     assert survey.server.sent.get(PARTS[2], 0) == 0
-
-
-def test_broken_off_then_gone_on_with(survey, tmp_path):
+    survey.server.ranges = True
     survey.server.faults[PARTS[1]] = [None] * 5 + [503] * 99
     with pytest.raises(DownloadError, match="503.*Finished images are kept: run again and it goes on"):
-        images_for(survey.catalog(), survey.files(), tmp_path)
-    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+        images_for(survey.catalog(), survey.files(), tmp_path / "half")
+    kept = {str(path.relative_to(tmp_path / "half")) for path in tmp_path.rglob("*.png")}
     assert set(survey.held[0]) <= kept < set(survey.images)
-    survey.server.faults.clear()
-    survey.server.sent.clear()
-    survey.check(images_for(survey.catalog(), survey.files(), tmp_path)[0], tmp_path)
-    assert survey.server.sent[PARTS[0]] < 5_000  # the list of its members
 
 
 def test_mirrors(survey, tmp_path):
-    file = RemoteFile((survey.server.url + "gone.zip", survey.server.url + PARTS[0]), PARTS[0])
+    survey.server.files["stale.zip"] = zipped(survey.held[1])
+    known, urls = survey.file(PARTS[0], known=True), [survey.server.url + name for name in ("gone.zip", "stale.zip")]
+    file = RemoteFile((*urls, known.url), PARTS[0], known.bytes, known.hash)
     survey.check(images_for(survey.catalog().head(9), [file], tmp_path)[0], tmp_path)
-    stale = zipped(survey.held[1])
-    survey.server.files["stale.zip"] = stale
-    known = survey.file(PARTS[0], known=True)
-    file = RemoteFile((survey.server.url + "stale.zip", known.url), PARTS[0], known.bytes, known.hash)
-    survey.check(images_for(survey.catalog().head(9), [file], tmp_path / "other")[0], tmp_path / "other")
 
 
 @pytest.mark.parametrize("seen_by", ["length", "tag", "checksums"])
@@ -531,23 +504,6 @@ def test_cut_archives(tmp_path):
         with pytest.raises(ArchiveError, match="Delete .* fetch it again"):
             take(tmp_path / "x.zip", tmp_path, members)
         assert not list(tmp_path.rglob("*.png*"))
-
-
-def test_flipped_bits(tmp_path):
-    rng = np.random.default_rng(7)
-    members = {f"{i}.png": rng.bytes(2_000) for i in range(4)}
-    data = zipped(members)
-    for at in rng.integers(20, len(data), 40):
-        broken = bytearray(data)
-        broken[at] ^= 1 << rng.integers(8)
-        folder = tmp_path / f"data{at}"
-        (tmp_path / "x.zip").write_bytes(bytes(broken))
-        try:
-            take(tmp_path / "x.zip", folder, members)
-        except ArchiveError:
-            pass
-        for path in folder.rglob("*.png"):  # names and dates have no checksum in a zip, contents have
-            assert path.read_bytes() in members.values()
 
 
 def test_a_tar_is_what_its_hash_says(survey, tmp_path):
