@@ -29,7 +29,7 @@ def test_list(run):
     assert [line.split()[0] for line in lines] == list(datasets.registry())
     gz2 = next(line for line in lines if line.startswith("gz2 "))
     assert "239,695" in gz2 and "Galaxy Zoo 2" in gz2 and "on disk" not in gz2
-    assert "659MB" in next(line for line in lines if line.startswith("gz_desi "))
+    assert "659 MB" in next(line for line in lines if line.startswith("gz_desi "))
 
 
 def test_where_fetch_and_verify(run, tmp_path):

@@ -92,6 +92,13 @@ class DecisionTree:
         return list(zip([0, *stops[:-1]], stops, strict=True))
 
     @cached_property
+    def followers(self) -> dict[str, tuple[str, ...]]:
+        """For each label column, the questions that its answer leads to."""
+        return {
+            column: tuple(q.name for q in self.questions if column in q.asked_after) for column in self.label_columns
+        }
+
+    @cached_property
     def parents(self) -> list[list[tuple[int, int]]]:
         """For each question, the answers that lead to it, as positions of their questions and of their columns."""
         question_of = [i for i, question in enumerate(self.questions) for _ in question.answers]
@@ -222,6 +229,14 @@ class DecisionTree:
             return cls.from_dict({"name": path.stem, **spec})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+    def to_mermaid(self) -> str:
+        """The tree as a Mermaid flow chart, which many Markdown viewers draw."""
+        lines = ["flowchart TD"]
+        lines += [f'    q{i}["{q.name.removesuffix(self.suffix)}"]' for i, q in enumerate(self.questions)]
+        for i, ways in enumerate(self.parents):
+            lines += [f'    q{question} -- "{self.answers[answer].name}" --> q{i}' for question, answer in ways]
+        return "\n".join(lines)
 
     def _check(self) -> None:
         where = f"decision tree {self.name!r}"

@@ -15,18 +15,14 @@ _Name = Annotated[str, Argument(help="Name of the data set; `list` shows them.")
 @app.command("list")
 def show() -> None:
     """List the data sets: name, galaxies, bytes, whether on disk, and what each is."""
-    import pandas as pd
-    from tqdm import tqdm
-
     from zoobook import datasets
 
     table = datasets.available()
     width = table["name"].str.len().max()
     for row in table.to_dict("records"):
-        rows = "" if pd.isna(row["rows"]) else f"{row['rows']:,}"
-        size = "" if pd.isna(row["bytes"]) else tqdm.format_sizeof(row["bytes"], "B")
+        rows = "" if row["rows"] != row["rows"] or row["rows"] is None else f"{row['rows']:,}"
         there = "on disk" if row["on_disk"] else ""
-        echo(f"{row['name']:{width}}  {rows:>9}  {size:>8}  {there:7}  {row['title']}")
+        echo(f"{row['name']:{width}}  {rows:>9}  {_size(row['bytes']):>8}  {there:7}  {row['title']}")
 
 
 @app.command()
@@ -65,3 +61,13 @@ def where(
     from zoobook import datasets
 
     echo(datasets.folder_of(name, root) if name else datasets.home(root))
+
+
+def _size(count: int | None) -> str:
+    if count is None or count != count:
+        return ""
+    number, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        if number >= 1000:
+            number, unit = number / 1000, larger
+    return f"{number:.3g} {unit}"
