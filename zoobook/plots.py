@@ -397,7 +397,8 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     for name, pair in _named("curves", curves, "{'my network': (labels, scores)}").items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ValueError(f"curves[{name!r}] must be (labels, scores), not {pair!r:.60}")
-        pairs[name] = evaluation.of_two_classes(*pair, "a ROC curve")
+        labels, scores = pair
+        pairs[name] = evaluation.of_two_classes(labels, scores, "a ROC curve")
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
     axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
     for number, (name, (labels, scores)) in enumerate(pairs.items()):
