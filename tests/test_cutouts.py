@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import zoobook
 from zoobook import cli, label, simulation
-from zoobook.images import BadImage, ImageStore, cutouts, mosaics, sources
+from zoobook.images import BadImage, ImageStore, cutouts, mosaics
 from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
 from zoobook.images.sources import RADII, petrosian
 
@@ -96,29 +96,6 @@ def test_measured_radii_of_an_exponential_disk(tmp_path, scale):
     assert np.isnan(source[["r50_arcsec", "ra", "magnitude"]].to_numpy(float)).all()
     given = pd.DataFrame({"id_str": ["a"], "x": [150.3], "y": [149.6]})
     assert measure_sources(mosaic, given, workers=1)["r50_pixels"][0] == pytest.approx(source["r50_pixels"], rel=0.02)
-
-
-def test_a_galaxy_without_petrosian_radius_keeps_a_radius_a_flag_and_a_stamp(tmp_path, monkeypatch):
-    file = write(tmp_path / "a.fits", blob(flux=1e5), MAGZERO=25.0)
-    usual = find_sources(Mosaic(file), workers=1).iloc[0]
-    monkeypatch.setattr(sources, "REACH", 0.01)  # as if all of the light further out were that of others
-    found = find_sources(Mosaic(file), max_magnitude=20, workers=1).iloc[0]
-    assert found["flag_radius"] and not usual["flag_radius"] and np.isnan(found["petrosian_pixels"])
-    for name in ("r50_pixels", "r90_pixels", "flux"):
-        assert found[name] == pytest.approx(usual[name], rel=0.15)
-    out = tmp_path / "out"
-    run = CliRunner().invoke(cli.app, ["cutouts", str(file), "--pixel-arcsec", "0.4", "--out", str(out), "--all"])
-    assert run.exit_code == 0 and "have no Petrosian radius" in run.output, run.output
-    assert found["id_str"] in ImageStore.open(out / "stamps.arrow").ids
-
-
-def test_concentrated_light_does_not_make_a_large_galaxy_small():
-    r50 = [2.0] * 30 + [3.0, 3.0] + list(np.linspace(4, 9, 60))  # stars, two of one and a half times their size, others
-    table = pd.DataFrame({"r50_pixels": r50, "extent": [4.0] * 30 + [5.0, 20.0] + [12.0] * 60, "flux": 100.0})
-    table = table.assign(high=2.0, half=5.0, flag_radius=False, flag_blend=False, flag_edge=False)
-    small, star = sources._like_stars(table, picture=False)
-    assert star[:30].all() and not star[30:].any()
-    assert small[30] and not small[31]
 
 
 def test_radii_in_a_crowded_picture(tmp_path):

@@ -1,17 +1,12 @@
 """How well galaxies are found, measured and cut on a simulated sky, and what the shipped encoder makes of the stamps.
 
-Run: python tests/benchmarks/bench_cutouts.py [--galaxies 1000] [--out results.json]
-     python tests/benchmarks/bench_cutouts.py --large [--workers 2] [--out results.json]
-
-The second measures time and memory for 100,000 sources, and adds them to the results.
+Run: python tests/benchmarks/bench_cutouts.py [--galaxies 1000] [--large] [--out results.json]
 """
 import argparse
 import json
-import os
+import resource
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +26,6 @@ BRIGHT = 17.8  # r magnitude
 BINS = (13, 15, 16, 16.8, 17.3, 17.8, 18.5)
 RADIUS_ERRORS = (0.5, 0.63, 0.8, 0.9, 1.0, 1.1, 1.25, 1.6, 2.0)
 GALAXIES = ("survey", "companion")
-WRONG = ("star", "bright star", "nothing", "piece")
 SIZE = 128
 
 
@@ -48,13 +42,6 @@ def match(found: pd.DataFrame, objects: pd.DataFrame, pixel: float) -> np.ndarra
     return rows.mask(again, -2).to_numpy()  # -2: a piece
 
 
-def contamination(called: pd.DataFrame) -> dict:
-    """What sources called galaxies are, and the share of stars, artifacts and pieces among them."""
-    counts = called["kind"].value_counts().to_dict()
-    wrong = sum(counts.get(kind, 0) for kind in WRONG)
-    return {"called_galaxies": counts, "contamination": wrong / (wrong + sum(counts.get(kind, 0) for kind in GALAXIES))}
-
-
 def detection(found: pd.DataFrame, sky, pixel: float) -> tuple[dict, pd.DataFrame]:
     """Completeness, purity and the parting of stars; and the sources with the kind of their objects."""
     objects = sky.objects
@@ -69,14 +56,16 @@ def detection(found: pd.DataFrame, sky, pixel: float) -> tuple[dict, pd.DataFram
     result = {"galaxies_brighter": int(bright.sum()), "completeness": seen[bright].mean(),
               "completeness_by_magnitude": {}, "purity_by_magnitude": {}, "stars_flagged": {}, "galaxies_flagged": {}}
     chosen = called[called["magnitude"] < BRIGHT]
-    result |= {f"{key}_with_flag_radius": value for key, value in contamination(chosen).items()}
-    result |= contamination(chosen[~chosen["flag_radius"]])
+    counts = chosen["kind"].value_counts().to_dict()
+    wrong = sum(counts.get(kind, 0) for kind in ("star", "bright star", "nothing", "piece"))
+    right = sum(counts.get(kind, 0) for kind in GALAXIES)
+    result |= {"called_galaxies": counts, "contamination": wrong / (wrong + right)}
     for a, b in zip(low, high, strict=True):
         name, of = f"{a:g}-{b:g}", (truth["mag_r"] >= a) & (truth["mag_r"] < b)
         if of.any():
             result["completeness_by_magnitude"][name] = seen[of].mean()
         part = called[(called["magnitude"] >= a) & (called["magnitude"] < b)]["kind"]
-        good, bad = part.isin(GALAXIES).sum(), part.isin(WRONG).sum()
+        good, bad = part.isin(GALAXIES).sum(), part.isin(["star", "bright star", "nothing", "piece"]).sum()
         result["purity_by_magnitude"][name] = good / max(good + bad, 1)
         part = found[(found["magnitude"] >= a) & (found["magnitude"] < b)]
         for key, of in (("stars_flagged", part["kind"].str.contains("star")),
@@ -149,65 +138,30 @@ def answers(found: pd.DataFrame, sky, mosaic, folder: Path, seed: int, framework
     return result
 
 
-def tiled(sky, folder: Path, times: int) -> list[Path]:
-    """The same sky again and again, in one mosaic so many times as wide and as high."""
+def large(sky, folder: Path, seconds: dict) -> dict:
+    """The same sky again and again in one mosaic, until it has 100,000 sources."""
+    times = int(np.ceil(np.sqrt(100_000 / seconds["sources"])))
     files = []
     for file in sky.files:
         data, header = fits.getdata(file, header=True)
-        header["NAXIS1"] = header["NAXIS2"] = len(data) * times
+        side = len(data)
+        header["NAXIS1"] = header["NAXIS2"] = side * times
         files.append(folder / f"large-{file.name}")
         with open(files[-1], "wb") as out:
             out.write(header.tostring().encode())
             for _ in range(times):
-                for start in range(0, len(data), 256):
+                for start in range(0, side, 256):
                     out.write(np.tile(data[start : start + 256], (1, times)).tobytes())
             out.write(bytes(-out.tell() % 2880))
-    return files
-
-
-def own_memory(pid: int | str = "self") -> int:
-    """Memory [kB] of a process and those that it started, without the files that are mapped into it."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        children = Path(f"/proc/{pid}/task/{os.getpid() if pid == 'self' else pid}/children").read_text().split()
-    except OSError:  # it has ended
-        return 0
-    own = sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-    return own + sum(map(own_memory, children))
-
-
-def watched(work: Callable) -> tuple[object, dict]:
-    """What a function gives; its seconds, and the most memory [GB] in the first quarter of them and in all."""
-    seen, ended, start = [], threading.Event(), time.perf_counter()
-
-    def watch() -> None:
-        while not ended.wait(1.0):
-            seen.append(own_memory() / 1e6)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        result = work()
-    finally:
-        ended.set()
-        watcher.join()
-    memory = {"first_quarter": max(seen[: len(seen) // 4 + 1], default=0), "all": max(seen, default=0)}
-    return result, {"seconds": time.perf_counter() - start, "memory_gb": memory}
-
-
-def large(galaxies: int, seed: int, folder: Path, number: int, workers: int | None) -> dict:
-    """Find and cut 100,000 sources; a small sky again and again, as to simulate a large one takes long."""
-    sky = make_mosaic(folder, galaxies, seed=seed)
-    once = len(cutouts.find_sources(cutouts.Mosaic(sky.files)))
-    mosaic = cutouts.Mosaic(tiled(sky, folder, int(np.ceil(np.sqrt(number / once)))))
-    found, finding = watched(lambda: cutouts.find_sources(mosaic, workers=workers))
+    mosaic, start = cutouts.Mosaic(files), time.perf_counter()
+    found = cutouts.find_sources(mosaic)
+    found_at = time.perf_counter()
     ready = found[np.isfinite(found["r50_arcsec"])]
-    print(f"{len(found)} sources found: {finding}", flush=True)
-    store, cutting = watched(
-        lambda: cutouts.cut_stamps(mosaic, ready, folder / "large.arrow", 64, bad="quarantine", workers=workers)
-    )
-    return {"pixels": int(np.prod(mosaic.shape)), "sources": len(found), "stamps": len(store),
-            "workers": workers or os.cpu_count(), "finding": finding, "cutting": cutting}
+    cutouts.cut_stamps(mosaic, ready, folder / "large.arrow", 64, bad="quarantine")
+    memory = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e6
+    return {"pixels": int(np.prod(mosaic.shape)), "sources": len(found), "stamps": len(ready),
+            "find_seconds": found_at - start, "cut_seconds": time.perf_counter() - found_at,
+            "largest_processes_gb": memory}
 
 
 def rivals(sky, side: int = 2048) -> dict:
@@ -244,17 +198,9 @@ def main() -> None:
     parser.add_argument("--galaxies", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--frameworks", default="pytorch,tensorflow")
-    parser.add_argument("--large", type=int, nargs="?", const=100_000, help="only time and memory, of so many sources")
-    parser.add_argument("--workers", type=int, help="processes of that; all processor cores by default")
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cutouts.json")
     options = parser.parse_args()
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
-    if options.large:
-        with tempfile.TemporaryDirectory() as name:
-            known["large"] = large(min(options.galaxies, 200), options.seed, Path(name), options.large, options.workers)
-        print(json.dumps(known["large"], indent=1, default=float))
-        options.out.write_text(json.dumps(known, indent=1, default=float) + "\n")
-        return
     results = {"galaxies": options.galaxies, "seed": options.seed}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -272,8 +218,8 @@ def main() -> None:
             results["answers"] = answers(found, sky, mosaic, folder, options.seed, frameworks)
         if find_spec("photutils"):
             results["rivals"] = rivals(sky)
-    if "large" in known:
-        results["large"] = known["large"]
+        if options.large:
+            results["large"] = large(sky, folder, results["detection"])
     print(json.dumps(results, indent=1, default=float))
     options.out.write_text(json.dumps(results, indent=1, default=float) + "\n")
 

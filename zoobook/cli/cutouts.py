@@ -55,10 +55,6 @@ def cutouts(
         raise ValueError("all sources look like stars, are too small, or have no radius; --all cuts them")
     if len(wanted) < len(table):
         echo(f"{len(table) - len(wanted):,} look like stars, are too small, or have no radius: they are not cut")
-    unsure = wanted["flag_radius"].sum() if positions is None else 0
-    if unsure:
-        echo(f"{unsure:,} of those that are cut have no Petrosian radius: theirs is that of the light above the "
-             "threshold (column flag_radius)")  # fmt: skip
     store = stamps.cut_stamps(sky, wanted, out / "stamps.arrow", size, bad)
     if png:
         table = table.merge(stamps.save_stamps(store, out / "stamps"), on="id_str", how="left")

@@ -139,8 +139,7 @@ class Mosaic:
                 section = _lazy(hdus[hdu], file)
                 cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
                 cut = fits.physical(hdus[hdu].header, cut)[0].astype(np.float32)
-            cut[(cut == 0) | ~np.isfinite(cut)] = np.nan
-            planes.append(cut if unit == 1 else cut * np.float32(unit))
+            planes.append(np.where((cut == 0) | ~np.isfinite(cut), np.nan, cut * np.float32(unit)))
         return np.stack(planes)
 
     def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

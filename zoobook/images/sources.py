@@ -21,7 +21,6 @@ ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et
 REACH = 2.0  # largest Petrosian radius over that of the region above the threshold; beyond, it is the light of others
 BRIGHT_SHARE, CLUMP_SHARE, CLUMP_WIDTH = 0.3, 0.05, 0.03  # to tell stars: of the sources; of those; of ln R50
 POINT_LIKE, SMALL = 1.3, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
-LARGE = 8.0  # [pixels] radius of the region above the threshold, from which a source shows a shape whatever its R50
 IN_FRONT = 3.0  # the same for a star in front of a galaxy
 FEWEST = 3.0  # [pixels] the same for shapes, where no stars are known
 FLAT = (8, 2.8)  # pixels above 0.85 of the peak, at least; those above half of it, over them, at most: saturated
@@ -29,8 +28,7 @@ BLUR = 1.5  # [pixels] before peaks and saddles are compared
 PROMINENCE = 2.0  # peak over the saddle towards a neighbour, up to which a source is a piece of that
 SHARE = 0.05  # a neighbour of so much of a source's light blends with it
 COLUMNS = ("flux", "magnitude", "r50_pixels", "r90_pixels", "petrosian_pixels", "r50_arcsec", "r90_arcsec",
-           "petrosian_arcsec", "flag_radius", "flag_edge", "flag_blend", "flag_small", "flag_star")  # fmt: skip
-FLAGS = tuple(name for name in COLUMNS if name.startswith("flag_"))
+           "petrosian_arcsec", "flag_edge", "flag_blend", "flag_small", "flag_star")  # fmt: skip
 
 
 def petrosian(radii: np.ndarray, flux: np.ndarray, eta: float = ETA) -> np.ndarray:
@@ -152,11 +150,9 @@ def measure_sources(
     Returns:
         DataFrame: the table with ``flux`` [nanomaggies, or the mosaic's unit] within two Petrosian radii, ``magnitude``
             [AB; NaN without zero point], ``r50_…``, ``r90_…`` (of that flux) and ``petrosian_…``, in ``…pixels`` and
-            ``…arcsec``, NaN where they cannot be measured; ``flag_radius`` (the Petrosian radius is one of these; flux,
-            R50 and R90 are then those within a circle as large as the region above the threshold, if there is one),
-            ``flag_edge`` (the mosaic's edge or unobserved pixels lie within the Petrosian radius, or that circle),
-            ``flag_blend`` (another source does, or it is part of a larger one), ``flag_small`` (too small to show a
-            shape), ``flag_star`` (a point, or saturated).
+            ``…arcsec``, NaN where they cannot be measured; ``flag_edge`` (the mosaic's edge or unobserved pixels lie
+            within the Petrosian radius), ``flag_blend`` (another source does, or it is part of a larger one),
+            ``flag_small`` (too small to show a shape), ``flag_star`` (a point, or saturated).
 
     Raises:
         ValueError: positions are outside, ids are bad, a column exists already, or the mosaic has no sky.
@@ -192,16 +188,16 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
     if blank.all():  # nothing can be found or measured
-        flags = {name: name in ("flag_edge", "flag_radius") for name in (*FLAGS, "extent", "high", "half")}
+        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "high", "half")}
         count = 0 if places is None else len(places)
-        unknown = dict.fromkeys(("x", "y", *(name for name in COLUMNS if name not in FLAGS)), np.nan)
+        unknown = dict.fromkeys(("x", "y", *COLUMNS[:-4]), np.nan)
         return pd.DataFrame({"row": range(count) if places is None else rows} | unknown | flags, index=range(count))
     planes[:, blank] = 0
     skies = [_sky(sep, plane, blank) for plane in planes]
     noise = np.array([sky.globalrms for sky in skies])
     if mosaic.picture is not None:
         noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
-    elif any(_alike(plane[~blank]) for plane in planes):
+    elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
         raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
     weights = noise**-2 / np.sum(noise**-2)
     light = np.zeros_like(planes[0])
@@ -228,12 +224,6 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         own = np.where(own == 0, len(objects) + 1, own)  # faint ones have light of no other source
     table = _measure(sep, mosaic, plane, blank, objects, owner, x, y, own)
     return table.assign(row=rows, x=x + x0, y=y + y0, high=high[own], half=half[own])
-
-
-def _alike(values: np.ndarray) -> bool:
-    """Whether nearly all have one value; of many, every hundredth or so tells."""
-    values = values[:: max(1, len(values) // 100_000)]
-    return bool((values == np.median(values)).mean() > MOST_TAKEN)
 
 
 def _sep():
@@ -309,34 +299,18 @@ def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
 def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:
     """Radii, flux and flags of sources at x, y [pixels of the section]."""
     extent = np.append(np.sqrt(objects["npix"] / np.pi), np.nan)[np.minimum(own - 1, len(objects))]
-    growth = _growth(sep, plane, blank, owner, x, y, own)
-    sizes = petrosian(RADII, growth)
+    sizes = petrosian(RADII, _growth(sep, plane, blank, owner, x, y, own))
     sizes[sizes[:, 0] > REACH * extent] = np.nan
-    unknown = np.isnan(sizes[:, 0])
-    sizes[unknown, 1:] = _within(growth[unknown], extent[unknown])
     radius, flux, r50, r90 = sizes.T
-    reach = np.nan_to_num(np.where(unknown, extent, radius), nan=1.0)
+    reach = np.nan_to_num(radius, nan=1.0)
     unseen = np.pad(blank.astype(np.float32), 1, constant_values=1)
     magnitude = ZERO_POINT - 2.5 * np.log10(flux) if mosaic.calibrated else np.full(len(flux), np.nan)
     table = {"flux": flux, "magnitude": magnitude}
     for name, pixels in (("r50", r50), ("r90", r90), ("petrosian", radius)):
         table |= {f"{name}_pixels": pixels, f"{name}_arcsec": pixels * mosaic.pixel_arcsec}
-    table["flag_radius"] = unknown
     table["flag_edge"] = sep.sum_circle(unseen, x + 1, y + 1, reach)[0] > 0
     table["flag_blend"] = _blended(objects, x, y, own, reach)
-    return pd.DataFrame(table | {"extent": extent})
-
-
-def _within(growth: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """Flux within a radius, and radii of half and 90 % of it: [N, 3], NaN where there is none."""
-    found = np.full((len(growth), 3), np.nan)
-    for i in np.flatnonzero(np.nan_to_num(extent) > 0):
-        known = np.isfinite(growth[i])
-        radii, light = np.append(0, RADII[known]), np.append(0, np.maximum.accumulate(growth[i, known]))
-        total = np.interp(extent[i], radii, light)
-        if total > 0:
-            found[i] = total, *np.interp((0.5 * total, 0.9 * total), light, radii)
-    return found
+    return pd.DataFrame(table)
 
 
 def _growth(sep, plane, blank, owner, x, y, own) -> np.ndarray:
@@ -364,15 +338,15 @@ def _blended(objects, x, y, own, reach) -> np.ndarray:
         return blended
     from scipy.spatial import cKDTree
 
-    fluxes = np.append(objects["flux"], 0)
-    flux = fluxes[np.minimum(own - 1, len(objects))]
+    flux = np.append(objects["flux"], 0)[np.minimum(own - 1, len(objects))]
     everything, asked = cKDTree(np.stack([objects["x"], objects["y"]], axis=1)), cKDTree(np.stack([x, y], axis=1))
     for i, near in enumerate(everything.query_ball_point(asked.data, reach)):
-        blended[i] = any(fluxes[j] > SHARE * flux[i] for j in near if j != own[i] - 1)
+        near = [j for j in near if j != own[i] - 1]
+        blended[i] = (objects["flux"][near] > SHARE * flux[i]).any()
     size = np.sqrt(objects["npix"] / np.pi)
     for j, near in enumerate(asked.query_ball_point(everything.data, size)):
-        for i in near:
-            blended[i] |= own[i] != j + 1 and flux[i] < fluxes[j]
+        near = [i for i in near if own[i] != j + 1]
+        blended[near] |= flux[near] < objects["flux"][j]
     return blended
 
 
@@ -388,11 +362,10 @@ def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndar
 
     Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars. One
     in front of a galaxy seems larger, but has a star's narrow peak; a saturated one is flat in its middle and steep at
-    the edge, as no galaxy is (a picture's stretch makes galaxies so, too). A galaxy of concentrated light has a small
-    R50 and a large region above the threshold: it is not small.
+    the edge, as no galaxy is (a picture's stretch makes galaxies so, too).
     """
     r50 = table["r50_pixels"].to_numpy(float)
-    usable = ~table["flag_radius"] & ~table["flag_blend"] & ~table["flag_edge"]
+    usable = table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
     bright = usable & (table["flux"] >= table["flux"][usable].quantile(1 - BRIGHT_SHARE))
     sizes, count = np.sort(np.log(r50[bright])), max(8, int(CLUMP_SHARE * bright.sum()))
     star, narrowest = np.nan, np.inf
@@ -405,5 +378,5 @@ def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndar
     saturated = (high >= FLAT[0]) & (half < FLAT[1] * high) & (not picture)
     compact = half <= POINT_LIKE * np.median(half[r50 < POINT_LIKE * star]) if np.isfinite(star) else False
     in_front = table["flag_blend"].to_numpy(bool) & compact & (r50 < IN_FRONT * star)
-    small = (r50 < (SMALL * star if np.isfinite(star) else FEWEST)) & (table["extent"].to_numpy(float) < LARGE)
+    small = r50 < (SMALL * star if np.isfinite(star) else FEWEST)
     return small, (r50 < POINT_LIKE * star) | saturated | in_front
