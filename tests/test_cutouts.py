@@ -180,8 +180,9 @@ def test_one_sky_in_several_forms(sky, tmp_path):
     assert wcs.all_world2pix(*mosaic.wcs.all_pix2world(2.0, 30.0, 0), 0)[0] == pytest.approx(9.0, abs=0.01)
 
 
-def test_zero_points_make_nanomaggies(tmp_path):
-    file = write(tmp_path / "a_r.fits", blob(), MAGZERO=25.0)
+@pytest.mark.parametrize("written", [25.0, "25.0"])
+def test_zero_points_make_nanomaggies(tmp_path, written):
+    file = write(tmp_path / "a_r.fits", blob(), MAGZERO=written)
     part = np.s_[0:4], np.s_[0:4]
     np.testing.assert_allclose(Mosaic(file).read(*part), Mosaic(file, 22.5).read(*part) / 10, rtol=1e-5)
     assert not Mosaic(write(tmp_path / "b.fits", blob())).calibrated

@@ -299,7 +299,8 @@ def _zero_point(header, band: str, given: float | Mapping[str, float] | None) ->
         given = given[band]
     if given is not None:
         return arguments.real("zero_points", given, lambda number: True, "a magnitude")
-    values = [header[key] for key in ZERO_POINT_KEYS if type(header.get(key)) in (int, float)]
+    written = [header[key] for key in ZERO_POINT_KEYS if type(header.get(key)) in (int, float, str)]
+    values = pd.to_numeric(pd.Series(written, dtype=object), errors="coerce").dropna().tolist()  # '22.5' is one, too
     in_nanomaggies = str(header.get("BUNIT", "")).strip().lower() in ("nanomaggy", "nanomaggies", "nmgy")
     return float(values[0]) if values else ZERO_POINT if in_nanomaggies else None
 
