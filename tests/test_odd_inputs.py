@@ -147,7 +147,7 @@ def test_commands_that_make_no_sense(half, model, tables, tmp_path, monkeypatch,
     places = {**tables, "MODEL": model(half)[1]}
     words = [places.get(word, word) for word in BAD_COMMANDS[message].split()]
     said = run(*words, "--out", tmp_path / "out", "--framework", half.__name__.split(".")[1], code=1)
-    assert said.startswith("Error: ") and message in said
+    assert "Error: " in said and message in said and "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
 
