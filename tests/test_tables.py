@@ -293,3 +293,15 @@ def test_text_as_astropy_gives_it_of_fits(tmp_path):
     frame = pd.DataFrame({"id_str": [b"a ", b"b"], "subset": [b"train", None], "x": [1, 2]})
     assert tables.in_memory(frame)["subset"].tolist() == ["train", None]
     assert columns.file_locations(pd.DataFrame({"file_loc": [b"a.png"]}), folder="c") == ["c/a.png"]
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/a", "file://{}/b"])
+def test_a_votable_leads_nowhere_else(tmp_path, place):
+    (tmp_path / "b").write_bytes(np.array([1.5], ">f8").tobytes())
+    stream = f'<BINARY><STREAM href="{place.format(tmp_path)}"/></BINARY>'
+    (tmp_path / "t.vot").write_text(
+        '<?xml version="1.0"?><VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
+        f'<FIELD name="x" datatype="double"/><DATA>{stream}</DATA></TABLE></RESOURCE></VOTABLE>'
+    )
+    with pytest.raises(ValueError, match="in another file or on the network"):
+        tables.read(tmp_path / "t.vot")

@@ -259,7 +259,11 @@ def _to_pandas(table: pa.Table, columns: list[str], **options) -> pd.DataFrame:
 def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
     """The table of a VOTable file, and where its booleans are missing."""
     from astropy.io import votable
+    from astropy.utils.xml.iterparser import get_xml_iterator
 
+    with get_xml_iterator(path) as elements:  # read as astropy reads it, which would follow such an address
+        if any(begins and tag == "STREAM" and "href" in told for begins, tag, told, _ in elements):
+            raise ValueError("its data are in another file or on the network; save it with the data in it")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="astropy.io.votable")
         tables = list(votable.parse(path).iter_tables())
