@@ -145,7 +145,7 @@ def test_weights_list_fetch_inspect_and_convert(half, tmp_path):
         assert part in shown
     pytest.importorskip("timm")
     import timm
-    from timm.models._hub import save_for_hf  # from here in the lowest timm, too
+    from timm.models import save_for_hf
 
     save_for_hf(timm.create_model("test_efficientnet", num_classes=0), tmp_path / "hub", safe_serialization=True)
     assert "an encoder alone" in run("weights", "inspect", tmp_path / "hub")

@@ -422,7 +422,7 @@ def test_a_checkpoint_that_does_not_say_enough(half, encoder, tmp_path):
 def test_an_encoder_as_timm_publishes_it(half, encoder, tmp_path, monkeypatch):
     import huggingface_hub
     import torch
-    from timm.models._hub import save_for_hf  # from here in the lowest timm, too
+    from timm.models import save_for_hf
 
     save_for_hf(encoder, tmp_path, safe_serialization=True)
     wanted = encoder(torch.from_numpy(images(64, 1))).detach()
@@ -438,7 +438,7 @@ def test_an_encoder_as_timm_publishes_it(half, encoder, tmp_path, monkeypatch):
 def test_an_encoder_that_only_timm_has(half, tmp_path):
     import timm
     import torch
-    from timm.models._hub import save_for_hf  # from here in the lowest timm, too
+    from timm.models import save_for_hf
 
     save_for_hf(timm.create_model("test_convnext", num_classes=7), tmp_path, safe_serialization=True)
     if half.__name__.endswith("pytorch"):
