@@ -474,7 +474,7 @@ def test_what_is_no_store(tmp_path):
     whole = store.path.read_bytes()
     other = tmp_path / "other.arrow"
     with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("x", pa.int8())])) as writer:
-        writer.write_batch(pa.record_batch({"x": pa.array([1], pa.int8())}))
+        writer.write_batch(pa.record_batch([pa.array([1], pa.int8())], names=["x"]))
     foreign = other.read_bytes()
     for data, message in ((foreign, "is not an image store"), (b"hello world " * 9, "is not an image store"),
                           (b"", "was cut short"), (whole[: len(whole) // 2], "was cut short")):  # fmt: skip

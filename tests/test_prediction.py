@@ -138,6 +138,16 @@ def test_a_crash_keeps_the_shards_that_were_done(half, store, tmp_path, monkeypa
     assert sum(len(pd.read_parquet(file)) for file in shards.table_files(tmp_path)) == len(store)
 
 
+def check_same(found, expected):
+    """But for the order in which float32 sums are added up, which depends on the batch size and on the version.
+
+    Some ten layers, each exact to about 1e-7 of its largest terms: 1e-5 of the largest feature leaves room. Features
+    of other galaxies, or of other weights, differ by as much as they are large.
+    """
+    found, expected = found.iloc[:, 1:].to_numpy(), expected.iloc[:, 1:].to_numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_out_of_memory_halves_the_batch(half, store, monkeypatch):
     if half.__name__.endswith("pytorch"):
         from torch import OutOfMemoryError
@@ -162,14 +172,14 @@ def test_out_of_memory_halves_the_batch(half, store, monkeypatch):
     monkeypatch.setattr(type(model), "features", limited)
     found = half.represent(model, store, batch_size=32)
     assert list(found["id_str"]) == list(store.ids) and sizes[:3] == [20, 14, 8]
-    np.testing.assert_allclose(found.iloc[:, 1:], expected.iloc[:, 1:], atol=1e-5)
+    check_same(found, expected)
 
 
 def test_several_devices_share_the_work(half, store, monkeypatch):
     monkeypatch.setattr(prediction, "choose_devices", lambda *_: [CPU, CPU])
     found = half.represent(trained(half).model, store)
     monkeypatch.undo()
-    np.testing.assert_allclose(found.iloc[:, 1:], half.represent(trained(half).model, store).iloc[:, 1:], atol=1e-5)
+    check_same(found, half.represent(trained(half).model, store))
     assert list(found["id_str"]) == list(store.ids)
 
 
