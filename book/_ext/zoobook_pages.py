@@ -23,6 +23,7 @@ LONG_LOG = 6  # epochs
 LONG_NAME = 12  # letters
 DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
+BROAD = 700  # pixels: the letters of a figure that is wider would be too small on a phone, where it moves sideways
 TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
 CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
@@ -143,6 +144,9 @@ def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
                 if opened.width >= WIDE and not picture.find_parent("a") and "zb-hero" not in picture.get("class", []):
                     whole = soup.new_tag("a", attrs={"class": "zb-whole", "href": picture["src"]})
                     picture.wrap(whole)
+                    if opened.width >= BROAD:
+                        picture["class"] = [*picture.get("class", []), "zb-broad"]
+                        picture["style"] = f"{picture.get('style', '')}; --zb-width: {opened.width}px".lstrip("; ")
         if n:
             picture["loading"] = "lazy"
         picture["decoding"] = "async"
