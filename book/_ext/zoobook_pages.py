@@ -144,8 +144,9 @@ def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
                 if opened.width >= WIDE and not picture.find_parent("a") and "zb-hero" not in picture.get("class", []):
                     whole = soup.new_tag("a", attrs={"class": "zb-whole", "href": picture["src"]})
                     picture.wrap(whole)
-                    if opened.width >= BROAD:
-                        picture["class"] = [*picture.get("class", []), "zb-broad"]
+                    has = picture.get("class", [])
+                    if opened.width >= BROAD and ("zb-sky" not in has or "zb-lettered" in has):
+                        picture["class"] = [*has, "zb-broad"]
                         picture["style"] = f"{picture.get('style', '')}; --zb-width: {opened.width}px".lstrip("; ")
         if n:
             picture["loading"] = "lazy"
@@ -173,7 +174,7 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
-    for cell in soup.select(".cell_output :is(th, td)"):  # long names may break at their underscores
+    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names may break at their underscores
         first, *rest = (cell.string or "").split("_")
         if rest and len(cell.string) > LONG_NAME:
             cell.string = first + "_"

@@ -43,7 +43,7 @@ addEventListener("DOMContentLoaded", () => {
     addEventListener("keydown", (event) => event.key === "Escape" && hide());
     addEventListener("scroll", () => shown && put(shown), { passive: true });
   }
-  const boxes = document.querySelectorAll("article :is(pre, .cell_output, .pst-scrollable-table-container, div.math, .zb-whole)");
+  const boxes = document.querySelectorAll("article :is(pre, .cell_output, .output, .pst-scrollable-table-container, div.math, .zb-whole)");
   const fade = (box) => box.classList.toggle("zb-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
   const reach = () => {
     for (const box of boxes) {
