@@ -174,12 +174,12 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
-    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names may break at their underscores
-        first, *rest = (cell.string or "").split("_")
+    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names break after _ and /
+        first, *rest = re.findall(r"[^_/]*[_/]|[^_/]+", cell.string or "") or [""]
         if rest and len(cell.string) > LONG_NAME:
-            cell.string = first + "_"
-            for n, part in enumerate(rest, 1):
-                cell.extend([soup.new_tag("wbr"), part + "_" * (n < len(rest))])
+            cell.string = first
+            for part in rest:
+                cell.extend([soup.new_tag("wbr"), part])
     for entry in soup.select(".citation-list, .citation"):
         del entry["role"]
     for inner in soup.select("ul > ul"):
