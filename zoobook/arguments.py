@@ -2,7 +2,6 @@
 
 Each check takes the name of the argument and gives Python's own type back, or raises a ``ValueError`` that names it.
 """
-from __future__ import annotations
 
 import difflib
 import math

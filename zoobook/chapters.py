@@ -1,5 +1,4 @@
 """What the chapters share: their three parameters, the size of each scale, the galaxies, and measured results."""
-from __future__ import annotations
 
 import hashlib
 import json

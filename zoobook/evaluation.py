@@ -1,5 +1,4 @@
 """How good are predictions? Scores per question, and how much of what could be known was learned."""
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd

@@ -1,5 +1,4 @@
 """Files and folders that zoobook writes: whole or absent, and a plain word where they cannot be written."""
-from __future__ import annotations
 
 import contextlib
 import errno

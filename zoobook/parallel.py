@@ -1,5 +1,4 @@
 """Work on several processor cores: the one door to processes."""
-from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator

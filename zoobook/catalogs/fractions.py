@@ -1,5 +1,4 @@
 """Shares of the volunteers who gave an answer, from the counts of a catalogue or from its published fractions."""
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd

@@ -1,5 +1,4 @@
 """The two rules by which ring galaxies are labelled from votes."""
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd

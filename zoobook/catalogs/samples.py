@@ -4,7 +4,6 @@ Every function takes a catalogue with the votes of a tree, or with its published
 as in predictions), and that tree. Answers and questions are named without the campaign's suffix: ``"bar_strong"``,
 ``"bar"``. A ``ValueError`` says what the tree or the catalogue does not have.
 """
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd

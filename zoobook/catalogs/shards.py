@@ -2,7 +2,6 @@
 
 Every shard appears under its own name only when it is whole.
 """
-from __future__ import annotations
 
 import json
 from pathlib import Path

@@ -5,7 +5,6 @@ asked for just the bytes of the images that a catalogue needs; `zipfile` reads t
 
 Where an image is written follows from the catalogue, never from a name in an archive, so nothing leaves the folder.
 """
-from __future__ import annotations
 
 import errno
 import io

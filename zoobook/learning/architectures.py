@@ -4,7 +4,6 @@ PyTorch takes them from timm, TensorFlow builds them from the tables here. Layer
 need no dictionary between the frameworks. What usually differs between libraries stands in each description:
 the padding, the constants of batch normalisation, and where a ResNet makes its strides.
 """
-from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any

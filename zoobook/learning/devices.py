@@ -1,5 +1,4 @@
 """Which devices are used, in which precision they compute, and how memory is handed out."""
-from __future__ import annotations
 
 import contextlib
 import ctypes

@@ -1,5 +1,4 @@
 """When a training stops, and its history: what is shown of it, its best weights, its losses."""
-from __future__ import annotations
 
 import math
 import sys

@@ -3,7 +3,6 @@
 A table is made shard by shard, over all devices at once, and written so that a rerun completes it. Its columns are
 those of the kind of answer, see :mod:`zoobook.learning.tasks`.
 """
-from __future__ import annotations
 
 import contextlib
 import sys

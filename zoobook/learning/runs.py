@@ -1,5 +1,4 @@
 """The folder of a training run, written so that the run can be interrupted at any moment and go on without loss."""
-from __future__ import annotations
 
 import json
 from dataclasses import dataclass

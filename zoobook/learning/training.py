@@ -1,5 +1,4 @@
 """Training from scratch, going on from a trained model, and fine-tuning: the same in both frameworks."""
-from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass

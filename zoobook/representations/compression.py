@@ -1,5 +1,4 @@
 """Principal component analysis (PCA) of tables of any length."""
-from __future__ import annotations
 
 import os
 from collections.abc import Iterator

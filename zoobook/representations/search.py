@@ -1,5 +1,4 @@
 """Similarity search: the galaxies whose features are nearest to those of given ones."""
-from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path

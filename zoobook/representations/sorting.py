@@ -1,5 +1,4 @@
 """Sorting galaxies by their features: the odd, the interesting, and groups of similar ones."""
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping

@@ -1,5 +1,4 @@
 """Bright stars, and what spoils a picture: trails, bleeding, bad columns, missing strips."""
-from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage

@@ -1,5 +1,4 @@
 """A simulated picture of the sky, of which everything is known: the survey's galaxies, stars, background, faults."""
-from __future__ import annotations
 
 import os
 from pathlib import Path

@@ -7,7 +7,6 @@ metadata holds the model's ``spec``, what else another program must know to get 
 The names of files that come with zoobook (:func:`shipped`) serve wherever a path does. Zoobot's own weights, which come
 in several other layouts, are listed by :func:`published`, fetched by :func:`fetch` and read by :func:`read_legacy`.
 """
-from __future__ import annotations
 
 from pathlib import Path
 
