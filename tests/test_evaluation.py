@@ -152,8 +152,3 @@ def test_many_votes_take_little_memory(monkeypatch):
     whole = evaluation.evaluate(answers(ids), catalog, SMALL)
     monkeypatch.setattr(evaluation, "_PROBABILITIES", 100)
     pd.testing.assert_frame_equal(evaluation.evaluate(answers(ids), catalog, SMALL), whole)
-
-
-def test_a_montage_of_nothing():
-    with pytest.raises(ValueError, match="no images"):
-        plots.montage([])

@@ -160,18 +160,9 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
 
 
 def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores of the same galaxies, if they can be judged.
+    """Labels [N] of 0 and 1 and scores [N] as arrays, if ``what`` (for the message) can be judged by them.
 
-    Args:
-        labels: [N] of 0 and 1.
-        scores: [N] numbers.
-        what: is to be judged, for the message.
-
-    Returns:
-        tuple: both as arrays [N].
-
-    Raises:
-        ValueError: they have different lengths, only one class is present, or a score is not finite.
+    A ValueError where they have different lengths, only one class is present, or a score is not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 1:

@@ -187,14 +187,10 @@ class _Shapes(dict):
         self[f"{name}.conv_expand.weight"], self[f"{name}.conv_expand.bias"] = [x, squeezed, 1, 1], [x]
         return x
 
-    def pool(self, x: int) -> int:
+    def join(self, x: int, *_: Any) -> int:
         return x
 
-    def join(self, x: int, before: int, activation: str | None = None) -> int:
-        return x
-
-    def width(self, x: int) -> int:
-        return x
+    pool = width = join
 
 
 def whole_spec(spec: dict) -> dict:

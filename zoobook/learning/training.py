@@ -178,15 +178,13 @@ def finetune(
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
-        store: the :class:`~zoobook.images.ImageStore` with the images.
-        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
+        catalog: ``id_str``, ``subset`` and the labels.
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
             ``"all"`` the whole encoder. What is frozen keeps its batch statistics.
         batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
         learning_rate: highest learning rate, that of the head.
         seed: decides order, views, dropout, and the head's first weights for new questions of a tree.
-        out_dir: folder of the run.
 
     Returns:
         Result: model of the best epoch, history, and weight file.

@@ -30,13 +30,10 @@ def save(model: GalaxyNetwork, path: str | Path, *, half: bool = False, **proven
         half: see :func:`write`.
         **provenance: anything worth remembering, such as ``data="GZ DECaLS"``.
     """
-    import zoobook
-
     if not isinstance(model, GalaxyNetwork):
         raise ValueError(f"model must be a model, such as the `model` of a Result, not {type(model).__name__}")
     framework = type(model).__module__.split(".")[1]
-    tensors = zoobook.load_framework(framework).models.to_arrays(model)
-    return write(path, model.spec, tensors, half=half, **{"framework": framework, **provenance})
+    return write(path, model.spec, model.to_arrays(), half=half, **{"framework": framework, **provenance})
 
 
 def load(path: str | Path, framework: str) -> GalaxyNetwork:
