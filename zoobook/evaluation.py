@@ -79,11 +79,7 @@ def evaluate(
 
 
 def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predictions, and the rows of a catalogue for the same galaxies in the same order.
-
-    Raises:
-        ValueError: a galaxy is missing or has several rows, or ids are bad.
-    """
+    """Predictions, and the rows of a catalogue for the same galaxies in the same order, if each has one of each."""
     predictions, catalog = keyed(predictions, "the table of predictions"), keyed(catalog)
     if predictions.empty:
         raise ValueError("the predictions have no rows, so there is nothing to compare")

@@ -23,7 +23,6 @@ class ShardedTable:
 
     Raises:
         ValueError: the folder holds a table made of something else.
-        OSError: the folder cannot be written to.
     """
 
     MANIFEST = "_manifest.json"  # readers of parquet folders pass over names that begin with an underscore

@@ -63,7 +63,6 @@ def predict(
 
     Raises:
         ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
-        OSError: ``out`` cannot be written to.
     """
     if model.head is None:
         raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
@@ -90,15 +89,11 @@ def represent(
 ) -> pd.DataFrame | Path:
     """The features that a model's encoder finds in every image (Walmsley et al. 2022, MNRAS 513, 1581).
 
-    Galaxies alike in form are near one another in them. The arguments are those of ``predict``.
+    Galaxies alike in form are near one another in them. Arguments and errors are those of ``predict``.
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
             ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
-
-    Raises:
-        ValueError: an argument is bad, or ``out`` holds another table.
-        OSError: ``out`` cannot be written to.
     """
     return _apply(twin, model, store, feature_table, out, orientations, devices, batch_size, {"what": "represent"})
 

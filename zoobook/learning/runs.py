@@ -35,7 +35,6 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a run with other settings.
-        OSError: the folder cannot be written to.
     """
 
     def __init__(self, out_dir: str | Path, settings: dict, resume: bool = True):

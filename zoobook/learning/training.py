@@ -105,7 +105,6 @@ def train(
 
     Raises:
         ValueError: arguments, catalogue or votes are bad, ``out_dir`` holds another run, or the loss is not a number.
-        OSError: ``out_dir`` cannot be written to.
     """
     given = model.spec if model else {"architecture": "efficientnet_b0", "channels": 1, "field_of_view": FIELD_OF_VIEW}
     for name, value in (("architecture", architecture), ("channels", channels)):
@@ -191,7 +190,6 @@ def finetune(
 
     Raises:
         ValueError: arguments or labels are bad, ``out_dir`` holds another run, or the loss is not a number.
-        OSError: ``out_dir`` cannot be written to.
     """
     task = find_task(store, catalog, label)
     votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)

@@ -58,9 +58,6 @@ def make_mosaic(
         SimulatedSky: files, the galaxies (with :func:`~zoobook.simulation.vote` and ``x``, ``y`` in pixels from 0, row
             0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
 
-    Raises:
-        OSError: the folder cannot be written to, or the disk has no room.
-
     >>> import tempfile
     >>> sky = make_mosaic(tempfile.mkdtemp(), n_galaxies=2, pixel_arcsec=0.8, workers=1)
     >>> [file.name for file in sky.files]
