@@ -59,6 +59,7 @@ SENSELESS = {
     "the catalogue has no column": lambda: plots.fractions(ANSWERS, VOTES[["id_str"]], TREE, TREE.label_columns[:1]),
     "no column 'information_captured'": lambda: plots.information(pd.DataFrame({"x": [1]})),
     "the predictions have no rows": lambda: evaluation.evaluate(ANSWERS.head(0), VOTES, TREE),
+    "no votes for 1 predicted galaxies, such as 'b'": lambda: evaluation.evaluate(ANSWERS, VOTES.head(1), TREE),
     "must be two lists of the same length": lambda: evaluation.roc_auc([0, 1, 1], [0.1, 0.2]),
     "resamples must be a whole number": lambda: evaluation.roc_auc([0, 1], [0.1, 0.2], resamples=0),
     "both classes, 0 and 1; here: 'no', 'ring'": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
