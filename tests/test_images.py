@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import json
 import os
 import pickle
 import shutil
@@ -325,21 +324,6 @@ def test_a_store_states_its_framing(tmp_path, decoded):
     assert again.framing == ImageStore.open(path).framing == pickle.loads(pickle.dumps(again)).framing == 8.5
     assert len(decoded) == 12 and (again.pixels == np.delete(pictures, 4, axis=0)).all()  # only the statement is new
     assert len(again.quarantine) == 1 and len(ImageStore.open(path).quarantine) == 1
-
-
-def test_a_store_of_an_earlier_version_opens_and_is_built_again(tmp_path):
-    """They had the ids before the pixels, and the oldest did not state their framing."""
-    catalog, pictures = galaxies(tmp_path / "in")
-    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(pictures)
-    about = json.dumps({"key": "of another version", "size": 40, "left_out": 0})
-    schema = pa.schema([("id_str", pa.string()), ("image", tensor.type)], metadata={"zoobook": about})
-    columns = [pa.array(catalog["id_str"], pa.string()), tensor]
-    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
-    old = ImageStore.open(tmp_path / "a.arrow")
-    assert (old.pixels == pictures).all() and old.ids.tolist() == catalog["id_str"].tolist() and old.framing == 17
-    new = ImageStore.build(catalog, tmp_path / "a.arrow", size=40, framing=6)
-    assert (new.pixels == pictures).all() and new.framing == 6
 
 
 def test_second_build_decodes_nothing_and_changes_are_seen(tmp_path, decoded):

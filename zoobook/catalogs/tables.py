@@ -3,7 +3,6 @@
 Whole numbers keep every digit and booleans stay booleans, also beside a gap (then as pandas' ``Int64`` and
 ``boolean``); a word stays a word, and of a CSV only empty cells are missing; ids are text.
 """
-from __future__ import annotations
 
 import contextlib
 import os

@@ -1,5 +1,4 @@
 """The folder of a training run, written so that the run can be interrupted at any moment and go on without loss."""
-from __future__ import annotations
 
 import json
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a run with other settings.
-        OSError: the folder cannot be written to.
     """
 
     def __init__(self, out_dir: str | Path, settings: dict, resume: bool = True):
