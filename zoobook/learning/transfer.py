@@ -1,5 +1,4 @@
 """How a network goes on from a trained one: what it takes over, what is frozen, which layers learn more slowly."""
-from __future__ import annotations
 
 import numpy as np
 

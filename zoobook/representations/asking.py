@@ -10,7 +10,6 @@ Begin with some galaxies drawn at random, until there is one of each answer. Sto
 asked for is no fair sample of the sky: measure purity and completeness on galaxies drawn at random
 (:mod:`zoobook.rarity`).
 """
-from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
