@@ -174,8 +174,8 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
-    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names break after _ and /
-        first, *rest = re.findall(r"[^_/]*[_/]|[^_/]+", cell.string or "") or [""]
+    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names break after _ / .
+        first, *rest = re.findall(r"(?s).+?(?:[_/]|\.(?=[A-Za-z])|\Z)", cell.string or "") or [""]
         if rest and len(cell.string) > LONG_NAME:
             cell.string = first
             for part in rest:

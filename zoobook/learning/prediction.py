@@ -59,7 +59,7 @@ def predict(
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
-            columns of the model's kind of answer, see :mod:`zoobook.learning.tasks`.
+        columns of the model's kind of answer, see :mod:`zoobook.learning.tasks`.
 
     Raises:
         ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
@@ -93,7 +93,7 @@ def represent(
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
-            ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
+        ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
     """
     return _apply(twin, model, store, feature_table, out, orientations, devices, batch_size, {"what": "represent"})
 

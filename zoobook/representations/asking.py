@@ -46,8 +46,8 @@ def classify(
 
     Returns:
         DataFrame: of all galaxies without a label ``id_str``, the probabilities, in columns named as ``predict`` names
-            them (``{column}_probability``; of other answers than 0 and 1 ``{column}_{answer}_probability``), and
-            ``acquisition``, their entropy [nat], by which it is sorted.
+        them (``{column}_probability``; of other answers than 0 and 1 ``{column}_{answer}_probability``), and
+        ``acquisition``, their entropy [nat], by which it is sorted.
 
     Raises:
         ValueError: there are not two different answers, or a galaxy is not in the table.

@@ -50,7 +50,7 @@ def interesting(
 
     Returns:
         DataFrame: of galaxies not yet rated ``id_str``, ``expected`` (rating), ``std`` (its standard deviation),
-            and ``acquisition`` (the first plus ``explore`` times the second: an upper confidence bound), sorted by it.
+        and ``acquisition`` (the first plus ``explore`` times the second: an upper confidence bound), sorted by it.
 
     Raises:
         ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.

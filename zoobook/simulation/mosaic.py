@@ -56,7 +56,7 @@ def make_mosaic(
 
     Returns:
         SimulatedSky: files, the galaxies (with :func:`~zoobook.simulation.vote` and ``x``, ``y`` in pixels from 0, row
-            0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
+        0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
 
     >>> import tempfile
     >>> sky = make_mosaic(tempfile.mkdtemp(), n_galaxies=2, pixel_arcsec=0.8, workers=1)
