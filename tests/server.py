@@ -1,6 +1,5 @@
 """A web server that misbehaves in every way a real one does, one fault a request; other processes; locked folders."""
 
-from __future__ import annotations
 
 import gzip
 import hashlib

@@ -59,6 +59,7 @@ SENSELESS = {
     "the catalogue has no column": lambda: plots.fractions(ANSWERS, VOTES[["id_str"]], TREE, TREE.label_columns[:1]),
     "no column 'information_captured'": lambda: plots.information(pd.DataFrame({"x": [1]})),
     "the predictions have no rows": lambda: evaluation.evaluate(ANSWERS.head(0), VOTES, TREE),
+    "no votes for 1 predicted galaxies, such as 'b'": lambda: evaluation.evaluate(ANSWERS, VOTES.head(1), TREE),
     "must be two lists of the same length": lambda: evaluation.roc_auc([0, 1, 1], [0.1, 0.2]),
     "resamples must be a whole number": lambda: evaluation.roc_auc([0, 1], [0.1, 0.2], resamples=0),
     "both classes, 0 and 1; here: 'no', 'ring'": lambda: evaluation.roc_auc(["no", "ring"], [0, 1]),
@@ -72,6 +73,7 @@ SENSELESS = {
     "which is no text": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [b"\xff", "a"]})),
     "an id is a text or a whole number": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [[1.0], [2.0]]})),
     "size must be a whole number": lambda: sample_runs(VOTES, -1),
+    "no images": lambda: plots.montage([]),
     "must be a list of arrays": lambda: plots.montage(STAMP),
     "pixels must be bytes": lambda: evaluation.radial_profiles(np.zeros((1, 64, 64, 3))),
     "any of these 2": lambda: evaluation.evaluate(ANSWERS, NOBODY, TREE),
@@ -243,10 +245,3 @@ def test_numpy_numbers_and_home_in_what_is_written(tmp_path, monkeypatch):
     assert DecisionTree.from_yaml("~/tree.yaml").label_columns == ["q_a", "q_b"]
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         ImageStore.open("~/none.arrow")
-
-
-def test_the_folder_of_a_training_stands_for_its_best_weights(tmp_path):
-    spec = {"architecture": "test_efficientnet", "channels": 1, "image_size": 32, "dropout": 0.0, "tree": None,
-            "field_of_view": 14.0, "head": None}  # fmt: skip
-    write(tmp_path / "run" / "best.safetensors", spec, {"encoder.a": np.zeros(2, "float32")})
-    assert inspect(tmp_path / "run") == inspect(tmp_path / "run" / "best.safetensors")

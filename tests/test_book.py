@@ -344,6 +344,15 @@ def test_results_say_of_which_network_they_are(name):
     assert len(own) == 64 and own[:8] in said and now[:8] in said and ("earlier" in said) == (own != now)
 
 
+def test_the_loop_needs_half_of_the_labels():
+    """At one ring in 50: as good as a thousand random labels with 500 at most, and from there on."""
+    row = chapters.results("loop")["rows"]["simulated_ring"]
+    assert (row["one_in"], row["seeds"], row["goal"]["labels"]) == (50, 5, 1000)
+    enough = [one["value"] >= row["goal"]["value"] for one in row["loop"] if one["labels"] >= row["reached"]]
+    assert row["reached"] <= 500 and enough and all(enough)
+    assert row["goal"]["spread"] > 0 and {one["seeds"] for one in row["loop"]} == {5}
+
+
 @pytest.mark.parametrize("file", ["README.md", "CITATION.cff"])
 def test_addresses_are_those_of_the_configuration(file):
     text = (ROOT / file).read_text("utf8")

@@ -14,7 +14,6 @@ from zoobook.images.views import (
     SHIFT,
     apply_view,
     centre_views,
-    check_radii,
     preview,
     stored_size,
 )
@@ -137,7 +136,7 @@ def test_a_batch_cut_among_parts_and_devices_has_the_mean_of_the_whole(parts, de
     plan = GalaxyBatches(PIXELS, np.arange(50), 9, losses, seed=1, parts=parts)
     whole = [losses[batch].mean() for *_, batch, _ in GalaxyBatches(PIXELS, np.arange(50), 9, np.arange(50), 1).read()]
     seen = [list(plan.read(rank, devices)) for rank in range(devices)]
-    assert {len(one) for one in seen} == {len(plan)} and plan.parts <= 8
+    assert {len(one) for one in seen} == {len(plan)} and plan.parts <= 4  # of one galaxy, nothing can be normalised
     shares = np.array([sum((one[step][2] / one[step][3]).sum() for one in seen) for step in range(len(plan))])
     np.testing.assert_allclose(shares.reshape(-1, plan.parts).mean(1), whole)
 
@@ -234,14 +233,6 @@ def test_photometric_numbers_follow_from_seed_and_epoch_and_stay_in_their_ranges
     assert abs(np.corrcoef(views[:, 2:].reshape(-1, 9).T) - np.eye(9)).max() < 0.03
     plain = random_views(20_000, 3, 1)
     np.testing.assert_allclose(*(np.arctan2(v[:, 0, 1], v[:, 1, 1]) for v in (plain, views)), atol=1e-5)
-
-
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "17", None, True])
-def test_lengths_that_are_none_are_refused(value):
-    with pytest.raises(ValueError, match="framing must be a positive number, 0.1 to 1000, in units of"):
-        check_radii("framing", value)
-    assert check_radii("framing", np.float32(8.5)) == 8.5 == check_radii("framing", np.float64(8.5))
-    assert type(check_radii("framing", np.int64(17))) is float
 
 
 def test_images_are_stored_as_large_as_the_view_needs():

@@ -87,9 +87,9 @@ def test_each_framework_alone_trains_and_reads_what_the_other_wrote(alone, tmp_p
 
 @pytest.mark.parametrize("versions", VERSIONS)
 def test_versions(versions, tmp_path):
-    """The quick tests and every chapter, with other versions of everything."""
+    """What runs on each push, and every chapter, with other versions of everything."""
     python = environment(tmp_path / versions, "pytorch,tensorflow,book,test", VERSIONS[versions])
     home = {**os.environ, "ZOOBOOK_HOME": str(tmp_path / "home")}
-    tests = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not book and not slow and not nightly"]
+    tests = ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not book and not nightly"]
     run(python, *tests, cwd=ROOT, env=home)
     run(python, "book/_tools/execute_chapters.py", "--jobs", "2", cwd=ROOT, env=home)

@@ -58,13 +58,6 @@ def test_count_distribution_is_scipys_betabinom(survey):
     np.testing.assert_allclose(below, exact.cdf(counts - 1), rtol=1e-8, atol=1e-12)
 
 
-def test_missing_galaxies_are_named(survey):
-    catalog, truth, _ = survey
-    table = votes.prediction_table(["g0", "nobody"], truth[:2], TREE)
-    with pytest.raises(ValueError, match="no votes for 1 predicted galaxies, such as 'nobody'"):
-        evaluation.evaluate(table, catalog, TREE)
-
-
 def test_roc_auc():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
@@ -73,8 +66,6 @@ def test_roc_auc():
     rank_sum = stats.mannwhitneyu(scores[labels == 1], scores[labels == 0]).statistic
     assert found["auc"] == pytest.approx(rank_sum / ((labels == 1).sum() * (labels == 0).sum()))
     assert found["low"] < found["auc"] < found["high"] < found["low"] + 0.15
-    with pytest.raises(ValueError, match="both classes"):
-        evaluation.roc_auc(np.ones(5), scores[:5])
     with pytest.raises(ValueError, match="not finite"):
         evaluation.roc_auc(labels, scores * np.nan)
 
@@ -152,8 +143,3 @@ def test_many_votes_take_little_memory(monkeypatch):
     whole = evaluation.evaluate(answers(ids), catalog, SMALL)
     monkeypatch.setattr(evaluation, "_PROBABILITIES", 100)
     pd.testing.assert_frame_equal(evaluation.evaluate(answers(ids), catalog, SMALL), whole)
-
-
-def test_a_montage_of_nothing():
-    with pytest.raises(ValueError, match="no images"):
-        plots.montage([])

@@ -227,21 +227,3 @@ def test_a_run_of_an_earlier_version_is_read(half, store, catalog, tmp_path, mon
     old = first.model.spec | {"head": first.model.spec["head"] | {"kind": "number"}}
     assert runs.model_fingerprint(first.model.spec, arrays) == fingerprint(old, *arrays.values())
     assert half.models.from_arrays(old, arrays).spec == first.model.spec
-
-
-@pytest.mark.parametrize(
-    ("change", "label", "options", "message"),
-    [
-        (lambda c: c, "lagre", {}, "no column 'lagre'; there are:.*Did you mean 'large'."),
-        (lambda c: c.assign(large=np.where(c.index == 5, np.nan, c["large"])), "large", {}, "1 of 72.*toy_5"),
-        (lambda c: c.assign(large=1), "large", {}, "nothing to tell apart"),
-        (lambda c: c.assign(radius=1.5), "radius", {}, "nothing to learn"),
-        (lambda c: c.assign(kind=np.where(c.index == 4, "blob", c["kind"])), "kind", {}, "toy_4.*'blob'"),
-        (lambda c: c, "large", {"unfreeze": "body"}, "unfreeze"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_is_written(half, tmp_path, change, label, options, message):
-    store, catalog = survey()
-    with pytest.raises(ValueError, match=message):
-        half.finetune(trained(half).model, store, change(catalog), label, out_dir=tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists()

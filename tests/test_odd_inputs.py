@@ -34,6 +34,9 @@ BAD_TABLES = {  # for training on votes
     "1 bad votes.*: -99": alter(**{VOTE: first(-99)}),
     "72 bad votes": alter(**{VOTE: "many"}),
     "1 bad votes.*: 0.5": alter(**{VOTE: first(Decimal("0.5"))}),
+    "nobody voted on any of these 72 galaxies": alter(**dict.fromkeys(TREE.label_columns, 0)),
+    f"no column '{VOTE}'": lambda catalog: catalog.drop(columns=VOTE),
+    "several columns 'radius'": lambda catalog: pd.concat([catalog, catalog[["radius"]]], axis=1),
     "no column 'subset'": lambda catalog: catalog.drop(columns="subset"),
     "no galaxy with subset 'val'": alter(subset="train"),
     "of a single galaxy out of 1": alter(subset=["train", *["val"] * 95]),
@@ -46,14 +49,18 @@ BAD_SETTINGS = [
     {"learning_rate": float("nan")}, {"precision": "fp16"}, {"precision": None}, {"photometric": "no"}, {"resume": 1},
     {"num_nodes": 0}, {"num_nodes": 2}, {"devices": 64}, {"devices": "gpu"}, {"devices": np.float64(1)},
     {"devices": True}, {"devices": -1}, {"image_size": 8}, {"channels": 2}, {"channels": "1"}, {"field_of_view": 0},
+    {"image_size": 10**6}, {"batch_size": np.int64(1)}, {"architecture": 3}, {"architecture": "resnet5O"},
+    {"model": "m.safetensors"},
 ]  # fmt: skip
-BAD_LABELS = {
-    "'radius' has -9999 in 1 rows, and nothing else below": alter(radius=first(-9999)),
-    "'radius' has -99 in 1 rows": alter(radius=first(np.float64(-99))),
-    "'large' has -999 in 1 rows": alter(large=first(np.int16(-999))),
-    "'radius' has -99.99 in 1 rows": alter(radius=first(np.float32(-99.99))),
-    "'radius' holds numbers .* and text": alter(radius=first("unknown")),
-    "'large' has no usable value for 1": alter(large=first("  ")),
+BAD_LABELS = {  # of one column
+    "'radius' has -9999 in 1 rows, and nothing else below": {"radius": first(-9999)},
+    "'radius' has -99 in 1 rows": {"radius": first(np.float64(-99))},
+    "'large' has -999 in 1 rows": {"large": first(np.int16(-999))},
+    "'radius' has -99.99 in 1 rows": {"radius": first(np.float32(-99.99))},
+    "'radius' holds numbers .* and text": {"radius": first("unknown")},
+    "'large' has no usable value for 1": {"large": first("  ")},
+    "all 72 training galaxies have large = 1: there is nothing to tell apart": {"large": 1},
+    "toy_0 of the validation subset has kind = 'blob'": {"kind": first("blob")},
 }
 BAD_REQUESTS = [
     {"passes": 0}, {"passes": 1.5}, {"seed": 0.0}, {"orientations": 9}, {"orientations": np.True_}, {"batch_size": 0},
@@ -117,8 +124,8 @@ def test_settings_that_make_no_sense(half, store, catalog, tmp_path, bad):
 @pytest.mark.parametrize("message", BAD_LABELS)
 def test_labels_that_stand_for_none(half, model, store, catalog, tmp_path, message):
     with pytest.raises(ValueError, match=message):
-        column = message.split("'")[1]
-        half.finetune(model(half)[0], store, BAD_LABELS[message](catalog), column, out_dir=tmp_path / "run")
+        labels = BAD_LABELS[message]
+        half.finetune(model(half)[0], store, alter(**labels)(catalog), *labels, out_dir=tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 

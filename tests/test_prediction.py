@@ -1,5 +1,4 @@
 """Applying a model to many images, in both frameworks."""
-import json
 
 import numpy as np
 import pandas as pd
@@ -55,9 +54,6 @@ def test_seen_in_all_orientations_a_galaxy_may_lie_on_the_sky_as_it_likes(half, 
     assert np.abs(once[1] - once[0]).max() > 1e-3 * np.abs(once).max()
     answers = half.predict(model, images, orientations=8).filter(like="_fraction").to_numpy().reshape(3, 12, -1)
     np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-4)
-    with pytest.raises(ValueError, match="orientations"):
-        half.predict(model, images, orientations=9)
-
 
 
 def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(half, store, catalog, tmp_path):
@@ -70,15 +66,6 @@ def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(h
         np.testing.assert_allclose(pd.read_parquet(found).iloc[:, 1:], expected, atol=1e-4)
     with pytest.raises(ValueError, match="already holds a table"):
         half.represent(model, store, out=tmp_path / "1.5")
-
-
-def test_a_table_from_before_there_were_fields_of_view_is_completed(half, store, tmp_path):
-    half.represent(trained(half).model, store, out=tmp_path)
-    manifest = json.loads((tmp_path / "_manifest.json").read_text())
-    for name in ("framing", "field_of_view"):
-        del manifest["plan"]["made_of"][name]
-    (tmp_path / "_manifest.json").write_text(json.dumps(manifest))
-    assert half.represent(trained(half).model, store, out=tmp_path) == tmp_path
 
 
 def test_passes_differ_repeat_and_leave_the_model_alone(half, store):
@@ -138,6 +125,16 @@ def test_a_crash_keeps_the_shards_that_were_done(half, store, tmp_path, monkeypa
     assert sum(len(pd.read_parquet(file)) for file in shards.table_files(tmp_path)) == len(store)
 
 
+def check_same(found, expected):
+    """But for the order in which float32 sums are added up, which depends on the batch size and on the version.
+
+    Some ten layers, each exact to about 1e-7 of its largest terms: 1e-5 of the largest feature leaves room. Features
+    of other galaxies, or of other weights, differ by as much as they are large.
+    """
+    found, expected = found.iloc[:, 1:].to_numpy(), expected.iloc[:, 1:].to_numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_out_of_memory_halves_the_batch(half, store, monkeypatch):
     if half.__name__.endswith("pytorch"):
         from torch import OutOfMemoryError
@@ -162,14 +159,14 @@ def test_out_of_memory_halves_the_batch(half, store, monkeypatch):
     monkeypatch.setattr(type(model), "features", limited)
     found = half.represent(model, store, batch_size=32)
     assert list(found["id_str"]) == list(store.ids) and sizes[:3] == [20, 14, 8]
-    np.testing.assert_allclose(found.iloc[:, 1:], expected.iloc[:, 1:], atol=1e-5)
+    check_same(found, expected)
 
 
 def test_several_devices_share_the_work(half, store, monkeypatch):
     monkeypatch.setattr(prediction, "choose_devices", lambda *_: [CPU, CPU])
     found = half.represent(trained(half).model, store)
     monkeypatch.undo()
-    np.testing.assert_allclose(found.iloc[:, 1:], half.represent(trained(half).model, store).iloc[:, 1:], atol=1e-5)
+    check_same(found, half.represent(trained(half).model, store))
     assert list(found["id_str"]) == list(store.ids)
 
 
@@ -187,9 +184,6 @@ def test_senseless_requests_are_refused(half, store, tmp_path):
     with pytest.raises(ValueError, match="represent"):
         half.predict(encoder, store)
     assert half.represent(encoder, store).shape[0] == len(store)
-    for options in ({"passes": 0}, {"batch_size": 0}, {"devices": "x"}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            half.predict(trained(half).model, store, **options)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot write"):
         half.predict(trained(half).model, store, out=tmp_path / "file" / "table")

@@ -405,12 +405,6 @@ def test_pictures_measure_as_the_real_ones(shared, voted, truth):
 # --------------------------------------------------------------------------------------------------------- errors
 
 
-def test_unwritable_folder(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="cannot write to the folder .*file"):
-        simulation.make_survey(tmp_path / "file", 3, image_size=16)
-
-
 def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
     save, calls = Image.Image.save, []
 
@@ -450,14 +444,6 @@ def test_senseless_numbers_are_refused_by_name(tmp_path, truth, function, names)
             with pytest.raises(ValueError, match=f"^{name} must be "):
                 getattr(simulation, function)(**options | {name: value})
     assert not list(tmp_path.iterdir())
-
-
-def test_numbers_of_numpy_are_numbers(truth):
-    pd.testing.assert_frame_equal(simulation.draw_truth(np.int16(2), np.uint8(4), np.int64(7)),
-                                  truth.iloc[7:9].reset_index(drop=True))
-    row = truth.iloc[0].to_dict()
-    expected = simulation.render(row, 48, 4)
-    np.testing.assert_array_equal(simulation.render(row, np.int32(48), np.uint64(4)), expected)
 
 
 @pytest.mark.parametrize("function", ["visibility", "concentrations", "rare_probabilities", "vote", "render",

@@ -14,6 +14,7 @@ from astropy.table import Table
 
 from zoobook.catalogs import columns, tables
 from zoobook.catalogs.shards import ShardedTable
+from zoobook.learning.runs import RunFolder
 
 
 def write_as(frame: pd.DataFrame, path) -> None:
@@ -73,6 +74,19 @@ print(pyarrow.default_memory_pool().max_memory())
 """
     peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert peak < 0.7 * path.stat().st_size, f"{peak / 1e6:.0f} MB"
+
+
+@pytest.mark.filterwarnings("error")
+def test_decimal_numbers_come_back_to_the_last_bit(tmp_path):
+    """Not so in pandas 2 unless it is asked; pandas 3.1 and later warn if it is."""
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=2000) * 10.0 ** rng.integers(-12, 12, 2000)
+    pd.DataFrame({"x": numbers}).to_csv(tmp_path / "t.csv", index=False)
+    assert (tables.read(tmp_path / "t.csv")["x"].to_numpy() == numbers).all()
+    run = RunFolder(tmp_path / "run", {})
+    for epoch, number in enumerate(numbers[:20]):
+        run.log(epoch=epoch, val_loss=number)
+    assert run.history["val_loss"].tolist() == numbers[:20].tolist()
 
 
 LONG = 2**61 + 1  # a float would make 2**61 of it

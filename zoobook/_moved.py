@@ -1,5 +1,4 @@
 """Modules that have moved: their old names can be imported for one more version, with a warning."""
-from __future__ import annotations
 
 import sys
 import warnings

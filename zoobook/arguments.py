@@ -2,7 +2,6 @@
 
 Each check takes the name of the argument and gives Python's own type back, or raises a ``ValueError`` that names it.
 """
-from __future__ import annotations
 
 import difflib
 import math
@@ -17,11 +16,7 @@ import numpy as np
 
 
 def path(value: str | os.PathLike) -> Path:
-    """An absolute path, in which ``~`` is the home folder; a relative one counts from the current folder.
-
-    Raises:
-        ValueError: it is empty or no text, or there is no such user.
-    """
+    """An absolute path, in which ``~`` is the home folder; a relative one counts from the current folder."""
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip() or "\0" in str(value):
         shown = repr(value) if isinstance(value, (str, bytes, Real, type(None))) else f"this {type(value).__name__}"
         raise ValueError(f"{shown} is no path")

@@ -1,5 +1,4 @@
 """What the chapters share: their three parameters, the size of each scale, the galaxies, and measured results."""
-from __future__ import annotations
 
 import hashlib
 import json
@@ -169,9 +168,6 @@ def begin(framework: str, dataset: str, scale: str) -> Run:
 
     Returns:
         Run: it gives the galaxies, their images and the settings.
-
-    Raises:
-        ValueError: a name is unknown.
     """
     if framework not in zoobook.FRAMEWORKS:
         raise ValueError(f"unknown framework {framework!r}: choose {' or '.join(map(repr, zoobook.FRAMEWORKS))}")

@@ -1,5 +1,4 @@
 """How good are predictions? Scores per question, and how much of what could be known was learned."""
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd
@@ -80,11 +79,7 @@ def evaluate(
 
 
 def of_same_galaxies(predictions: pd.DataFrame, catalog: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predictions, and the rows of a catalogue for the same galaxies in the same order.
-
-    Raises:
-        ValueError: a galaxy is missing or has several rows, or ids are bad.
-    """
+    """Predictions, and the rows of a catalogue for the same galaxies in the same order, if each has one of each."""
     predictions, catalog = keyed(predictions, "the table of predictions"), keyed(catalog)
     if predictions.empty:
         raise ValueError("the predictions have no rows, so there is nothing to compare")
@@ -161,18 +156,9 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
 
 
 def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and scores of the same galaxies, if they can be judged.
+    """Labels [N] of 0 and 1 and scores [N] as arrays, if ``what`` (for the message) can be judged by them.
 
-    Args:
-        labels: [N] of 0 and 1.
-        scores: [N] numbers.
-        what: is to be judged, for the message.
-
-    Returns:
-        tuple: both as arrays [N].
-
-    Raises:
-        ValueError: they have different lengths, only one class is present, or a score is not finite.
+    A ValueError where they have different lengths, only one class is present, or a score is not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 1:

@@ -1,5 +1,4 @@
 """A catalogue to give to others: FITS, VOTable or parquet with units, descriptions, and where the numbers come from."""
-from __future__ import annotations
 
 import hashlib
 import os

@@ -1,5 +1,4 @@
 """Files and folders that zoobook writes: whole or absent, and a plain word where they cannot be written."""
-from __future__ import annotations
 
 import contextlib
 import errno
@@ -24,11 +23,7 @@ _PIECES = 2048  # of a megabyte
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name under which to write a file that is never seen half-written: then it gets its own, or goes.
-
-    Raises:
-        OSError: there is a folder of that name, or it cannot be written.
-    """
+    """The name under which to write a file that is never seen half-written: then it gets its own, or goes."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file", str(path))
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -63,11 +58,7 @@ def check_replaceable(
     path: Path, begins: bytes, problem: str = "is there already, and is something else than what would be written in "
     "its place: choose another name"
 ) -> None:  # fmt: skip
-    """Check, before work begins, that a file to be written takes the place of none that ``begins`` in another way.
-
-    Raises:
-        ValueError: there is a folder, or a file of another kind, such as the catalogue.
-    """
+    """Refuse, before work begins, to write over a folder, or a file that ``begins`` in another way (a catalogue)."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it")
     if path.is_file() and path.stat().st_size:

@@ -3,7 +3,6 @@
 It sorts, filters and shows galaxies one by one; with positions (of :mod:`umap`, say, or right ascension and
 declination) it is a map too, whose points show their stamp. All stamps travel as sprites: a few large JPEG images.
 """
-from __future__ import annotations
 
 import base64
 import html

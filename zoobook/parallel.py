@@ -1,5 +1,4 @@
 """Work on several processor cores: the one door to processes."""
-from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,15 +10,10 @@ from zoobook import arguments
 def each(
     work: Callable, tasks: list[tuple], workers: int | None = None, in_order: bool = True, **options: Any
 ) -> Iterator:
-    """What a function gives for each of some tuples of arguments, on several cores.
+    """What a function gives for each of some tuples of arguments, to which the ``options`` are added, on several cores.
 
-    Whoever stops in between, by Ctrl-C or an error, stops the processes too.
-
-    Args:
-        work: the function, which also gets the ``options``.
-        tasks: the tuples.
-        workers: processes; all processor cores by default.
-        in_order: else whatever is done first comes first.
+    They are ``workers`` processes, by default as many as there are cores; whoever stops in between, by Ctrl-C or an
+    error, stops them too. If not ``in_order``, whatever is done first comes first.
     """
     import joblib  # whose processes, unlike the standard library's, work from notebooks and unguarded scripts
 

@@ -21,6 +21,7 @@ from zoobook.votes import checked
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 DARK = {"#4477AA", "#228833", "#AA3377"}
 _GREY = "#777777"
+_SKY, _ON_SKY = "#14181e", "#dfe3ea"  # behind pictures of the sky, and on it: alike on a light and on a dark page
 
 
 def montage(
@@ -47,13 +48,13 @@ def montage(
     columns, size = arguments.whole("columns", columns), arguments.real("size", size)
     rows = -(-len(images) // columns)
     height = size * (1.0 if titles is None else 1.22)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False, facecolor=_SKY)
     for axis in axes.flat:
         axis.axis("off")
     for i, image in enumerate(images):
         axes.flat[i].imshow(image, interpolation="bilinear")
         if titles is not None:
-            axes.flat[i].set_title(titles[i], fontsize=8, pad=2)
+            axes.flat[i].set_title(titles[i], fontsize=8, pad=2, color=_ON_SKY)
     figure.subplots_adjust(0, 0, 1, 1 if titles is None else 0.94, 0.03, 0.03 if titles is None else 0.22)
     return figure
 
@@ -371,7 +372,7 @@ def galaxy_map(
     scaled = (positions - low) / (high - low) * cells
     cell = np.floor(scaled).astype(int)
     centred = np.hypot(*(scaled - cell - 0.5).T)
-    figure, axis = plt.subplots(figsize=(size, size))
+    figure, axis = plt.subplots(figsize=(size, size), facecolor=_SKY)
     for column, row in np.unique(cell[((cell >= 0) & (cell < cells)).all(1)], axis=0):
         here = np.flatnonzero((cell == (column, row)).all(1))
         chosen = here[centred[here].argmin()]

@@ -149,7 +149,7 @@ def plot(
         axis.errorbar(chosen["completeness"], chosen["purity"], xerr=spans[0], yerr=spans[1], fmt="o", color="black",
                       capsize=3, label=f"scores from {chosen['threshold']:.3g}")  # fmt: skip
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
-    axis.legend(fontsize=8, frameon=False)
+    figure.legend(fontsize=8, frameon=False, loc="outside upper center", ncols=2)
     return figure
 
 

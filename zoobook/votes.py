@@ -6,7 +6,6 @@ per answer, and the votes are a multinomial draw from it. Arrays have one row a 
 [A], in the order of ``tree.label_columns``; results per question, [Q], are in the order of ``tree.questions``. The
 ``tree`` is always the decision tree that the volunteers walked.
 """
-from __future__ import annotations
 
 from collections.abc import Iterable
 

@@ -23,6 +23,7 @@ LONG_LOG = 6  # epochs
 LONG_NAME = 12  # letters
 DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
+BROAD = 700  # pixels: the letters of a figure that is wider would be too small on a phone, where it moves sideways
 TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
 CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
@@ -143,6 +144,10 @@ def _pictures(soup: BeautifulSoup, page: Path, renamed: dict[str, str]) -> None:
                 if opened.width >= WIDE and not picture.find_parent("a") and "zb-hero" not in picture.get("class", []):
                     whole = soup.new_tag("a", attrs={"class": "zb-whole", "href": picture["src"]})
                     picture.wrap(whole)
+                    has = picture.get("class", [])
+                    if opened.width >= BROAD and ("zb-sky" not in has or "zb-lettered" in has):
+                        picture["class"] = [*has, "zb-broad"]
+                        picture["style"] = f"{picture.get('style', '')}; --zb-width: {opened.width}px".lstrip("; ")
         if n:
             picture["loading"] = "lazy"
         picture["decoding"] = "async"
@@ -169,12 +174,12 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
-    for cell in soup.select(".cell_output :is(th, td)"):  # long names may break at their underscores
-        first, *rest = (cell.string or "").split("_")
+    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names break after _ / .
+        first, *rest = re.findall(r"(?s).+?(?:[_/]|\.(?=[A-Za-z])|\Z)", cell.string or "") or [""]
         if rest and len(cell.string) > LONG_NAME:
-            cell.string = first + "_"
-            for n, part in enumerate(rest, 1):
-                cell.extend([soup.new_tag("wbr"), part + "_" * (n < len(rest))])
+            cell.string = first
+            for part in rest:
+                cell.extend([soup.new_tag("wbr"), part])
     for entry in soup.select(".citation-list, .citation"):
         del entry["role"]
     for inner in soup.select("ul > ul"):

@@ -1,5 +1,5 @@
 // The words of the glossary show what they mean under the pointer and when the keyboard reaches them; Escape hides it.
-// What is wider than its box can be scrolled with the arrow keys.
+// What is wider than its box can be scrolled with the arrow keys, and fades at the right as long as there is more.
 "use strict";
 addEventListener("DOMContentLoaded", () => {
   const told = document.getElementById("zb-terms");
@@ -43,12 +43,16 @@ addEventListener("DOMContentLoaded", () => {
     addEventListener("keydown", (event) => event.key === "Escape" && hide());
     addEventListener("scroll", () => shown && put(shown), { passive: true });
   }
+  const boxes = document.querySelectorAll("article :is(pre, .cell_output, .output, .pst-scrollable-table-container, div.math, .zb-whole)");
+  const fade = (box) => box.classList.toggle("zb-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
   const reach = () => {
-    for (const box of document.querySelectorAll("article :is(pre, .cell_output, .pst-scrollable-table-container, div.math)")) {
+    for (const box of boxes) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
+      fade(box);
     }
   };
+  for (const box of boxes) box.addEventListener("scroll", () => fade(box), { passive: true });
   addEventListener("load", reach);
   addEventListener("resize", reach);
   addEventListener("beforeprint", () => document.querySelectorAll("article details:not(.zb-log)").forEach((fold) => { fold.open = true; }));

@@ -28,9 +28,10 @@ sys.path.insert(0, str(ROOT / "book/_ext"))
 from zoobook_book import FRAMEWORKS, installed  # noqa: E402
 from zoobook_pages import DARK  # noqa: E402
 
+LONG_CODE = 16  # lines: longer code may go on on the next page, and leaves no half of a page empty
 # One page of the site as a part of the book: its anchors get the page's name, its links lead to other parts, what can
 # be folded is open, each tab has its title; of long logs, and of what only works in a browser, there is a line.
-PART = """([name, site, parts, root]) => {
+PART = """([name, site, parts, root, LONG]) => {
   const article = document.querySelector("article.bd-article"), own = id => `${name}--${id}`;
   article.querySelectorAll("script, .headerlink, .copybtn, .zb-editions, .toctree-wrapper, .zb-downloads")
     .forEach(node => node.remove());
@@ -42,6 +43,13 @@ PART = """([name, site, parts, root]) => {
     fold.replaceWith(line);
   });
   article.querySelectorAll("details").forEach(node => { node.open = true; });
+  article.querySelectorAll("details.hide > summary").forEach(summary => {  // what is open is not to be opened or hidden
+    const told = summary.textContent.match(/Hide code cell (source|output|content)/);
+    if (told) summary.textContent = {source: "Code", output: "Output", content: "Code and output"}[told[1]];
+  });
+  article.querySelectorAll("pre").forEach(pre => {
+    if (pre.textContent.split("\\n").length > LONG) (pre.closest(".cell_input") ?? pre).classList.add("zb-long");
+  });
   article.querySelectorAll(".toggle").forEach(node => {
     node.classList.remove("toggle", "toggle-hidden", "dropdown");
     node.querySelectorAll(".toggle-button").forEach(button => button.remove());
@@ -115,6 +123,8 @@ main.bd-content { display: block; }
 .zb-book h2 { font-size: 16pt; }
 .zb-book h3 { font-size: 13pt; }
 .zb-book :is(figure, img, tr, pre, .cell_input, .sd-card) { break-inside: avoid; }
+.zb-book :is(.zb-long, .zb-long pre) { break-inside: auto; orphans: 5; widows: 5; }
+.zb-book .sd-card { box-shadow: none !important; border: 1px solid #ccc; }
 .zb-book :is(.admonition-title, summary) { break-inside: avoid; break-after: avoid; }
 .zb-book .sd-row:not(:has(> :nth-child(4))) { break-inside: avoid; }
 .zb-book :is(div.highlight, div[class*="highlight-"]) { display: block; }
@@ -161,7 +171,7 @@ def print_edition(browser: Browser, framework: str, root: Path, out: Path) -> No
     collected = []
     for name in names:
         page.goto((root / f"book/{name}.html").as_uri())
-        collected.append(page.evaluate(PART, [name, site, names, root.as_uri()]))
+        collected.append(page.evaluate(PART, [name, site, names, root.as_uri(), LONG_CODE]))
     title = f"zoobook: the {FRAMEWORKS[framework]} edition"
     lines = ["zoobook", f"The {FRAMEWORKS[framework]} edition", f"Printed on {day(date.today())}",
              f'The pages, with their notebooks: <a href="{site}">{site}</a>']  # fmt: skip

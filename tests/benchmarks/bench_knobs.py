@@ -1,14 +1,17 @@
 """How much each knob of a training matters: the figures that the guide "Which knob?" shows.
 
-    python tests/benchmarks/bench_knobs.py [--real ../shared/real] [--out FILE] [--work FOLDER] [--quick]
+    python tests/benchmarks/bench_knobs.py [--real ../shared/real] [--out FILE] [--work FOLDER] [--workers N] [--quick]
 
 Rings are sought among simulated galaxies and, where the folder of real ones is, in EFIGI (SDSS). One knob is turned,
-the others stay as they are. PyTorch, on the CPU: about a quarter of an hour on two idle cores. What is in the work
-folder is not computed again, so an interrupted run goes on.
+the others stay as they are. PyTorch, on the CPU, one training on each core at a time: on two cores these are the same
+trainings as before in less time, as a small network gains little from a second one. What is in the work folder is not
+computed again, so an interrupted run goes on; another encoder has a folder of its own there, and what does not depend
+on it (the network learned from scratch) is kept for all.
 """
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import sys
@@ -21,12 +24,14 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
 
 import zoobook.pytorch as zb
 from zoobook import chapters, evaluation, votes, weights
+from zoobook.files import atomic_write, fingerprint
 from zoobook.images import ImageStore, views
 from zoobook.trees import load as load_tree
 
@@ -107,21 +112,42 @@ def frozen(question: Question, features: np.ndarray, count: int = LABELS, wrong:
     return told(found)
 
 
-def tuned(question: Question, model, work: Path, rate: float, unfreeze: str, photometric: bool = False) -> dict:
-    """AUC after fine-tuning, and the validation loss of the last epoch against that of the start."""
-    found, losses = [], []
-    for seed in range(TUNINGS):
+def tuned_once(
+    question: Question, model, work: Path, rate: float, unfreeze: str, kind: str, seed: int
+) -> tuple[float, float]:
+    """AUC after a fine-tuning, and the validation loss of the last epoch over that of the start; computed once."""
+    out = work / f"{rate:g}-{unfreeze}-{kind}-{seed}"
+    done = out / "found.json"
+    if not done.exists():
         few = question.draw(LABELS, seed)
         catalog = question.catalog.loc[few, ["id_str"]].assign(ring=question.labels[few].astype(int), subset="train")
         catalog.iloc[::4, catalog.columns.get_loc("subset")] = "val"
-        result = zb.finetune(
-            model, question.store, catalog, "ring", unfreeze=unfreeze, learning_rate=rate, photometric=photometric,
-            seed=seed, out_dir=work / f"{rate:g}-{unfreeze}-{photometric}-{seed}", **TUNED,
-        )  # fmt: skip
-        answers = zb.predict(result.model, question.tested, devices="cpu")
-        found.append(question.auc(answers["ring_probability"].to_numpy()))
-        losses.append(float(result.history["val_loss"].iloc[-1] - result.history["val_loss"].iloc[0]))
-    return told(found) | {"loss_rose_by": float(np.mean(losses))}
+        with patch.object(views, "views", upright) if kind == "upright" else contextlib.nullcontext():
+            result = zb.finetune(
+                model, question.store, catalog, "ring", unfreeze=unfreeze, learning_rate=rate,
+                photometric=kind == "photometric", seed=seed, out_dir=out, **TUNED,
+            )  # fmt: skip
+            answers = zb.predict(result.model, question.tested, devices="cpu")
+        auc = question.auc(answers["ring_probability"].to_numpy())
+        rose = float(result.history["val_loss"].iloc[-1] - result.history["val_loss"].iloc[0])
+        atomic_write(done, json.dumps([auc, rose]))
+    return tuple(json.loads(done.read_text()))
+
+
+def tuned(question: Question, model, work: Path, settings: list[tuple], workers: int) -> list[dict]:
+    """For each setting (rate, what is unfrozen, kind of views) the AUC of several draws, on several cores."""
+    tasks = [(*setting, seed) for setting in settings for seed in range(TUNINGS)]
+    pool = joblib.Parallel(workers, batch_size=1)
+    found = pool(joblib.delayed(single)(tuned_once, question, model, work, *task) for task in tasks)
+    parts = [found[start : start + TUNINGS] for start in range(0, len(found), TUNINGS)]
+    return [told([auc for auc, _ in part]) | {"loss_rose_by": float(np.mean([rose for _, rose in part]))}
+            for part in parts]  # fmt: skip
+
+
+def single(work: Callable, *args):
+    """What a function gives, on one core."""
+    torch.set_num_threads(1)
+    return work(*args)
 
 
 def upright(n: int, seed: int, epoch: int, share: float = 1.0, photometric: bool = False) -> np.ndarray:
@@ -129,7 +155,7 @@ def upright(n: int, seed: int, epoch: int, share: float = 1.0, photometric: bool
     return views.centre_views(n, share)
 
 
-def turn_knobs(question: Question, encoder, untrained, work: Path) -> dict:
+def turn_knobs(question: Question, encoder, untrained, work: Path, workers: int) -> dict:
     """Every knob, turned alone."""
     share = views.share_seen(encoder.spec, question.store)
 
@@ -154,53 +180,57 @@ def turn_knobs(question: Question, encoder, untrained, work: Path) -> dict:
         "labels": {str(count): frozen(question, features, count) for count in COUNTS},
         "wrong labels": {f"{share:g}": frozen(question, features, wrong=share) for share in WRONG},
         "field of view": {
-            f"{factor:g}": frozen(question, kept(f"view-{factor}", lambda factor=factor: seen(factor)))
+            f"{factor:g}": frozen(
+                question, features if factor == 1 else kept(f"view-{factor}", lambda factor=factor: seen(factor))
+            )
             for factor in VIEWS
         },
     }
     print("frozen features: done", flush=True)
-    found["learning rate"] = {f"{rate:g}": tuned(question, encoder, work, rate, "all") for rate in RATES}
-    print("learning rates: done", flush=True)
+    settings = [(rate, "all", "turned") for rate in RATES]
+    settings += [(1e-3, part, "turned") for part in ("head", "top")]
+    settings += [(1e-3, "all", kind) for kind in ("upright", "photometric")]
+    *rates, head, top, still, other = tuned(question, encoder, work, settings, workers)
+    found["learning rate"] = {f"{rate:g}": one for rate, one in zip(RATES, rates, strict=True)}
     usual = found["learning rate"]["0.001"]
-    found["unfreeze"] = {part: tuned(question, encoder, work, 1e-3, part) for part in ("head", "top")} | {"all": usual}
-    with patch.object(views, "views", upright):
-        still = tuned(question, encoder, work / "upright", 1e-3, "all")
-    found["augmentation"] = {
-        "none": still, "turned": usual, "other telescopes": tuned(
-            question, encoder, work, 1e-3, "all", photometric=True
-        ),
-    }  # fmt: skip
+    found["unfreeze"] = {"head": head, "top": top, "all": usual}
+    found["augmentation"] = {"none": still, "turned": usual, "other telescopes": other}
     return found
 
 
-def from_scratch(run: chapters.Run, work: Path, quick: bool) -> dict:
-    """A small network that learns the votes of simulated galaxies: information captured, by the learning rate."""
-    tree = load_tree(chapters.TREE)
-    catalog, store = run.survey()
-    parts = {name: catalog[catalog["subset"] == name] for name in ("train", "val", "test")}
-    test = parts["test"].iloc[:TEST]
-    looked_at = ImageStore.build(test, work / "test.arrow", store.size, framing=store.framing)
-    constant = votes.fit_constant(parts["train"][tree.label_columns].to_numpy(), tree)
-
-    def captured(model) -> float:
-        scores = evaluation.evaluate(zb.predict(model, looked_at, devices="cpu"), test, tree, baseline=constant)
-        return float(scores.loc["all", "information_captured"])
-
-    few = pd.concat([parts["train"].iloc[:2000], parts["val"].iloc[:400]])
-
-    def learn(rate: float):
-        settings = {**SMALL, "batch_size": 64, "epochs": 1 if quick else 5}
+def learned(
+    store: ImageStore, few: pd.DataFrame, test: pd.DataFrame, constant: np.ndarray, work: Path, epochs: int, rate: float
+) -> float | None:
+    """Information captured by a small network that learns the votes at a rate, or None; computed once."""
+    done = work / f"rate-{rate:g}.json"
+    if not done.exists():
+        tree = load_tree(chapters.TREE)
+        looked_at = ImageStore.build(test, work / f"test-{rate:g}.arrow", store.size, framing=store.framing)
+        settings = {**SMALL, "batch_size": 64, "epochs": epochs}
         try:
-            return zb.train(store, few, tree, learning_rate=rate, out_dir=work / f"rate-{rate:g}", **settings).model
+            model = zb.train(store, few, tree, learning_rate=rate, out_dir=work / f"rate-{rate:g}", **settings).model
+            scores = evaluation.evaluate(zb.predict(model, looked_at, devices="cpu"), test, tree, baseline=constant)
+            value = float(scores.loc["all", "information_captured"])
         except ValueError as error:  # the loss is not a number any more
             print(rate, error, flush=True)
-            return None
+            value = None
+        atomic_write(done, json.dumps(value))
+    return json.loads(done.read_text())
 
-    found: dict = {"learning rate": {}}
-    for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0):
-        model = learn(rate)
-        found["learning rate"][f"{rate:g}"] = None if model is None else captured(model)
-    return found
+
+def from_scratch(run: chapters.Run, work: Path, quick: bool, workers: int) -> dict:
+    """A small network that learns the votes of simulated galaxies: information captured, by the learning rate."""
+    catalog, store = run.survey()
+    tree = load_tree(chapters.TREE)
+    parts = {name: catalog[catalog["subset"] == name] for name in ("train", "val", "test")}
+    few, test = pd.concat([parts["train"].iloc[:2000], parts["val"].iloc[:400]]), parts["test"].iloc[:TEST]
+    constant, epochs = votes.fit_constant(parts["train"][tree.label_columns].to_numpy(), tree), 1 if quick else 5
+    work = work / fingerprint(SMALL, epochs, few, test, version("timm"), version("torch"))[:12]
+    work.mkdir(parents=True, exist_ok=True)
+    rates = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    pool = joblib.Parallel(workers, batch_size=1)
+    values = pool(joblib.delayed(single)(learned, store, few, test, constant, work, epochs, rate) for rate in rates)
+    return {"learning rate": {f"{rate:g}": value for rate, value in zip(rates, values, strict=True)}}
 
 
 def main() -> None:
@@ -209,6 +239,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=ROOT.parent / "shared/real")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--work", type=Path, help="folder for what is computed on the way; else a passing one")
+    parser.add_argument("--workers", type=int, default=-1, help="processes; all processor cores by default")
     parser.add_argument("--quick", action="store_true", help="too little to mean anything, to see that it runs")
     chosen = parser.parse_args()
     if chosen.quick:
@@ -222,17 +253,20 @@ def main() -> None:
         torch.manual_seed(0)
         untrained = zb.models.GalaxyModel(encoder.spec).eval()
         questions, real = {"simulated": simulated(run, work)}, chosen.real / "efigi" / "catalog.csv"
-        for name in ("simulated", "efigi", "scratch"):
-            (work / name).mkdir(parents=True, exist_ok=True)
+        file = weights.find_shipped(chapters.ENCODER)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        own = work / fingerprint(sha256, TUNED, DRAWS, TEST, Path(__file__).read_text("utf8"))[:12]
+        for name in ("simulated", "efigi"):
+            (own / name).mkdir(parents=True, exist_ok=True)
         if real.exists():
             questions["efigi"] = efigi(chosen.real, work)
-        knobs = {name: turn_knobs(one, encoder, untrained, work / name) for name, one in questions.items()}
-        scratch = from_scratch(run, work / "scratch", chosen.quick)
-    file = weights.find_shipped(chapters.ENCODER)
+        workers = chosen.workers
+        knobs = {name: turn_knobs(one, encoder, untrained, own / name, workers) for name, one in questions.items()}
+        scratch = from_scratch(run, work / "scratch", chosen.quick, workers)
     counts = {name: {"fit": len(one.fit), "test": len(one.test)} for name, one in questions.items()}
     found = {
         "date": str(date.today()), "seconds": round(time.perf_counter() - start), "galaxies": counts,
-        "weights": {"name": chapters.ENCODER, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "weights": {"name": chapters.ENCODER, "sha256": sha256},
         "protocol": {"labels": LABELS, "draws": DRAWS, "tunings": TUNINGS, "epochs": TUNED["epochs"]},
         "versions": {name: version(name) for name in ("zoobook", "torch", "timm", "scikit-learn", "numpy")},
         "knobs": knobs, "scratch": scratch,

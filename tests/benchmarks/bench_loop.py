@@ -1,16 +1,18 @@
 """How many labels does it take? Asked at random, and asked by the loop of `zoobook.representations.asking`.
 
-Run: python tests/benchmarks/bench_loop.py --real ../shared/real --out zoobook/weights/shipped/loop.json
+Run: python tests/benchmarks/bench_loop.py --real ../shared/real --out zoobook/weights/shipped/loop.json [--workers 2]
 
 Simulated rings, one galaxy in 50; rings and bars of real galaxies (EFIGI), one in ten, and the rings of DECaLS as they
 come. Each seed is another split into galaxies to ask about and to test, and another start. The score is the average
-precision on the test galaxies. Without `--real`, only simulated galaxies.
+precision on the test galaxies. Without `--real`, only simulated galaxies. Images, features and each finished seed are
+kept in the folder `--root`, so an interrupted run goes on; another encoder, or a change of this file, begins anew.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+import pickle
 import sys
 import tempfile
 from datetime import date
@@ -103,10 +105,19 @@ def one_seed(values: np.ndarray, labels: np.ndarray, one_in: float | None, seed:
     return found | {"pool": len(pool), "test": len(test), "test_rare": int(labels[test].sum())}
 
 
-def curve(values: np.ndarray, labels: np.ndarray, one_in: float | None, most: int) -> dict:
+def kept_seed(root: Path, key: str, values: np.ndarray, labels: np.ndarray, one_in: float | None, most: int, seed: int):
+    """What :func:`one_seed` finds, computed once."""
+    code = [Path(file).read_text("utf8") for file in (__file__, asking.__file__)]
+    file = root / f"loop-{key}-{seed}-{fingerprint(code, values, labels, one_in, most)[:12]}.pickle"
+    if not file.exists():
+        with tempfile.TemporaryDirectory() as work:
+            found = one_seed(values, labels, one_in, seed, most, Path(work))
+        atomic_write(file, pickle.dumps(found))
+    return pickle.loads(file.read_bytes())
+
+
+def curve(seeds: list[dict], one_in: float | None) -> dict:
     """Mean and spread over the seeds."""
-    with tempfile.TemporaryDirectory() as work:
-        seeds = [one_seed(values, labels, one_in, seed, most, Path(work)) for seed in SEEDS]
     found = {key: seeds[0][key] for key in ("pool", "test", "test_rare")} | {"one_in": one_in, "seeds": len(seeds)}
     for how in ("random", "loop", "rare"):
         counts = sorted(set.union(*(set(one[how]) for one in seeds)))
@@ -131,6 +142,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=datasets.home(), help="folder of the simulated galaxies")
     parser.add_argument("--real", type=Path, help="folder with `efigi` and `rings`")
     parser.add_argument("--out", type=Path, required=True, help="the results file, JSON")
+    parser.add_argument("--workers", type=int, default=-1, help="processes; all processor cores by default")
     chosen = parser.parse_args()
     import zoobook.pytorch as zb
 
@@ -152,8 +164,10 @@ def main() -> None:
         }
     from joblib import Parallel, delayed
 
-    curves = Parallel(-1)(delayed(curve)(*job[1:]) for job in jobs.values())
-    rows = {key: {"what": job[0], **found} for (key, job), found in zip(jobs.items(), curves, strict=True)}
+    tasks = [(key, *job[1:], seed) for key, job in jobs.items() for seed in SEEDS]
+    done = Parallel(chosen.workers, batch_size=1)(delayed(kept_seed)(chosen.root, *task) for task in tasks)
+    seeds = {key: [one for task, one in zip(tasks, done, strict=True) if task[0] == key] for key in jobs}
+    rows = {key: {"what": job[0], **curve(seeds[key], job[3])} for key, job in jobs.items()}
     found = {
         "date": date.today().isoformat(), "zoobook": zoobook.__version__,
         "weights": {"name": ENCODER, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},

@@ -5,7 +5,6 @@ Zoo 2, the predictions of DECaLS, the list of Galaxy Zoo 2 images. Made up: ever
 that the registry was written from, so it shows that the loader does what the registry says, not that the registry is
 right.
 """
-from __future__ import annotations
 
 import io
 import tarfile

@@ -1,5 +1,4 @@
 """Columns of tables in memory: ids as text, numbers with every digit, bytes in the order of this machine."""
-from __future__ import annotations
 
 import os
 import re

@@ -3,7 +3,6 @@
 The right-hand table may be a file. Of it only the ids (or positions) are read, and then the rows that match, so that
 a catalogue of millions of galaxies needs little memory.
 """
-from __future__ import annotations
 
 import os
 from pathlib import Path

@@ -1,5 +1,4 @@
 """Reading a table of galaxies as a catalogue, and checking its ids, files and votes."""
-from __future__ import annotations
 
 import os
 

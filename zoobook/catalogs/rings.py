@@ -1,11 +1,10 @@
 """The two rules by which ring galaxies are labelled from votes."""
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
 from zoobook import arguments, trees
-from zoobook.catalogs.fractions import vote_fraction
+from zoobook.catalogs.samples import vote_fraction
 from zoobook.catalogs.split import shuffled
 
 

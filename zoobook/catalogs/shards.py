@@ -2,7 +2,6 @@
 
 Every shard appears under its own name only when it is whole.
 """
-from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -21,28 +20,21 @@ class ShardedTable:
         rows: rows of the finished table.
         config: what decides the content (model, images, options), as JSON can hold it.
         shard_rows: rows of a shard.
-        unstated: what folders of earlier versions mean where they say nothing, by the same keys as ``config``.
 
     Raises:
         ValueError: the folder holds a table made of something else.
-        OSError: the folder cannot be written to.
     """
 
     MANIFEST = "_manifest.json"  # readers of parquet folders pass over names that begin with an underscore
 
-    def __init__(
-        self, folder: str | Path, rows: int, config: dict, shard_rows: int = 4096, unstated: dict | None = None
-    ):
+    def __init__(self, folder: str | Path, rows: int, config: dict, shard_rows: int = 4096):
         self.folder = ensure_writable_dir(folder)
         self._manifest = self.folder / self.MANIFEST
         plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
         if self._manifest.exists():
             earlier = _read_manifest(self._manifest)["plan"]
-            found, wanted = (
-                {**plan, "made_of": {**(unstated or {}), **plan["made_of"]}} for plan in (earlier, self._plan)
-            )
-            if found != wanted:
+            if earlier != self._plan:
                 raise ValueError(
                     f"{self.folder} already holds a table made by another model, of other images or with other "
                     f"options ({earlier['made_of']}, now {self._plan['made_of']}). Choose another folder."

@@ -1,5 +1,4 @@
 """The split into training, validation and test galaxies, and every other choice that is made by a galaxy's id alone."""
-from __future__ import annotations
 
 import hashlib
 

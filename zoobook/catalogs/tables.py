@@ -3,7 +3,6 @@
 Whole numbers keep every digit and booleans stay booleans, also beside a gap (then as pandas' ``Int64`` and
 ``boolean``); a word stays a word, and of a CSV only empty cells are missing; ids are text.
 """
-from __future__ import annotations
 
 import contextlib
 import os
@@ -32,6 +31,9 @@ TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid") 
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 _VOTABLE_NAME = re.compile(r"\.(vot|votable|xml)(\.gz)?$", re.IGNORECASE)
+#: for ``pandas.read_csv``: decimal numbers as they were written. Before 3.1 pandas missed many by the last bit unless
+#: asked not to; since then it warns if it is asked. Source: https://github.com/pandas-dev/pandas/pull/64432
+EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 _NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
@@ -160,7 +162,7 @@ def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataF
     """All rows, since what a column holds is told by all of it."""
     table = pd.read_csv(
         path, usecols=columns, dtype=dict.fromkeys(text, "string"), dtype_backend="numpy_nullable",
-        keep_default_na=False, na_values=[""], low_memory=False,
+        keep_default_na=False, na_values=[""], low_memory=False, **EXACT,
     )  # fmt: skip
     return pd.DataFrame({name: _settled(table[name], name not in text) for name in table.columns})
 

@@ -2,7 +2,6 @@
 
 Nothing but typer is imported before a command runs, so that help comes at once.
 """
-from __future__ import annotations
 
 import warnings
 from typing import Annotated

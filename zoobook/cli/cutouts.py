@@ -1,5 +1,4 @@
 """`zoobook cutouts`: from a picture of the sky to a catalogue and stamps, on the command line."""
-from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated

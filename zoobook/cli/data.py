@@ -1,5 +1,4 @@
 """`zoobook data …`: the data sets that can be loaded by name, on the command line."""
-from __future__ import annotations
 
 from typing import Annotated
 

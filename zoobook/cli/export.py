@@ -1,5 +1,4 @@
 """`zoobook export`: a catalogue to give to others, on the command line."""
-from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated

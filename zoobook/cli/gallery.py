@@ -1,5 +1,4 @@
 """`zoobook gallery`: a page of stamps to give to others, on the command line."""
-from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated

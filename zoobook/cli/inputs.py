@@ -1,5 +1,4 @@
 """What the arguments of a command name: models, decision trees, and galaxies with their images."""
-from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,5 +1,4 @@
 """`zoobook train`, `finetune`, `predict` and `represent`."""
-from __future__ import annotations
 
 from typing import Annotated
 

@@ -1,5 +1,4 @@
 """The options that several commands share, each stated once."""
-from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass

@@ -1,5 +1,4 @@
 """`zoobook weights …`: list, fetch, convert and inspect weight files."""
-from __future__ import annotations
 
 import math
 from pathlib import Path

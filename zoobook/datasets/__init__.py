@@ -1,5 +1,4 @@
 """Data sets by name: what there is, and loading it as a catalogue."""
-from __future__ import annotations
 
 import inspect
 import os

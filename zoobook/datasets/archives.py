@@ -5,7 +5,6 @@ asked for just the bytes of the images that a catalogue needs; `zipfile` reads t
 
 Where an image is written follows from the catalogue, never from a name in an archive, so nothing leaves the folder.
 """
-from __future__ import annotations
 
 import errno
 import io
@@ -50,7 +49,8 @@ _RUN = 1 << 25  # bytes asked for at once, apart from single larger members
 _LONGEST_LIST = 1 << 30  # bytes
 _RATIO, _SLACK = 100, 100_000_000  # a zip may grow 100-fold when unpacked, or to 100 MB; images hardly grow
 _BEFORE_BEGIN = errno.EINVAL  # of the error where a damaged zip leads to a place before its beginning
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, NotImplementedError, OverflowError,
+           struct.error)  # fmt: skip
 
 Wanted = list[tuple[zipfile.ZipInfo, str]]  # members of a zip, and where each is written, below the folder
 
@@ -173,8 +173,8 @@ class _Zip:
     def read_list(self, file: Path | BinaryIO, length: int, do: str) -> None:
         try:
             self.zip = zipfile.ZipFile(file)
-        except (*_DAMAGE, ValueError, NotImplementedError, OverflowError, struct.error, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != _BEFORE_BEGIN:
                 raise
             raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
         self.members = [info for info in self.zip.infolist() if not info.is_dir()]
@@ -210,8 +210,8 @@ class _Zip:
                 shutil.copyfileobj(source, out)
                 if out.tell() != info.file_size:
                     raise EOFError(f"it has {out.tell():,} of {info.file_size:,} bytes")
-        except (*_DAMAGE, NotImplementedError, OverflowError, struct.error, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, _DAMAGE) and error.errno != _BEFORE_BEGIN:
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != _BEFORE_BEGIN:
                 raise
             return f"damaged in {self.label}: {error or type(error).__name__}"
         return None

@@ -1,5 +1,4 @@
 """What data sets there are by name (``registry.yaml``), and where they are kept."""
-from __future__ import annotations
 
 import os
 from functools import cache

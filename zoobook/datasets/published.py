@@ -1,5 +1,4 @@
 """Published tables of galaxies, all read by what ``registry.yaml`` says of each: names, types, checks, notes."""
-from __future__ import annotations
 
 import os
 import re

@@ -4,7 +4,6 @@ The basic catalogue has 235 galaxies that a volunteer tagged "ring" and 235 that
 MNRAS 513, 1581). The advanced one of that paper was committed too (``data/example_ring_catalog_advanced.parquet``, at
 every tag from v0.0.2 to v2.0.1), but could not be obtained; its rules are published.
 """
-from __future__ import annotations
 
 import os
 import re

@@ -1,5 +1,4 @@
 """The simulated survey as a data set: made on this machine, nothing is downloaded."""
-from __future__ import annotations
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """What makes an image file unusable: too small, too large, blank; and the errors that say so."""
-from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator

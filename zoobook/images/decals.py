@@ -1,5 +1,4 @@
 """The recipe of GZ DECaLS, and the only place of the survey's constants: pixel, noise, stretch, framing."""
-from __future__ import annotations
 
 import numpy as np
 

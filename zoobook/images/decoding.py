@@ -1,5 +1,4 @@
 """Decoding of single image files: JPEG, PNG and FITS, each to 8-bit RGB, or a plain word on what is wrong with it."""
-from __future__ import annotations
 
 import os
 import warnings

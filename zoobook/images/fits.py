@@ -1,5 +1,4 @@
 """FITS images as pictures: which extension and bands, undefined pixels, gaps filled with sky, the stretch."""
-from __future__ import annotations
 
 import contextlib
 import re

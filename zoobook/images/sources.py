@@ -44,7 +44,7 @@ def petrosian(radii: np.ndarray, flux: np.ndarray, eta: float = ETA) -> np.ndarr
 
     Returns:
         ndarray: [N, 4] Petrosian radius, flux, R50 and R90 that hold 50 % and 90 % of it; NaN where the curve ends
-            first.
+        first.
 
     >>> radii = 1.25 ** (np.arange(40) / 2)
     >>> disk = 1 - (1 + radii / 10) * np.exp(-radii / 10)  # exponential, of scale length 10
@@ -99,7 +99,7 @@ def find_sources(
 
     Returns:
         DataFrame: ``id_str`` (the mosaic's name and the position), ``x``, ``y`` [pixels from 0], ``ra``, ``dec`` [deg,
-            NaN without sky coordinates], and what :func:`measure_sources` adds.
+        NaN without sky coordinates], and what :func:`measure_sources` adds.
 
     Raises:
         ValueError: nothing was found, or the mosaic has no sky.
@@ -149,10 +149,10 @@ def measure_sources(
 
     Returns:
         DataFrame: the table with ``flux`` [nanomaggies, or the mosaic's unit] within two Petrosian radii, ``magnitude``
-            [AB; NaN without zero point], ``r50_…``, ``r90_…`` (of that flux) and ``petrosian_…``, in ``…pixels`` and
-            ``…arcsec``, NaN where they cannot be measured; ``flag_edge`` (the mosaic's edge or unobserved pixels lie
-            within the Petrosian radius), ``flag_blend`` (another source does, or it is part of a larger one),
-            ``flag_small`` (too small to show a shape), ``flag_star`` (a point, or saturated).
+        [AB; NaN without zero point], ``r50_…``, ``r90_…`` (of that flux) and ``petrosian_…``, in ``…pixels`` and
+        ``…arcsec``, NaN where they cannot be measured; ``flag_edge`` (the mosaic's edge or unobserved pixels lie
+        within the Petrosian radius), ``flag_blend`` (another source does, or it is part of a larger one),
+        ``flag_small`` (too small to show a shape), ``flag_star`` (a point, or saturated).
 
     Raises:
         ValueError: positions are outside, ids are bad, a column exists already, or the mosaic has no sky.

@@ -1,5 +1,4 @@
 """The pixels of a galaxy by its id, wherever they are: in a store, or in files."""
-from __future__ import annotations
 
 from collections.abc import Callable
 

@@ -46,9 +46,9 @@ class ImageStore:
     def __init__(self, path: Path, ids: np.ndarray, pixels: np.ndarray, about: dict):
         self.path, self.ids, self.pixels, self._about = path, ids, pixels, about
         self.size = about["size"]
-        self.framing = about.get("framing", DECALS_FRAMING)  # stores of earlier versions do not state it
+        self.framing, self._crc32 = about["framing"], about["crc32"]
         self._index: pd.Index | None = None
-        self._checked = "crc32" not in about  # in stores of earlier versions there is nothing to compare with
+        self._checked = False
 
     @classmethod
     def build(
@@ -146,16 +146,15 @@ class ImageStore:
             ids = batch.column("id_str").to_numpy(zero_copy_only=False)
             values = batch.column("image").storage.flatten()
             pixels = np.frombuffer(values.buffers()[1], np.uint8, len(values), values.offset)
-            pixels = pixels.reshape(len(ids), about["size"], about["size"], 3)
+            return cls(path, ids, pixels.reshape(len(ids), about["size"], about["size"], 3), about)
         except (pa.ArrowInvalid, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             check_replaceable(path, _BEGINS, "is not an image store, such as ImageStore.build makes of a catalogue")
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the image store {path} was cut short or is damaged ({reason}): build it again") from None
-        return cls(path, ids, pixels, about)
 
     def check(self) -> None:
         """Read the whole store once, as training and prediction do before they begin."""
-        if not self._checked and checksum(self.pixels, self.ids) != self._about["crc32"]:
+        if not self._checked and checksum(self.pixels, self.ids) != self._crc32:
             raise ValueError(f"the image store {self.path} is damaged: delete it and build it again")
         self._checked = True
 

@@ -1,7 +1,6 @@
 """The file of an image store, while it is made: pixels are decoded into their final place, then an Arrow file is
 completed around them. So there is one copy on disk, and whatever is interrupted goes on.
 """
-from __future__ import annotations
 
 import errno
 import io

@@ -90,8 +90,8 @@ def views(n: int, seed: int, epoch: int, share: float = CENTRE, photometric: boo
 
     Returns:
         ndarray: float32 [N, 2, 3], the maps; ``photometric``: [N, 5, 3], where three rows follow: sigma of the blur
-            in pixels of a view of 64, share of the sky that is taken off, exponent of the stretch; brightness, sigma
-            of the noise, where in :func:`noise_pool` it begins, from 0 to 1; the gains of three colours.
+        in pixels of a view of 64, share of the sky that is taken off, exponent of the stretch; brightness, sigma
+        of the noise, where in :func:`noise_pool` it begins, from 0 to 1; the gains of three colours.
     """
     rng = np.random.default_rng([seed, epoch, 1])
     angle = rng.uniform(0, 2 * np.pi, n)

@@ -4,7 +4,6 @@ PyTorch takes them from timm, TensorFlow builds them from the tables here. Layer
 need no dictionary between the frameworks. What usually differs between libraries stands in each description:
 the padding, the constants of batch normalisation, and where a ResNet makes its strides.
 """
-from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -188,14 +187,10 @@ class _Shapes(dict):
         self[f"{name}.conv_expand.weight"], self[f"{name}.conv_expand.bias"] = [x, squeezed, 1, 1], [x]
         return x
 
-    def pool(self, x: int) -> int:
+    def join(self, x: int, *_: Any) -> int:
         return x
 
-    def join(self, x: int, before: int, activation: str | None = None) -> int:
-        return x
-
-    def width(self, x: int) -> int:
-        return x
+    pool = width = join
 
 
 def whole_spec(spec: dict) -> dict:

@@ -1,5 +1,4 @@
 """In which order and in which batches a pass goes through the galaxies, and how a batch is cut among devices."""
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
 """Which devices are used, in which precision they compute, and how memory is handed out."""
-from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -12,14 +11,9 @@ CPU = "cpu:0"  # as both frameworks call it
 
 
 def choose_devices(devices: str | int, gpus: list[str]) -> list[str]:
-    """The names of the devices to use.
+    """The names of the devices to use: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
 
-    Args:
-        devices: ``"auto"`` (all GPUs, or else the CPU), ``"cpu"``, or how many GPUs.
-        gpus: the names of those that there are.
-
-    Raises:
-        ValueError: it is something else, or there are not so many.
+    A ValueError where it is something else, or there are not so many of ``gpus``, the names of those that there are.
     """
     if devices == "auto":
         return gpus or [CPU]
@@ -46,11 +40,9 @@ def count_nodes(num_nodes: int) -> int:
 
 
 def choose_precision(precision: str, compute_capability: int | None) -> str:
-    """The precision to compute in; ``"auto"``: 16 bits where the device is faster so.
+    """The precision to compute in, one of :data:`PRECISIONS`; ``"auto"``: 16 bits where the device is faster so.
 
-    Args:
-        precision: ``"auto"``, or one of :data:`PRECISIONS`.
-        compute_capability: NVIDIA's number of the GPU's generation, 8 for Ampere; ``None``: another device is used.
+    The ``compute_capability`` is NVIDIA's number of a GPU's generation, 8 for Ampere; ``None`` of another device.
 
     >>> choose_precision("auto", 8)
     'bfloat16'

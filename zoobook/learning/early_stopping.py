@@ -1,5 +1,4 @@
 """When a training stops, and its history: what is shown of it, its best weights, its losses."""
-from __future__ import annotations
 
 import math
 import sys
@@ -64,16 +63,10 @@ class History:
             self.bar.set_description(f"epoch {self.epoch + 1}/{self.epochs}, loss {value:.3f}")
 
     def end_epoch(self, train_loss: float, val_loss: float, learning_rate: float, model: GalaxyNetwork) -> None:
-        """Write an epoch's row, and its weights where they are the best so far.
+        """Write an epoch's row (mean losses, the head's learning rate), and its weights where they are the best so far.
 
         The state to resume from is written after this: if that is cut short, the epoch is repeated, with the same
         result.
-
-        Args:
-            train_loss: mean over the training galaxies.
-            val_loss: mean over the validation galaxies.
-            learning_rate: of the head.
-            model: as it is now.
         """
         self._check_finite(train_loss)
         self._add(self.epoch, train_loss, val_loss, learning_rate, model)

@@ -1,5 +1,4 @@
 """The loss of the decision tree: how unlikely the votes are, given the concentrations that the model predicts."""
-from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any

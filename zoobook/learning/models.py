@@ -43,7 +43,7 @@ def build_model(
 
     Returns:
         GalaxyModel: the network, for float images from 0 to 1: in PyTorch [N, channels, image_size, image_size], in
-            TensorFlow [N, image_size, image_size, channels].
+        TensorFlow [N, image_size, image_size, channels].
 
     Raises:
         ValueError: an unknown architecture, or channels, dropout, image_size or field_of_view out of range.

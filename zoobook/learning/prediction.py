@@ -3,7 +3,6 @@
 A table is made shard by shard, over all devices at once, and written so that a rerun completes it. Its columns are
 those of the kind of answer, see :mod:`zoobook.learning.tasks`.
 """
-from __future__ import annotations
 
 import contextlib
 import sys
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.files import explain_full_disk, fingerprint
 from zoobook.images import ImageStore
-from zoobook.images.views import UNSTATED, share_seen
+from zoobook.images.views import share_seen
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import choose_devices, tune_malloc
 from zoobook.learning.engine import Replica, Twin
@@ -60,11 +59,10 @@ def predict(
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store, with ``id_str`` and the
-            columns of the model's kind of answer, see :mod:`zoobook.learning.tasks`.
+        columns of the model's kind of answer, see :mod:`zoobook.learning.tasks`.
 
     Raises:
         ValueError: the model has no head, an argument is bad, or ``out`` holds another table.
-        OSError: ``out`` cannot be written to.
     """
     if model.head is None:
         raise ValueError("this model is an encoder alone and has nothing to predict; use represent, or finetune it")
@@ -91,15 +89,11 @@ def represent(
 ) -> pd.DataFrame | Path:
     """The features that a model's encoder finds in every image (Walmsley et al. 2022, MNRAS 513, 1581).
 
-    Galaxies alike in form are near one another in them. The arguments are those of ``predict``.
+    Galaxies alike in form are near one another in them. Arguments and errors are those of ``predict``.
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
-            ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
-
-    Raises:
-        ValueError: an argument is bad, or ``out`` holds another table.
-        OSError: ``out`` cannot be written to.
+        ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
     """
     return _apply(twin, model, store, feature_table, out, orientations, devices, batch_size, {"what": "represent"})
 
@@ -147,16 +141,11 @@ def by_shards(
     config: dict,
     shard_rows: int,
 ) -> pd.DataFrame | Path:
-    """Make a table of all images from their features, over all devices at once.
+    """Make a table of all images from their features, over all devices at once: there is a replica for each.
 
-    Args:
-        store: the images.
-        replicas: the model, once for each device.
-        features: gives, batch by batch, the features of the rows of images that it is asked for, with one replica.
-        table: makes of ids, features and the number of a shard its rows of the table.
-        out: folder for the table, which a rerun completes; ``None``: the table is returned.
-        config: what decides the content, beside the images, as JSON can hold it.
-        shard_rows: rows of a shard.
+    With one replica, ``features`` gives those of the rows that it is asked for, batch by batch; ``table`` makes of ids,
+    features and the number of a shard its rows. In the folder ``out`` a rerun completes the table; ``None``: it is
+    returned. Beside the images, ``config`` is what decides the content, as JSON can hold it.
     """
     tune_malloc()
     store.check()
@@ -168,7 +157,7 @@ def by_shards(
     else:
         some = np.array(store.pixels[:: max(1, len(ids) // 16)])
         config = config | {"images": fingerprint(ids.tolist(), some)}
-        shards = ShardedTable(out, len(ids), config, shard_rows, UNSTATED)
+        shards = ShardedTable(out, len(ids), config, shard_rows)
         todo = shards.missing()
     images = sum(stop - start for _, start, stop in todo)
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules

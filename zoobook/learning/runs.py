@@ -1,5 +1,4 @@
 """The folder of a training run, written so that the run can be interrupted at any moment and go on without loss."""
-from __future__ import annotations
 
 import json
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
+from zoobook.catalogs.tables import EXACT
 from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
 from zoobook.images.views import UNSTATED
 from zoobook.learning.architectures import whole_spec
@@ -36,7 +36,6 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a run with other settings.
-        OSError: the folder cannot be written to.
     """
 
     def __init__(self, out_dir: str | Path, settings: dict, resume: bool = True):
@@ -82,7 +81,7 @@ class RunFolder:
     def history(self) -> pd.DataFrame:
         """The epochs so far, one row each."""
         file = self.path / "history.csv"
-        return pd.read_csv(file, float_precision="round_trip") if file.exists() else pd.DataFrame()
+        return pd.read_csv(file, **EXACT) if file.exists() else pd.DataFrame()
 
     def log(self, **row: float) -> None:
         """Add a row, with its ``epoch``, to the history; a repeated epoch replaces its earlier row."""

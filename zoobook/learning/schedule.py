@@ -1,5 +1,4 @@
 """The learning-rate schedule."""
-from __future__ import annotations
 
 import numpy as np
 

@@ -1,5 +1,4 @@
 """The settings of training and prediction: each is checked here, also before a command reads its first file."""
-from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial

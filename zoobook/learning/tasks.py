@@ -248,16 +248,10 @@ def find_task(store: ImageStore, catalog: pd.DataFrame, label: str | DecisionTre
 def linear_answer(features: np.ndarray, targets: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
     """The linear answer to the features of a frozen encoder from which fine-tuning sets out.
 
-    An encoder that learns together with a random head loses some of what it knew before the head has learned anything
-    (Kumar et al. 2022, ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
-
-    Args:
-        features: float32 [N, F] of the training galaxies.
-        targets: what a :class:`Task` has for them.
-        kind: the kind of answer, whose :meth:`Kind.regress` is used, with the strength that cross-validates best.
-
-    Returns:
-        tuple: float32 weights [outputs, F] and bias [outputs] of the logits.
+    Of features, float32 [N, F], and targets of the training galaxies, :meth:`Kind.regress` makes float32 weights
+    [outputs, F] and bias [outputs] of the logits, with the strength that cross-validates best. An encoder that learns
+    together with a random head loses some of what it knew before the head has learned anything (Kumar et al. 2022,
+    ICLR, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
     """
     mean, deviation = features.mean(0, dtype=float), features.std(0, dtype=float)
     deviation[deviation <= 1e-6 * np.abs(mean)] = 1  # constant but for rounding

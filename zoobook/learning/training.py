@@ -1,5 +1,4 @@
 """Training from scratch, going on from a trained model, and fine-tuning: the same in both frameworks."""
-from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,7 +105,6 @@ def train(
 
     Raises:
         ValueError: arguments, catalogue or votes are bad, ``out_dir`` holds another run, or the loss is not a number.
-        OSError: ``out_dir`` cannot be written to.
     """
     given = model.spec if model else {"architecture": "efficientnet_b0", "channels": 1, "field_of_view": FIELD_OF_VIEW}
     for name, value in (("architecture", architecture), ("channels", channels)):
@@ -179,22 +177,19 @@ def finetune(
 
     Args:
         model: a trained model, with or without a head; it is left as it is. Its field of view stays.
-        store: the :class:`~zoobook.images.ImageStore` with the images.
-        catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the labels.
+        catalog: ``id_str``, ``subset`` and the labels.
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,
             ``"all"`` the whole encoder. What is frozen keeps its batch statistics.
         batch_size: galaxies per step, over all devices together; ``None``: 128 for votes, else 32.
         learning_rate: highest learning rate, that of the head.
         seed: decides order, views, dropout, and the head's first weights for new questions of a tree.
-        out_dir: folder of the run.
 
     Returns:
         Result: model of the best epoch, history, and weight file.
 
     Raises:
         ValueError: arguments or labels are bad, ``out_dir`` holds another run, or the loss is not a number.
-        OSError: ``out_dir`` cannot be written to.
     """
     task = find_task(store, catalog, label)
     votes, spec = isinstance(task.kind, Votes), transfer.new_spec(model.spec, task)

@@ -1,5 +1,4 @@
 """How a network goes on from a trained one: what it takes over, what is frozen, which layers learn more slowly."""
-from __future__ import annotations
 
 import numpy as np
 
@@ -91,7 +90,7 @@ def freeze_layers(twin: Twin, model: GalaxyNetwork, unfreeze: str) -> dict[str, 
 
     Returns:
         dict: for the encoder's weights, by name, the share of the learning rate, which falls with the distance from the
-            head.
+        head.
     """
     stages, arrays = twin.models.stages(model), model.to_arrays()
     sizes = [sum(arrays[name].size for name in stage) for stage in stages]

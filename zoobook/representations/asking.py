@@ -10,7 +10,6 @@ Begin with some galaxies drawn at random, until there is one of each answer. Sto
 asked for is no fair sample of the sky: measure purity and completeness on galaxies drawn at random
 (:mod:`zoobook.rarity`).
 """
-from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -47,8 +46,8 @@ def classify(
 
     Returns:
         DataFrame: of all galaxies without a label ``id_str``, the probabilities, in columns named as ``predict`` names
-            them (``{column}_probability``; of other answers than 0 and 1 ``{column}_{answer}_probability``), and
-            ``acquisition``, their entropy [nat], by which it is sorted.
+        them (``{column}_probability``; of other answers than 0 and 1 ``{column}_{answer}_probability``), and
+        ``acquisition``, their entropy [nat], by which it is sorted.
 
     Raises:
         ValueError: there are not two different answers, or a galaxy is not in the table.

@@ -1,5 +1,4 @@
 """Principal component analysis (PCA) of tables of any length."""
-from __future__ import annotations
 
 import os
 from collections.abc import Iterator
@@ -46,7 +45,6 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
 
     Raises:
         ValueError: more components are wanted than there are features or galaxies, or ``out`` is something else.
-        OSError: ``out`` cannot be written to.
     """
     table, out = FeatureTable(path), arguments.path(out)
     if out in (table.path, *table.files):

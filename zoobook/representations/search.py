@@ -1,5 +1,4 @@
 """Similarity search: the galaxies whose features are nearest to those of given ones."""
-from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,6 @@ def nearest(path: str | Path, id_str: str | list[str], k: int = 8) -> pd.DataFra
     Raises:
         ValueError: a galaxy is not in the table, or ``k`` is below 1; a galaxy that was asked for or found has several
             rows.
-        FileNotFoundError: there is no such table.
     """
     table = FeatureTable(path)
     queries, k = tables.ids_of(id_str), min(arguments.whole("k", k), len(table))

@@ -1,5 +1,4 @@
 """Sorting galaxies by their features: the odd, the interesting, and groups of similar ones."""
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -51,7 +50,7 @@ def interesting(
 
     Returns:
         DataFrame: of galaxies not yet rated ``id_str``, ``expected`` (rating), ``std`` (its standard deviation),
-            and ``acquisition`` (the first plus ``explore`` times the second: an upper confidence bound), sorted by it.
+        and ``acquisition`` (the first plus ``explore`` times the second: an upper confidence bound), sorted by it.
 
     Raises:
         ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.
@@ -76,14 +75,11 @@ def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
 
     Args:
         path: a table of features, best a compressed one.
-        n_clusters: how many groups.
+        n_clusters: how many groups, from 1 to the number of galaxies.
         seed: makes the groups repeatable.
 
     Returns:
         DataFrame: ``id_str``, ``cluster`` (0 is the largest group) and ``distance`` from the centre of the group.
-
-    Raises:
-        ValueError: ``n_clusters`` is not between 1 and the number of galaxies.
     """
     from sklearn.cluster import KMeans
 

@@ -1,5 +1,4 @@
 """Reading a table of features in pieces."""
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator

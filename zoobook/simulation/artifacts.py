@@ -1,5 +1,4 @@
 """Bright stars, and what spoils a picture: trails, bleeding, bad columns, missing strips."""
-from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
@@ -39,16 +38,11 @@ def add_bright_star(
     bands: np.ndarray, place: tuple, magnitude: float, seeing: float, grid: Grid, rng: np.random.Generator,
     level: np.ndarray,
 ) -> None:  # fmt: skip
-    """Add one saturated star to ``bands``, [3, H, W] in nanomaggies per native pixel.
+    """Add one saturated star of this r magnitude to ``bands``, [3, H, W] in nanomaggies per native pixel.
 
-    Args:
-        bands: changed in place.
-        place: x, y from the middle [arcsec].
-        magnitude: in r.
-        seeing: full width of the PSF at half maximum in r [arcsec].
-        grid: the pixels.
-        rng: random numbers for the colour and the direction of the spikes.
-        level: where the camera saturates in each band, from -1 to 1 [3].
+    Its ``place`` is x, y from the middle [arcsec], the ``seeing`` the full width of the PSF at half maximum in r
+    [arcsec]; colour and direction of the spikes are drawn. ``level`` [3], from -1 to 1, tells where the camera
+    saturates in each band.
     """
     times = int(np.ceil(grid.step / 0.4))  # a star is far from constant over a large pixel
     size = grid.size * times

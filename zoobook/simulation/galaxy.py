@@ -1,5 +1,4 @@
 """The light of a galaxy before the atmosphere blurs it: bulge, disk, bar, arms, ring, dust, companion, tails."""
-from __future__ import annotations
 
 import numpy as np
 from scipy.special import i0e

@@ -1,5 +1,4 @@
 """A simulated picture of the sky, of which everything is known: the survey's galaxies, stars, background, faults."""
-from __future__ import annotations
 
 import os
 from pathlib import Path
@@ -57,10 +56,7 @@ def make_mosaic(
 
     Returns:
         SimulatedSky: files, the galaxies (with :func:`~zoobook.simulation.vote` and ``x``, ``y`` in pixels from 0, row
-            0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
-
-    Raises:
-        OSError: the folder cannot be written to, or the disk has no room.
+        0 the lowest) and all objects; their ``kind`` is survey, companion, background, star, or bright star.
 
     >>> import tempfile
     >>> sky = make_mosaic(tempfile.mkdtemp(), n_galaxies=2, pixel_arcsec=0.8, workers=1)

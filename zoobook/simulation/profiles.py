@@ -48,15 +48,9 @@ def sersic(
 ) -> np.ndarray:  # fmt: skip
     """Sérsic profile (Sérsic 1963), float32 [side, side] in flux per square arcsec, the steep pixels integrated.
 
-    Args:
-        grid: the pixels.
-        flux: total flux.
-        r50: half-light radius along the major axis [arcsec].
-        index: Sérsic index n, 0.5 to 6.
-        q: axis ratio.
-        pa_deg: position angle of the major axis, from the x axis towards y [deg].
-        x0, y0: centre [arcsec].
-        boxiness: exponent of the isophotes; 2 = ellipses, more = boxy.
+    It has a total flux, a half-light radius ``r50`` along the major axis [arcsec], the Sérsic ``index`` n (0.5 to 6),
+    an axis ratio q, the position angle ``pa_deg`` of the major axis, from the x axis towards y, and its centre at x0,
+    y0 [arcsec]. The ``boxiness`` is the exponent of the isophotes: 2 makes ellipses, more makes boxes.
     """
     b = gammaincinv(2.0 * index, 0.5)
     area = 4.0 * gamma(1.0 + 1.0 / boxiness) ** 2 / gamma(1.0 + 2.0 / boxiness)

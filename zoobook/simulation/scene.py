@@ -1,5 +1,4 @@
 """Pictures of simulated galaxies: light in g, r and z, blurred, with neighbours, stars, noise and artifacts."""
-from __future__ import annotations
 
 from collections.abc import Mapping
 

@@ -1,5 +1,4 @@
 """The simulated survey on disk: images, votes and truth, made in parallel and resumed where it stopped."""
-from __future__ import annotations
 
 import os
 import zlib

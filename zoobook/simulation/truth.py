@@ -1,5 +1,4 @@
 """The truth of the simulated survey: what each galaxy physically is, before anybody looks at it."""
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping

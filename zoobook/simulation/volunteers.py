@@ -4,7 +4,6 @@ The numbers here were chosen by hand, not measured: so that what is drawn shows 
 vote fractions resemble those of GZ DECaLS (Walmsley et al. 2022), and every answer and rare feature occurs often enough
 to be learned. The tests of the simulation hold them to that.
 """
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd

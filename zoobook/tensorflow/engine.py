@@ -1,5 +1,4 @@
 """TensorFlow as an engine of zoobook, see :class:`zoobook.learning.engine.Engine`; ``tf.distribute`` joins devices."""
-from __future__ import annotations
 
 import contextlib
 import os

@@ -1,5 +1,4 @@
 """From stored images to answers, in TensorFlow: what the network sees, the network, and its weights as arrays."""
-from __future__ import annotations
 
 import random
 import re

@@ -7,7 +7,6 @@ metadata holds the model's ``spec``, what else another program must know to get 
 The names of files that come with zoobook (:func:`shipped`) serve wherever a path does. Zoobot's own weights, which come
 in several other layouts, are listed by :func:`published`, fetched by :func:`fetch` and read by :func:`read_legacy`.
 """
-from __future__ import annotations
 
 from pathlib import Path
 
@@ -31,13 +30,10 @@ def save(model: GalaxyNetwork, path: str | Path, *, half: bool = False, **proven
         half: see :func:`write`.
         **provenance: anything worth remembering, such as ``data="GZ DECaLS"``.
     """
-    import zoobook
-
     if not isinstance(model, GalaxyNetwork):
         raise ValueError(f"model must be a model, such as the `model` of a Result, not {type(model).__name__}")
     framework = type(model).__module__.split(".")[1]
-    tensors = zoobook.load_framework(framework).models.to_arrays(model)
-    return write(path, model.spec, tensors, half=half, **{"framework": framework, **provenance})
+    return write(path, model.spec, model.to_arrays(), half=half, **{"framework": framework, **provenance})
 
 
 def load(path: str | Path, framework: str) -> GalaxyNetwork:

@@ -3,7 +3,6 @@
 Such a file says nothing but names and numbers. Each layout says what timm's names of the tensors are called in it;
 that the shapes fit tells whether it is what it seems.
 """
-from __future__ import annotations
 
 import re
 from collections.abc import Callable

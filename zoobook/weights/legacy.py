@@ -1,5 +1,4 @@
 """Weights that Zoobot published, from 2021 to today, read as they are."""
-from __future__ import annotations
 
 import json
 import re

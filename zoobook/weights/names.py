@@ -1,5 +1,4 @@
 """What weights there are by name (``registry.yaml``): those that come with zoobook, and those that Zoobot published."""
-from __future__ import annotations
 
 import hashlib
 import os

@@ -1,5 +1,4 @@
 """Writing and reading zoobook's weight files without any framework."""
-from __future__ import annotations
 
 import json
 import os

@@ -4,7 +4,6 @@ Such a file is a zip archive: a pickle that describes the objects, and beside it
 pickle is a small program, and may call anything. This reader lets it call nothing: tensors become plain notes of where
 their numbers lie, objects of PyTorch and its relatives become empty shells, and any other name ends the reading.
 """
-from __future__ import annotations
 
 import io
 import pickle

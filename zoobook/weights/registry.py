@@ -1,5 +1,4 @@
 """Weights known by a name: those that come with zoobook, and those that Zoobot published in 2022 for GZ DECaLS."""
-from __future__ import annotations
 
 import os
 from pathlib import Path

@@ -4,7 +4,6 @@ A checkpoint is an index and one or more files of raw numbers. The index is a so
 (its ``doc/table_format.md``); each of its values is a small protocol buffer that says where a tensor lies
 (``BundleEntryProto`` in TensorFlow's ``tensor_bundle.proto``).
 """
-from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
