@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import zoobook
 from zoobook import cli, label, simulation
-from zoobook.images import BadImage, ImageStore, cutouts, mosaics
+from zoobook.images import BadImage, ImageStore, cutouts, mosaics, sources
 from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
 from zoobook.images.sources import RADII, petrosian
 
@@ -96,6 +96,17 @@ def test_measured_radii_of_an_exponential_disk(tmp_path, scale):
     assert np.isnan(source[["r50_arcsec", "ra", "magnitude"]].to_numpy(float)).all()
     given = pd.DataFrame({"id_str": ["a"], "x": [150.3], "y": [149.6]})
     assert measure_sources(mosaic, given, workers=1)["r50_pixels"][0] == pytest.approx(source["r50_pixels"], rel=0.02)
+
+
+def test_light_with_wings_is_not_small():
+    r50 = [2.0] * 30 + [3.0] * 3 + list(np.linspace(4, 9, 60))  # stars; three half as large again; others
+    table = pd.DataFrame({"r50_pixels": r50, "extent": 20.0, "flux": 100.0, "high": 2.0, "half": 5.0})
+    table = table.assign(r90_pixels=2 * table["r50_pixels"], flag_blend=False, flag_edge=False)
+    table.loc[[31, 32], "r90_pixels"] = 9.0  # wings
+    table.loc[32, "extent"] = 9.0  # in the noise
+    small, star = sources._like_stars(table, picture=False)
+    assert star[:30].all() and not star[30:].any()
+    assert small[30:33].tolist() == [True, False, True] and not small[33:].any()
 
 
 def test_radii_in_a_crowded_picture(tmp_path):
