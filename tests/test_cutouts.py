@@ -328,6 +328,12 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
     assert store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge", "nowhere", "huge"]
     causes = dict(store.quarantine[["id_str", "cause"]].to_numpy())
     assert "no place on the sky" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
+    with pytest.raises(ValueError, match="'fine' in rows 0, 1"):
+        cut_stamps(Mosaic(sky.files), table.iloc[[3, 3]], tmp_path / "b.arrow", workers=1)
+    with pytest.raises(BadImage, match="1 of 1 sources cannot be cut(.|\n)*negative"):
+        cut_stamps(Mosaic(sky.files), table.iloc[[3]].assign(r50_arcsec=-3.0), tmp_path / "b.arrow", workers=1)
+    with pytest.raises(ValueError, match="'fine' in rows 0, 1"):
+        measure_sources(Mosaic(sky.files), table.iloc[[3, 3]][["id_str", "x", "y"]], workers=1)
     with pytest.raises(ValueError, match="has no sources"):
         cut_stamps(Mosaic(sky.files), table.head(0), tmp_path / "b.arrow", workers=1)
     with pytest.raises(OSError, match="7 stamps need .* bytes more"):
@@ -361,6 +367,7 @@ def test_mosaics_with_nothing_on_them(tmp_path, data, message):
         ({"r50_pixels": 3.0}, "has a column `r50_pixels` already"),
         ({"x": None, "ra": 1.0, "dec": 1.0}, "no sky coordinates"),
         ({"x": None}, "neither `x` and `y`"),
+        ({"id_str": None}, "no column 'id_str'"),
     ],
 )
 def test_tables_of_positions_that_make_no_sense(tmp_path, change, message):
