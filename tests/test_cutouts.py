@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import zoobook
 from zoobook import cli, label, simulation
-from zoobook.images import BadImage, ImageStore, cutouts, mosaics
+from zoobook.images import BadImage, ImageStore, cutouts, mosaics, sources
 from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
 from zoobook.images.sources import RADII, petrosian
 
@@ -96,6 +96,17 @@ def test_measured_radii_of_an_exponential_disk(tmp_path, scale):
     assert np.isnan(source[["r50_arcsec", "ra", "magnitude"]].to_numpy(float)).all()
     given = pd.DataFrame({"id_str": ["a"], "x": [150.3], "y": [149.6]})
     assert measure_sources(mosaic, given, workers=1)["r50_pixels"][0] == pytest.approx(source["r50_pixels"], rel=0.02)
+
+
+def test_light_with_wings_is_not_small():
+    r50 = [2.0] * 30 + [3.0] * 3 + list(np.linspace(4, 9, 60))  # stars; three half as large again; others
+    table = pd.DataFrame({"r50_pixels": r50, "extent": 20.0, "flux": 100.0, "high": 2.0, "half": 5.0})
+    table = table.assign(r90_pixels=2 * table["r50_pixels"], flag_blend=False, flag_edge=False)
+    table.loc[[31, 32], "r90_pixels"] = 9.0  # wings
+    table.loc[32, "extent"] = 9.0  # in the noise
+    small, star = sources._like_stars(table, picture=False)
+    assert star[:30].all() and not star[30:].any()
+    assert small[30:33].tolist() == [True, False, True] and not small[33:].any()
 
 
 def test_radii_in_a_crowded_picture(tmp_path):
@@ -317,6 +328,12 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
     assert store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge", "nowhere", "huge"]
     causes = dict(store.quarantine[["id_str", "cause"]].to_numpy())
     assert "no place on the sky" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
+    with pytest.raises(ValueError, match="'fine' in rows 0, 1"):
+        cut_stamps(Mosaic(sky.files), table.iloc[[3, 3]], tmp_path / "b.arrow", workers=1)
+    with pytest.raises(BadImage, match="1 of 1 sources cannot be cut(.|\n)*negative"):
+        cut_stamps(Mosaic(sky.files), table.iloc[[3]].assign(r50_arcsec=-3.0), tmp_path / "b.arrow", workers=1)
+    with pytest.raises(ValueError, match="'fine' in rows 0, 1"):
+        measure_sources(Mosaic(sky.files), table.iloc[[3, 3]][["id_str", "x", "y"]], workers=1)
     with pytest.raises(ValueError, match="has no sources"):
         cut_stamps(Mosaic(sky.files), table.head(0), tmp_path / "b.arrow", workers=1)
     with pytest.raises(OSError, match="7 stamps need .* bytes more"):
@@ -350,6 +367,7 @@ def test_mosaics_with_nothing_on_them(tmp_path, data, message):
         ({"r50_pixels": 3.0}, "has a column `r50_pixels` already"),
         ({"x": None, "ra": 1.0, "dec": 1.0}, "no sky coordinates"),
         ({"x": None}, "neither `x` and `y`"),
+        ({"id_str": None}, "no column 'id_str'"),
     ],
 )
 def test_tables_of_positions_that_make_no_sense(tmp_path, change, message):

@@ -71,6 +71,8 @@ def test_finetune_takes_the_table(catalog, store, path):
     assert find_task(store, again, "mine").data == find_task(store, labelled, "mine").data
     with pytest.raises(ValueError, match="has a column 'mine' already"):
         label.table(path, catalog=labelled)
+    with pytest.raises(ValueError, match="occur more than once"):
+        label.table(path, catalog=catalog.iloc[[0, 0, 1]])
 
 
 def test_two_people_and_how_far_they_agree(store, path, tmp_path):
@@ -228,6 +230,9 @@ def test_images_from_files_and_bad_ones_are_grey(catalog, path):
         ({"store": pd.DataFrame({"id_str": ["a"]})}, "no column .file_loc."),
         ({"store": pd.DataFrame({"id_str": [], "file_loc": []})}, "no galaxies to label"),
         ({"answers": ["bar", "no bar"]}, "has answers 'ring' in column 'ring'"),
+        ({"store": pd.DataFrame({"id_str": ["toy_0", "a", "a"], "file_loc": "a.png"})}, "'a' in rows 1, 2"),
+        ({"order": "most_interesting", "scores": pd.DataFrame({"id_str": ["toy_0"] * 2, "acquisition": 1})},
+         "the scores: 1 ids of `id_str` occur more than once"),
         ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "the label file of another catalogue"),
     ],
 )

@@ -1,12 +1,17 @@
 """How well galaxies are found, measured and cut on a simulated sky, and what the shipped encoder makes of the stamps.
 
-Run: python tests/benchmarks/bench_cutouts.py [--galaxies 1000] [--large] [--out results.json]
+Run: python tests/benchmarks/bench_cutouts.py [--galaxies 1000] [--pixels 0.262,0.7] [--large] [--out results.json]
+
+Of each size of pixels, the results say how many bright galaxies are found and have a stamp, what else has one, how well
+radii are measured, and how much of the votes' information the encoder captures from the stamps.
 """
 import argparse
+import hashlib
 import json
 import resource
 import tempfile
 import time
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +30,8 @@ from zoobook.simulation.mosaic import REACH, make_mosaic
 BRIGHT = 17.8  # r magnitude
 BINS = (13, 15, 16, 16.8, 17.3, 17.8, 18.5)
 RADIUS_ERRORS = (0.5, 0.63, 0.8, 0.9, 1.0, 1.1, 1.25, 1.6, 2.0)
-GALAXIES = ("survey", "companion")
+GALAXIES, WRONG = ("survey", "companion"), ("star", "bright star", "nothing", "piece")
+ENCODER = "simulated_efficientnet_b0"
 SIZE = 128
 
 
@@ -42,6 +48,13 @@ def match(found: pd.DataFrame, objects: pd.DataFrame, pixel: float) -> np.ndarra
     return rows.mask(again, -2).to_numpy()  # -2: a piece
 
 
+def contamination(sources: pd.DataFrame) -> tuple[dict, float]:
+    """What sources are, and the share of stars, artifacts and pieces, where background galaxies count as neither."""
+    counts = sources["kind"].value_counts().to_dict()
+    wrong = sum(counts.get(kind, 0) for kind in WRONG)
+    return counts, wrong / (wrong + sum(counts.get(kind, 0) for kind in GALAXIES))
+
+
 def detection(found: pd.DataFrame, sky, pixel: float) -> tuple[dict, pd.DataFrame]:
     """Completeness, purity and the parting of stars; and the sources with the kind of their objects."""
     objects = sky.objects
@@ -56,16 +69,16 @@ def detection(found: pd.DataFrame, sky, pixel: float) -> tuple[dict, pd.DataFram
     result = {"galaxies_brighter": int(bright.sum()), "completeness": seen[bright].mean(),
               "completeness_by_magnitude": {}, "purity_by_magnitude": {}, "stars_flagged": {}, "galaxies_flagged": {}}
     chosen = called[called["magnitude"] < BRIGHT]
-    counts = chosen["kind"].value_counts().to_dict()
-    wrong = sum(counts.get(kind, 0) for kind in ("star", "bright star", "nothing", "piece"))
-    right = sum(counts.get(kind, 0) for kind in GALAXIES)
-    result |= {"called_galaxies": counts, "contamination": wrong / (wrong + right)}
+    result["called_galaxies"], result["contamination"] = contamination(chosen)
+    stamps = called[~called["flag_small"] & called["r50_pixels"].notna()]
+    result["bright_without_stamp"] = 1 - truth.index[bright].isin(stamps["object"]).mean()
+    result["stamps"], result["contamination_of_stamps"] = contamination(stamps[stamps["magnitude"] < BRIGHT])
     for a, b in zip(low, high, strict=True):
         name, of = f"{a:g}-{b:g}", (truth["mag_r"] >= a) & (truth["mag_r"] < b)
         if of.any():
             result["completeness_by_magnitude"][name] = seen[of].mean()
         part = called[(called["magnitude"] >= a) & (called["magnitude"] < b)]["kind"]
-        good, bad = part.isin(GALAXIES).sum(), part.isin(["star", "bright star", "nothing", "piece"]).sum()
+        good, bad = part.isin(GALAXIES).sum(), part.isin(WRONG).sum()
         result["purity_by_magnitude"][name] = good / max(good + bad, 1)
         part = found[(found["magnitude"] >= a) & (found["magnitude"] < b)]
         for key, of in (("stars_flagged", part["kind"].str.contains("star")),
@@ -120,7 +133,7 @@ def answers(found: pd.DataFrame, sky, mosaic, folder: Path, seed: int, framework
     catalog = galaxies[galaxies["id_str"].isin(common)]
     result = {"galaxies": len(catalog)}
     for framework in frameworks:
-        model, twin = weights.load("simulated_efficientnet_b0", framework), zoobook.load_framework(framework)
+        model, twin = weights.load(ENCODER, framework), zoobook.load_framework(framework)
         reference, captured = None, {}
         for name, store in stores.items():
             if framework != frameworks[0] and name not in ("survey", "1"):
@@ -164,7 +177,7 @@ def large(sky, folder: Path, seconds: dict) -> dict:
             "largest_processes_gb": memory}
 
 
-def rivals(sky, side: int = 2048) -> dict:
+def rivals(sky, pixel: float, side: int = 2048) -> dict:
     """sep and photutils at the same threshold on one part of the sky: processor time, and bright galaxies found."""
     from photutils.background import Background2D
     from photutils.segmentation import SourceCatalog, deblend_sources, detect_sources
@@ -189,37 +202,46 @@ def rivals(sky, side: int = 2048) -> dict:
         seconds = time.process_time() - start
         gaps = cKDTree(np.stack([found[column] for column in columns], axis=1)).query(galaxies[["x", "y"]])[0]
         result[name] = {"seconds": seconds, "sources": len(found), "galaxies": len(galaxies),
-                        "found_within_2_arcsec": (gaps * 0.262 < 2).mean()}
+                        "found_within_2_arcsec": (gaps * pixel < 2).mean()}
     return result
+
+
+def of_pixels(size: float, options: argparse.Namespace, frameworks: list) -> dict:
+    """All there is to tell of a sky with pixels of so many arcseconds."""
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sky = make_mosaic(folder, options.galaxies, size, seed=options.seed)
+        mosaic = cutouts.Mosaic(sky.files)
+        found = cutouts.find_sources(mosaic)
+        results["detection"], found = detection(found, sky, mosaic.pixel_arcsec)
+        results["radii"] = radii(found, sky, mosaic.pixel_arcsec, options.seed)
+        print(json.dumps(results, indent=1, default=float), flush=True)
+        if frameworks:
+            results["answers"] = answers(found, sky, mosaic, folder, options.seed, frameworks)
+        if find_spec("photutils"):
+            results["rivals"] = rivals(sky, mosaic.pixel_arcsec)
+        if options.large:
+            results["large"] = large(sky, folder, results["detection"])
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--galaxies", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--pixels", default="0.262,0.7", help="their sizes in arcseconds")
     parser.add_argument("--frameworks", default="pytorch,tensorflow")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cutouts.json")
     options = parser.parse_args()
-    results = {"galaxies": options.galaxies, "seed": options.seed}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        start = time.perf_counter()
-        sky = make_mosaic(folder, options.galaxies, seed=options.seed)
-        results["mosaic_seconds"] = time.perf_counter() - start
-        mosaic, start = cutouts.Mosaic(sky.files), time.perf_counter()
-        found = cutouts.find_sources(mosaic)
-        results["find_seconds"] = time.perf_counter() - start
-        results["detection"], found = detection(found, sky, mosaic.pixel_arcsec)
-        results["radii"] = radii(found, sky, mosaic.pixel_arcsec, options.seed)
-        print(json.dumps(results, indent=1, default=float))
-        if options.frameworks:
-            frameworks = options.frameworks.split(",")
-            results["answers"] = answers(found, sky, mosaic, folder, options.seed, frameworks)
-        if find_spec("photutils"):
-            results["rivals"] = rivals(sky)
-        if options.large:
-            results["large"] = large(sky, folder, results["detection"])
+    results = {
+        "date": date.today().isoformat(), "zoobook": zoobook.__version__,
+        "weights": {"name": ENCODER, "sha256": hashlib.sha256(weights.find_shipped(ENCODER).read_bytes()).hexdigest()},
+        "galaxies": options.galaxies, "seed": options.seed,
+    }  # fmt: skip
+    frameworks = options.frameworks.split(",") if options.frameworks else []
+    results["pixels"] = {size: of_pixels(float(size), options, frameworks) for size in options.pixels.split(",")}
     print(json.dumps(results, indent=1, default=float))
     options.out.write_text(json.dumps(results, indent=1, default=float) + "\n")
 

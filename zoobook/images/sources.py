@@ -21,6 +21,7 @@ ETA = 0.2  # brightness at the Petrosian radius over the mean within (Blanton et
 REACH = 2.0  # largest Petrosian radius over that of the region above the threshold; beyond, it is the light of others
 BRIGHT_SHARE, CLUMP_SHARE, CLUMP_WIDTH = 0.3, 0.05, 0.03  # to tell stars: of the sources; of those; of ln R50
 POINT_LIKE, SMALL = 1.3, 1.6  # R50 over that of a star, up to which a source may be a star, or shows no shape
+WINGS, SEEN = 1.4, 1.5  # R90 / R50 over that of a star, from which light has a galaxy's wings; seen so many R90 far out
 IN_FRONT = 3.0  # the same for a star in front of a galaxy
 FEWEST = 3.0  # [pixels] the same for shapes, where no stars are known
 FLAT = (8, 2.8)  # pixels above 0.85 of the peak, at least; those above half of it, over them, at most: saturated
@@ -188,7 +189,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
     if blank.all():  # nothing can be found or measured
-        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "high", "half")}
+        flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "high", "half", "extent")}
         count = 0 if places is None else len(places)
         unknown = dict.fromkeys(("x", "y", *COLUMNS[:-4]), np.nan)
         return pd.DataFrame({"row": range(count) if places is None else rows} | unknown | flags, index=range(count))
@@ -310,7 +311,7 @@ def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFra
         table |= {f"{name}_pixels": pixels, f"{name}_arcsec": pixels * mosaic.pixel_arcsec}
     table["flag_edge"] = sep.sum_circle(unseen, x + 1, y + 1, reach)[0] > 0
     table["flag_blend"] = _blended(objects, x, y, own, reach)
-    return pd.DataFrame(table)
+    return pd.DataFrame(table | {"extent": extent})
 
 
 def _growth(sep, plane, blank, owner, x, y, own) -> np.ndarray:
@@ -362,7 +363,8 @@ def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndar
 
     Stars all have one size, so the brighter sources that lie closest together in size, at the lower end, are stars. One
     in front of a galaxy seems larger, but has a star's narrow peak; a saturated one is flat in its middle and steep at
-    the edge, as no galaxy is (a picture's stretch makes galaxies so, too).
+    the edge, as no galaxy is (a picture's stretch makes galaxies so, too). A galaxy of concentrated light has an R50
+    hardly larger than a star's, but wings: a larger R90 for its R50, where it is above the threshold. It is not small.
     """
     r50 = table["r50_pixels"].to_numpy(float)
     usable = table["flux"].notna() & ~table["flag_blend"] & ~table["flag_edge"]
@@ -379,4 +381,8 @@ def _like_stars(table: pd.DataFrame, picture: bool) -> tuple[np.ndarray, np.ndar
     compact = half <= POINT_LIKE * np.median(half[r50 < POINT_LIKE * star]) if np.isfinite(star) else False
     in_front = table["flag_blend"].to_numpy(bool) & compact & (r50 < IN_FRONT * star)
     small = r50 < (SMALL * star if np.isfinite(star) else FEWEST)
+    if np.isfinite(star):
+        r90 = table["r90_pixels"].to_numpy(float)
+        usual = np.median((r90 / r50)[bright & (r50 < POINT_LIKE * star)])
+        small &= ~((r90 > WINGS * usual * r50) & (table["extent"].to_numpy(float) > SEEN * r90))
     return small, (r50 < POINT_LIKE * star) | saturated | in_front
