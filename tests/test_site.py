@@ -183,10 +183,12 @@ def test_what_finishing_does_to_numbers_names_and_line_breaks(tmp_path):
 
 def test_a_page_of_the_epub_is_xml_and_hides_nothing():
     page = """<html><body><style>a {}</style><details class="hide" open><summary>Solution</summary>x</details>
+        <details class="hide"><summary><p class="collapsed">Show code cell source</p>
+        <p class="expanded">Hide code cell source</p></summary></details>
         <div class="sd-tab-set"><input checked type="radio"><label for="a">PyTorch</label></div><br>
         <table border=1><tr><td>&nbsp;1</td></tr></table><img src="../_images/a.png" alt="a"></body></html>"""
     tree = ElementTree.fromstring(zoobook_epub.mend(page, {"a.png": "a.jpg"}))
-    assert [tag.text for tag in tree.iter("p")] == ["Solution", "PyTorch"]
+    assert [tag.text for tag in tree.iter("p")] == ["Solution", "Code", "PyTorch"]
     assert not [*tree.iter("details"), *tree.iter("style"), *tree.iter("input")]
     assert "border" not in tree.find(".//table").attrib
     assert tree.find(".//img").get("src") == "../_images/a.jpg"

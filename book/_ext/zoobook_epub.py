@@ -14,6 +14,8 @@ import zoobook
 DROPPED = "script, noscript, iframe, input, body style, button, .headerlink, .zoobook-gallery, .prompt, .zb-downloads"
 STYLES = {"epub.css", "pygments.css", "reader.css"}  # the site's own mean nothing to an e-reader
 OPEN = {"details": "div", "summary": "p", "label": "p"}  # what folds in a browser lies open, tabs one below the other
+CODE = {f"Hide code cell {what}": name for what, name in
+        {"source": "Code", "output": "Output", "content": "Code and output"}.items()}  # fmt: skip
 FEW = 20_000  # colours: a drawing has fewer
 
 
@@ -44,6 +46,9 @@ def mend(text: str, renamed: dict[str, str]) -> str:
     for tag in soup.select("link[rel=stylesheet]"):
         if tag["href"].split("?")[0].rpartition("/")[2] not in STYLES:
             tag.decompose()
+    for tag in soup("summary"):
+        told = (tag.select_one(".expanded") or tag).get_text(strip=True)
+        tag.string = CODE.get(told, told)
     for tag in soup(list(OPEN)):
         tag.name, tag.attrs = OPEN[tag.name], {"class": tag.get("class", [])}
     for tag in soup.select("img[src], a[href]"):

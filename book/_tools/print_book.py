@@ -122,8 +122,9 @@ main.bd-content { display: block; }
 .zb-book :is(h1, h2, h3, h4) { break-after: avoid; }
 .zb-book h2 { font-size: 16pt; }
 .zb-book h3 { font-size: 13pt; }
-.zb-book :is(figure, img, tr, pre, .cell_input, .sd-card) { break-inside: avoid; }
-.zb-book :is(.zb-long, .zb-long pre) { break-inside: auto; orphans: 5; widows: 5; }
+.zb-book :is(figure, img, tr, pre, .cell_input, .sd-col, .sd-card) { break-inside: avoid; }
+.zb-book :is(.zb-long, .zb-long *) { break-inside: auto !important; overflow: visible !important; }
+.zb-book summary { font-weight: 600; }
 .zb-book .sd-card { box-shadow: none !important; border: 1px solid #ccc; }
 .zb-book :is(.admonition-title, summary) { break-inside: avoid; break-after: avoid; }
 .zb-book .sd-row:not(:has(> :nth-child(4))) { break-inside: avoid; }
