@@ -21,7 +21,7 @@ from zoobook.votes import checked
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 DARK = {"#4477AA", "#228833", "#AA3377"}
 _GREY = "#777777"
-_SKY, _ON_SKY = "#14181e", "#dfe3ea"  # behind pictures of the sky, and on it: alike on a light and on a dark page
+_SKY, _ON_SKY = "#2b323c", "#dfe3ea"  # behind pictures of the sky, and on it: alike on a light and on a dark page
 
 
 def montage(
