@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments, trees
-from zoobook.catalogs.samples import vote_fraction
+from zoobook.catalogs.fractions import vote_fraction
 from zoobook.catalogs.split import shuffled
 
 

@@ -1,4 +1,4 @@
-"""Shares of the volunteers who gave an answer, and the samples that papers cut out of catalogues by them.
+"""The samples that papers cut out of catalogues: by vote fractions, by votes, by class, by debiased fractions.
 
 Every function takes a catalogue with the votes of a tree, or with its published fractions (where there are no votes,
 as in predictions), and that tree. Answers and questions are named without the campaign's suffix: ``"bar_strong"``,
@@ -9,91 +9,19 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs.columns import a_frame, floats, in_memory, require
-from zoobook.catalogs.reading import check_votes
+from zoobook.catalogs.columns import floats, in_memory, require
+from zoobook.catalogs.fractions import total_votes
+from zoobook.catalogs.fractions import vote_fraction as fraction
 from zoobook.trees import DecisionTree, check
+
+__all__ = [
+    "asked_fraction", "classes", "cuts", "debiased", "fraction", "joint_fraction", "select", "total_votes",
+]  # fmt: skip
 
 # Galaxy Zoo DECaLS debiased galaxies within these limits alone (Walmsley et al. 2022, MNRAS 509, 3966)
 DEBIASED_REDSHIFT = (0.02, 0.15)
 DEBIASED_MAGNITUDE = (-23.0, -21.5)
 DEBIASED_VOTES = 30
-
-
-def add_fractions(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
-    """Add how many volunteers answered each question of the tree, and what share of them gave each answer.
-
-    Returns:
-        DataFrame: a copy with ``{question}_total-votes`` (int64) and ``{label column}_fraction`` (float64, NaN where
-        nobody answered).
-    """
-    votes = check_votes(catalog, tree)
-    added: dict[str, np.ndarray] = {}
-    for question, (start, stop) in zip(tree.questions, tree.index_groups, strict=True):
-        total = votes[:, start:stop].sum(axis=1)
-        added[tree.total_column(question.name)] = total
-        for column, count in zip(tree.label_columns[start:stop], votes[:, start:stop].T, strict=True):
-            added[f"{column}_fraction"] = count / np.where(total > 0, total, np.nan)
-    return pd.concat([catalog.drop(columns=list(added), errors="ignore"), pd.DataFrame(added, catalog.index)], axis=1)
-
-
-def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.ndarray:
-    """Share of those asked who gave an answer: from counts, else from a published column of fractions.
-
-    Args:
-        catalog: a catalogue with counts, or with ``…_fraction`` (with or without the campaign's suffix).
-        tree: its decision tree.
-        answer: such as ``"bar_strong"``, without suffix; of a question outside the tree the total is needed.
-
-    Returns:
-        ndarray: [N] float64; NaN where nobody answered, or a count is missing.
-    """
-    check(tree)
-    question, _, name = answer.partition("_")
-    question = question.removesuffix(tree.suffix)
-    count, known = f"{question}{tree.suffix}_{name}", _answers(tree, question)
-    if known and count not in known:
-        names = ", ".join(column.partition("_")[2] for column in known)
-        raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {names}")
-    names = (count, f"{count}_fraction", f"{answer}_fraction")
-    found = next((name for name in names if name in a_frame(catalog, "the catalogue")), None)
-    if found is None:
-        raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {names[-1]!r}")
-    shares = floats(catalog[found])
-    if found == count:
-        total = total_votes(catalog, tree, question)
-        shares = shares / np.where(total > 0, total, np.nan)
-    bad = np.flatnonzero((shares < 0) | (shares > 1.001))
-    if len(bad):
-        raise ValueError(f"the share of {answer!r} would be {shares[bad[0]]:g} in row {bad[0]} (counted from 0), and "
-                         f"no share in {len(bad)} rows: {found!r} holds something else")  # fmt: skip
-    return shares
-
-
-def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.ndarray:
-    """How many volunteers answered a question: [N] float64; NaN where some of the counts are missing.
-
-    Args:
-        catalog: a catalogue with the total, or with the counts of all answers.
-        tree: its decision tree.
-        question: such as ``"bar"``; of one outside the tree the total is needed.
-    """
-    check(tree)
-    question = question.removesuffix(tree.suffix)
-    total, answers = tree.total_column(f"{question}{tree.suffix}"), _answers(tree, question)
-    if total in a_frame(catalog, "the catalogue"):
-        return floats(catalog[total])
-    absent = [column for column in answers if column not in catalog.columns]
-    if absent or not answers:
-        raise ValueError(
-            f"the catalogue has no votes on {question!r}: the columns {', '.join(map(repr, [total, *absent[:1]]))} are "
-            "missing. Predictions have none; cut on `asked_fraction` instead."
-        )
-    votes = np.stack([floats(catalog[column]) for column in answers])
-    missing = np.isnan(votes)
-    return np.where(missing.any(0) & ~missing.all(0), np.nan, np.nansum(votes, axis=0))
-
-
-fraction = vote_fraction
 
 
 def select(
@@ -212,8 +140,3 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
         & (total_votes(catalog, tree, first) >= DEBIASED_VOTES)
     )
     return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))
-
-
-def _answers(tree: DecisionTree, question: str) -> list[str]:
-    """The columns of the answers to a question; none if the tree does not have it."""
-    return [answer.column for q in tree.questions if q.name == f"{question}{tree.suffix}" for answer in q.answers]
