@@ -484,7 +484,9 @@ def test_zoobook_does_not_import_what_finds_sources():
 def test_the_measured_aims_hold():
     """The committed measurements of `benchmarks/bench_cutouts.py`."""
     results = json.loads((Path(__file__).parent / "benchmarks" / "results" / "cutouts.json").read_text())
-    assert results["detection"]["completeness"] >= 0.95 and results["detection"]["contamination"] <= 0.03
-    assert results["radii"]["within_20_percent"] >= 0.9
-    for framework in ("pytorch", "tensorflow"):
-        assert results["answers"][f"{framework}_share_kept"] >= 0.9
+    fine, coarse = results["pixels"]["0.262"], results["pixels"]["0.7"]
+    assert fine["detection"]["completeness"] >= 0.95 and fine["detection"]["contamination"] <= 0.03
+    for measured in (fine, coarse):  # coarse pixels find less and mistake more, but what is cut is as good
+        assert measured["radii"]["within_20_percent"] >= 0.9
+        for framework in ("pytorch", "tensorflow"):
+            assert measured["answers"][f"{framework}_share_kept"] >= 0.9
