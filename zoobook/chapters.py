@@ -46,8 +46,8 @@ class Scale:
 
 SCALES = {
     "quick": Scale(
-        galaxies=6000, image_size=128, view_size=48, epochs=14, batch_size=64, ring_galaxies=16_000,
-        finetuning_epochs=12,
+        galaxies=6000, image_size=128, view_size=48, epochs=11, batch_size=64, ring_galaxies=16_000,
+        finetuning_epochs=9,
     ),
     "full": Scale(
         galaxies=50_000, image_size=128, view_size=64, epochs=30, batch_size=256, ring_galaxies=60_000,

@@ -55,7 +55,8 @@ def montage(
         axes.flat[i].imshow(image, interpolation="bilinear")
         if titles is not None:
             axes.flat[i].set_title(titles[i], fontsize=8, pad=2, color=_ON_SKY)
-    figure.subplots_adjust(0, 0, 1, 1 if titles is None else 0.94, 0.03, 0.03 if titles is None else 0.22)
+    top = 0.0 if titles is None else 0.24  # [inches] above the first row
+    figure.subplots_adjust(0, 0, 1, 1 - top / (rows * height), 0.03, 0.03 if titles is None else 0.22)
     return figure
 
 
@@ -320,7 +321,7 @@ def belief(
         raise ValueError(f"`questions` must be a list of names, such as ['bar'], not {questions!r}")
     concentrations = checked(np.asarray(concentrations)[None], decision_tree, "concentrations")[0]
     observed = checked(np.asarray(observed)[None], decision_tree, "votes")[0]
-    figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.5),
+    figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.9),
                                 width_ratios=[0.85] + [1] * len(questions))
     axes[0].imshow(image)
     axes[0].axis("off")
@@ -340,7 +341,7 @@ def belief(
         axis.set(xlim=(0, 1), ylim=(0, None), yticks=[])
         axis.set_title(question.name.removesuffix(decision_tree.suffix), fontsize=9)
         axis.set_xlabel("vote fraction", fontsize=8.5)
-        axis.legend(frameon=False, fontsize=7)
+        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
     figure.tight_layout()
     return figure
 

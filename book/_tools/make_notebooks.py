@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -41,6 +42,7 @@ if "google.colab" in sys.modules:
 NUMBERS = "# @title With the numbers of your run\nchapters.own_numbers({})"
 FOLDED = {"hide-input", "hide-cell", "remove-cell", "own-numbers"}
 NOT_MEASURED = "(not measured yet)"
+SECTIONS = re.compile(r"\n(?=## )")
 
 
 def build(page: Path) -> str:
@@ -67,13 +69,14 @@ def build(page: Path) -> str:
     for cell in source.cells:
         if cell.cell_type == "markdown":
             plain = plain_markdown(cell.source, page)
-            text = NUMBER.sub(lambda number: run.get("numbers", {}).get(number[1], NOT_MEASURED), plain)
-            text = text if notebook.cells else f"{top}{text}\n\n{_about(page, run)}"
-            notebook.cells.append(new_markdown_cell(text))
-            unsaid += with_numbers(plain)
-            if unsaid and begun:
-                notebook.cells.append(_code(NUMBERS.format(_quote("\n\n".join(unsaid))), ["own-numbers"]))
-                unsaid = []
+            for section in SECTIONS.split(plain) if begun else [plain]:  # a section's numbers come before the next
+                text = NUMBER.sub(lambda number: run.get("numbers", {}).get(number[1], NOT_MEASURED), section)
+                text = text if notebook.cells else f"{top}{text}\n\n{_about(page, run)}"
+                notebook.cells.append(new_markdown_cell(text))
+                unsaid += with_numbers(section)
+                if unsaid and begun:
+                    notebook.cells.append(_code(NUMBERS.format(_quote("\n\n".join(unsaid))), ["own-numbers"]))
+                    unsaid = []
             continue
         if setup_needed:
             notebook.cells.append(_code(SETUP.rstrip(), ["colab-setup"]))
