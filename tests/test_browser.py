@@ -45,6 +45,8 @@ def run(page):
     """Run the notebook's cell, once the kernel is there; the widget."""
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
     prompt = page.locator(".jp-InputPrompt").first
+    accept = page.locator(".jp-Dialog .jp-mod-accept")  # JupyterLab 4.1 asks which kernel, though there is but one
+    page.add_locator_handler(accept, lambda: accept.click())
     for _ in range(20):  # JupyterLab is deaf for a while after it looks ready
         prompt.click()
         page.keyboard.press("Shift+Enter")

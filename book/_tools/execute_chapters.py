@@ -165,7 +165,7 @@ def run_all(pages: list[Path], editions: list[Edition], timeout: int, force: boo
 
     took = {name: run["seconds"] for name, run in measured.load(ROOT / "book").items()}
     side_by_side = [work for work in waiting if jobs > 1 and work not in alone]
-    side_by_side.sort(key=lambda work: took.get(work[0].stem, 0), reverse=True)  # so that no long one is left for the end
+    side_by_side.sort(key=lambda work: took.get(work[0].stem, 0), reverse=True)  # no long one at the end
     if side_by_side:
         with ProcessPoolExecutor(jobs, initializer=_share_cores, initargs=(jobs,)) as pool:
             running = {pool.submit(attempt, *work, waiting[work], timeout): work for work in side_by_side}
