@@ -83,6 +83,9 @@ def build(page: Path) -> str:
             setup_needed = False
         begun = begun or "chapters" in cell.source  # is imported
         notebook.cells.append(_code(cell.source, list(cell.metadata.get("tags", []))))
+        caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
+        if caption:  # the site shows it below the figure
+            notebook.cells.append(new_markdown_cell(f"*Figure: {plain_markdown(caption, page)}*"))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{page.stem}-{number:03d}"[-64:]
     nbformat.validate(notebook)
