@@ -92,7 +92,7 @@ SENSELESS = {
     "curves..a.. must be .labels, scores.": lambda: plots.roc({"a": [0, 1, 1]}),
     "two finite numbers for each of 3 images": lambda: plots.galaxy_map(np.full((3, 2), np.nan), [STAMP] * 3),
     "a ROC curve needs galaxies of both classes": lambda: plots.roc({"a": ([1, 1], [0.1, 0.2])}),
-    "seed must be a whole number, at least": lambda: catalogs.ring_labels(RINGS, balance=True, seed=1.5),
+    "seed must be a whole number, from 0": lambda: catalogs.ring_labels(RINGS, balance=True, seed=1.5),
     "'rare-features_ring_fraction' holds something else": lambda: catalogs.ring_labels(PERCENT),
     "on must be the name of the id column.* not None": lambda: crossmatch.by_id(VOTES, VOTES, on=None),
     "left and right table, not .'id_str'": lambda: crossmatch.by_id(VOTES, VOTES, on=("id_str", 2)),

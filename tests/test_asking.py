@@ -136,3 +136,13 @@ def test_what_makes_no_sense_is_said(sky):
         representations.ask(path, pd.DataFrame({"id_str": ["g1"], "acquisition": [1.0]}), 0)
     with pytest.raises(ValueError, match="no column …_probability"):
         representations.settled([pd.DataFrame({"id_str": ["g1"]})] * 3)
+
+
+def test_answers_that_are_missing_or_stand_for_none(tmp_path):
+    of_round = pd.DataFrame({"id_str": ["a", "b"], "ring_probability": ["0.9", "0.1"]})
+    assert representations.settled([of_round] * 3)
+    with pytest.raises(ValueError, match="probabilities that are missing or no numbers"):
+        representations.settled([of_round, of_round, of_round.assign(ring_probability=[0.9, None])])
+    pd.DataFrame({"id_str": list("abcd"), "feat_0": [0.0, 1, 2, 3]}).to_parquet(tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match="'ratings' has -99 in 1 rows"):
+        representations.interesting(tmp_path / "f.parquet", {"a": 1, "b": 2, "c": -99})

@@ -143,3 +143,17 @@ def test_many_votes_take_little_memory(monkeypatch):
     whole = evaluation.evaluate(answers(ids), catalog, SMALL)
     monkeypatch.setattr(evaluation, "_PROBABILITIES", 100)
     pd.testing.assert_frame_equal(evaluation.evaluate(answers(ids), catalog, SMALL), whole)
+
+
+def test_what_a_masked_array_hides_is_missing():
+    hidden = np.ma.array([0.0, 1, 1, 0], mask=[0, 0, 0, 1])
+    with pytest.raises(ValueError, match="both classes, 0 and 1; here: 0.0, 1.0, nan"):
+        evaluation.roc_auc(hidden, [1, 2, 3, 9])
+    with pytest.raises(ValueError, match="1 of 4 scores are not finite"):
+        evaluation.roc_auc([0, 1, 1, 0], hidden)
+    with pytest.raises(ValueError, match="votes: nan in row 0"):
+        votes.checked(np.ma.array(np.ones((1, 34)), mask=True), TREE, "votes")
+
+
+def test_an_interval_of_few_galaxies_and_samples():
+    assert evaluation.roc_auc([0, 1], [1, 2], resamples=1) == {"auc": 1.0, "low": 1.0, "high": 1.0}

@@ -82,3 +82,8 @@ def test_what_makes_no_sense_is_said(change, message):
     given = {"labels": [0, 0, 1], "scores": [0, 1, 2], "rarity": RARE, "purity": 0.5} | change
     with pytest.raises(ValueError, match=message):
         rarity.sample(given.pop("labels"), given.pop("scores"), given.pop("rarity"), **given)
+
+
+def test_scores_that_are_no_numbers():
+    with pytest.raises(ValueError, match="1 of 3 scores are not finite"):
+        rarity.curve([0, 1, 1], ["0.1", "0.2", "high"], RARE)

@@ -88,6 +88,7 @@ def test_ids_are_compared_as_they_are_stored(tmp_path):
         (few()[:0], "no rows"),
         (few(id_str=np.arange(20.0) + 1e15), "floating-point"),
         (few(feat_2=[*range(19), np.nan]), "galaxy 'g19' has no finite number in column 'feat_2'"),
+        (few(feat_0_pca=1.0), "two sets of features, feat_0, feat_0_pca, feat_1"),
         (few(feat_1="1.5"), "'feat_1' must be one column of numbers, not large_string|string"),
         (few(feat_1=True), "must be one column of numbers, not bool"),
         (few(feat_1=pd.Timestamp("2020-01-01")), "must be one column of numbers, not timestamp"),

@@ -109,3 +109,16 @@ def test_what_is_unknown(catalog):
         samples.fraction(catalog.drop(columns="bar-dr5_no"), TREE, "bar_no")
     with pytest.raises(ValueError, match="no list of cuts"):
         samples.cuts(catalog)
+
+
+def test_questions_with_underscores_in_their_names():
+    tree = trees.DecisionTree.from_dict({"name": "own", "suffix": "-x", "questions": [
+        {"name": "has_arms", "answers": ["a_few", "none"]},
+        {"name": "tight", "answers": ["yes", "no"], "asked_after": ["has_arms_a_few", "has_arms_a_few"]},
+    ]})  # fmt: skip
+    row = pd.DataFrame({"has_arms-x_a_few": [3], "has_arms-x_none": [1], "tight-x_yes": [1], "tight-x_no": [2]})
+    assert samples.fraction(row, tree, "has_arms_a_few") == samples.fraction(row, tree, "has_arms-x_a_few") == 0.75
+    assert samples.classes(row, tree, "has_arms").tolist() == ["a_few"]
+    assert samples.joint_fraction(row, tree, "has_arms_a_few") == samples.asked_fraction(row, tree, "tight") == 0.75
+    with pytest.raises(ValueError, match="'has_arms' has no answer 'few'; its answers are a_few, none"):
+        samples.fraction(row, tree, "has_arms_few")

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
@@ -319,3 +320,13 @@ def test_a_votable_leads_nowhere_else(tmp_path, place):
     )
     with pytest.raises(ValueError, match="in another file or on the network"):
         tables.read(tmp_path / "t.vot")
+
+
+@pytest.mark.parametrize("name", ["t.fits", "t.vot"])
+def test_positions_come_in_degrees_and_lists_in_the_order_of_this_machine(tmp_path, name):
+    Table({"id_str": ["a"], "ra": [np.pi] * units.rad, "dec": [30.0] * units.arcmin, "v": [[1, LONG]]}).write(
+        tmp_path / name, format={".fits": "fits", ".vot": "votable"}[name[1:]]
+    )
+    got = tables.read(tmp_path / name)
+    assert got["ra"].tolist() == pytest.approx([180]) and got["dec"].tolist() == pytest.approx([0.5])
+    assert got["v"][0].dtype.isnative and got["v"][0].tolist() == [1, LONG]

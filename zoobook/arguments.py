@@ -57,6 +57,11 @@ def real(
     return number
 
 
+def seed(value: Any) -> int:
+    """The seed of random numbers: a whole number of 32 bits, as all the libraries take it."""
+    return whole("seed", value, 0, 2**32 - 1)
+
+
 def share(name: str, value: Any) -> float:
     """A number from 0 to 1."""
     return real(name, value, lambda number: 0 <= number <= 1, "a share from 0 to 1")

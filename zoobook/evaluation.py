@@ -8,7 +8,7 @@ from scipy.stats import betabinom, rankdata
 from zoobook import arguments
 from zoobook import votes as _votes
 from zoobook.catalogs import check_votes, keyed, tables
-from zoobook.catalogs.columns import listed
+from zoobook.catalogs.columns import listed, unmasked
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -144,10 +144,10 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed:
     0.75
     """
     labels, scores = of_two_classes(labels, scores, "an AUC")
-    rng = np.random.default_rng(arguments.whole("seed", seed, 0))
+    rng = np.random.default_rng(arguments.seed(seed))
     resamples = arguments.whole("resamples", resamples)
     samples = []
-    for _ in range(resamples):
+    while len(samples) < resamples:
         drawn = rng.integers(0, len(labels), len(labels))
         if 0 < labels[drawn].sum() < len(labels):
             samples.append(_auc(labels[drawn], scores[drawn]))
@@ -160,7 +160,7 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
 
     A ValueError where they have different lengths, only one class is present, or a score is not finite.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores)
+    labels, scores = unmasked(labels), unmasked(scores)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
     scores = tables.floats(pd.Series(scores))

@@ -72,7 +72,7 @@ class Labeler:
         self._by_key = _keys(answers)
         self._grid, self._read = arguments.whole("grid", grid, 1, 100), by_id(images)
         ids = images.ids if isinstance(images, ImageStore) else check_ids(images)
-        self._order = _ordered(pd.DataFrame({"id_str": ids}), order, scores, arguments.whole("seed", seed, 0))
+        self._order = _ordered(pd.DataFrame({"id_str": ids}), order, scores, arguments.seed(seed))
         self._file = LabelFile(path, column, list(self._by_key.values()), self._order)
         self._at = self._next_open(0)
         self._widget: Any = None

@@ -86,9 +86,7 @@ def curve(
     Returns:
         DataFrame: a row for each threshold, from the highest; columns as in :func:`sample`. Values are medians.
     """
-    distinct = np.unique(np.asarray(scores, float))[::-1]
-    places = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), _STEPS)).round().astype(int))
-    return _curve(labels, scores, rarity, distinct[places], survey=survey, level=level, seed=seed)
+    return _curve(labels, scores, rarity, None, survey=survey, level=level, seed=seed)
 
 
 def checks_needed(purity: float, within: float = 0.05, level: float = 0.95, number: int | None = None) -> int:
@@ -153,9 +151,13 @@ def plot(
     return figure
 
 
-def _curve(labels, scores, rarity, thresholds: np.ndarray, survey, level, seed) -> pd.DataFrame:
+def _curve(labels, scores, rarity, thresholds: np.ndarray | None, survey, level, seed) -> pd.DataFrame:
     labels, scores = of_two_classes(labels, scores, "purity")
-    rng, level = np.random.default_rng(arguments.whole("seed", seed, 0)), _level(level)
+    if thresholds is None:
+        distinct = np.unique(scores)[::-1]
+        places = np.linspace(0, len(distinct) - 1, min(len(distinct), _STEPS)).round().astype(int)
+        thresholds = distinct[np.unique(places)]
+    rng, level = np.random.default_rng(arguments.seed(seed)), _level(level)
     prior = _rarity(rarity, rng)
     passing = {}
     for kind in (1, 0):

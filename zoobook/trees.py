@@ -207,7 +207,8 @@ class DecisionTree:
                     what = f"decision tree {name!r}: question {q!r} is asked after an unknown answer"
                     raise ValueError(_unknown(what, parent, list(columns)))
             made = tuple(Answer(answer, columns[f"{q}_{answer}"]) for answer in answers)
-            questions.append(Question(q + suffix, asks, made, tuple(columns[parent] for parent in after)))
+            leading = dict.fromkeys(columns[parent] for parent in after)
+            questions.append(Question(q + suffix, asks, made, tuple(leading)))
         return cls(name, questions, suffix, spec.get("campaign") or "")
 
     @classmethod

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import betaincinv, digamma, gammaln
 
 from zoobook import arguments
-from zoobook.catalogs.columns import ids_of, require
+from zoobook.catalogs.columns import ids_of, require, unmasked
 from zoobook.trees import DecisionTree, check
 
 LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
@@ -231,7 +231,7 @@ def _of_question(values: np.ndarray, tree: DecisionTree) -> np.ndarray:
 def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
     """Concentrations, votes or fractions (``what`` they are) as float64 [N, A], if they can be those of a tree."""
     check(tree)
-    values = np.asarray(values, float)
+    values = np.asarray(unmasked(values), float)
     if values.ndim != 2 or values.shape[1] != len(tree.label_columns):
         raise ValueError(
             f"{what} must have the shape [galaxies, {len(tree.label_columns)}] for tree {tree.name!r}, "

@@ -65,10 +65,16 @@ def floats(column: pd.Series) -> np.ndarray:
     [1.0, nan, nan]
     """
     column = in_memory(column.to_frame()).iloc[:, 0]
-    numbers = column if column.dtype.kind in "mM" else pd.to_numeric(column, errors="coerce")
-    if numbers.dtype.kind in "cmM":  # complex numbers, times and dates
+    dates = column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
+    numbers = column if dates else pd.to_numeric(column, errors="coerce")
+    if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
+
+
+def unmasked(values: object) -> np.ndarray:
+    """An array, in which what a masked one hides is missing; NumPy would give what lies under the mask."""
+    return np.asarray(values.astype(object).filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values)
 
 
 def require(wanted: Iterable[str], there: pd.DataFrame | list[str], where: str, hint: str = "") -> None:
@@ -190,7 +196,7 @@ def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
 def labels_of(values: pd.Series, column: str) -> pd.Series:
     """Labels, none of them missing, as booleans, numbers, or text without blanks: what the values are, whatever holds
     them. Text that is numbers throughout is numbers. Several kinds, or another one, are a ``ValueError``; so is a
-    number such as -99 far below all others, by which tables say that there is none.
+    number such as -99 or 9999 far from all others, by which tables say that there is none.
 
     >>> labels_of(pd.Series([" 0", "1.5"]), "z").tolist(), labels_of(pd.Series(["007", "1"]), "z").tolist()
     ([0.0, 1.5], ['007', '1'])
@@ -216,15 +222,16 @@ def labels_of(values: pd.Series, column: str) -> pd.Series:
 
 
 def _refuse_stand_in(values: list, column: str) -> None:
-    """Refuse numbers of which the lowest is -99, -999, -9999 …, and every other one is far above it."""
-    shown = f"{min(values, default=0):g}"
-    if re.fullmatch(r"-99+(\.9+)?", shown):
-        lowest = min(values)
-        others = [value for value in values if value != lowest]
-        if others and min(others) > lowest / 2:
+    """Refuse numbers of which the lowest is -99, -999 …, or the highest 9999 …, and all others are far from it."""
+    for end, pattern, beyond in ((min, r"-99+(\.9+)?", "below"), (max, r"9999+(\.9+)?", "above")):
+        shown = f"{end(values, default=0):g}"
+        if not re.fullmatch(pattern, shown):
+            continue
+        others = [value for value in values if value != end(values)]
+        if others and end(others) / end(values) < 0.5:
             raise ValueError(
-                f"column {column!r} has {shown} in {len(values) - len(others)} rows, and nothing else below "
-                f"{min(others):g}: in tables that stands for a missing value. Leave those galaxies out"
+                f"column {column!r} has {shown} in {len(values) - len(others)} rows, and nothing else {beyond} "
+                f"{end(others):g}: in tables that stands for a missing value. Leave those galaxies out"
             )
 
 

@@ -37,11 +37,10 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
         ndarray: [N] float64; NaN where nobody answered, or a count is missing.
     """
     check(tree)
-    question, _, name = answer.partition("_")
-    question = question.removesuffix(tree.suffix)
+    question, name = parted(tree, answer)
     count, known = f"{question}{tree.suffix}_{name}", _answers(tree, question)
     if known and count not in known:
-        names = ", ".join(column.partition("_")[2] for column in known)
+        names = ", ".join(column[len(question + tree.suffix) + 1 :] for column in known)
         raise ValueError(f"the question {question!r} has no answer {name!r}; its answers are {names}")
     names = (count, f"{count}_fraction", f"{answer}_fraction")
     found = next((name for name in names if name in a_frame(catalog, "the catalogue")), None)
@@ -80,6 +79,16 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
     votes = np.stack([floats(catalog[column]) for column in answers])
     missing = np.isnan(votes)
     return np.where(missing.any(0) & ~missing.all(0), np.nan, np.nansum(votes, axis=0))
+
+
+def parted(tree: DecisionTree, answer: str) -> tuple[str, str]:
+    """Question, without suffix, and name of an answer such as ``"bar_strong"``, of which the question may have a ``_``.
+
+    A question that the tree does not have ends at the first one.
+    """
+    names = [name for question in tree.questions for name in (question.name, question.name.removesuffix(tree.suffix))]
+    question = max((n for n in names if answer.startswith(f"{n}_")), key=len, default=answer.partition("_")[0])
+    return question.removesuffix(tree.suffix), answer[len(question) + 1 :]
 
 
 def _answers(tree: DecisionTree, question: str) -> list[str]:

@@ -37,7 +37,7 @@ def ring_labels(catalog: pd.DataFrame, rule: str = "basic", balance: bool = Fals
         keep = (label | (ring < 0.05)) & (featured > 0.25) & (face_on > 0.75)  # false where a fraction is NaN
     labelled = catalog[keep].assign(ring=label[keep].astype(np.int64))
     if arguments.truth("balance", balance):
-        order = shuffled(labelled, f"balance:{arguments.whole('seed', seed, 0)}")
+        order = shuffled(labelled, f"balance:{arguments.seed(seed)}")
         rings = labelled["ring"].to_numpy()[order] == 1
         each = min(rings.sum(), (~rings).sum())
         chosen = np.concatenate([order[rings][:each], order[~rings][:each]])

@@ -10,7 +10,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs.columns import floats, in_memory, require
-from zoobook.catalogs.fractions import total_votes
+from zoobook.catalogs.fractions import parted, total_votes
 from zoobook.catalogs.fractions import vote_fraction as fraction
 from zoobook.trees import DecisionTree, check
 
@@ -74,7 +74,8 @@ def joint_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np
     Returns:
         ndarray: [N] float64; 0 where nobody came so far; NaN where a fraction on the way is missing.
     """
-    asked = asked_fraction(catalog, tree, answer.partition("_")[0])
+    check(tree)
+    asked = asked_fraction(catalog, tree, parted(tree, answer)[0])
     return np.where(asked == 0, 0.0, asked * fraction(catalog, tree, answer))
 
 

@@ -34,7 +34,7 @@ def split(
         shares = np.zeros(0)
     if shares.shape != (3,) or not np.all(shares >= 0) or abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"fractions must be three shares (train, val, test), 0 or more, that add up to 1: {fractions}")
-    seed = arguments.whole("seed", seed, 0)
+    seed = arguments.seed(seed)
     a_frame(catalog, "the catalogue")
     subset = np.searchsorted(np.cumsum(shares)[:2], _uniform(catalog, str(seed)), side="right")
     return catalog.assign(subset=np.array(["train", "val", "test"], dtype=object)[subset])

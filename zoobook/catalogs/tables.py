@@ -306,6 +306,10 @@ def _read_astropy(path: Path) -> pd.DataFrame:
     table.convert_bytestring_to_unicode()
     for name in [name for name in table.colnames if table[name].shape[1:] == (1,)]:
         table[name] = table[name][:, 0]
+    for name in {"ra", "dec"} & set(table.colnames):
+        unit = table[name].unit
+        if unit is not None and unit.physical_type == "angle":
+            table[name].convert_unit_to("deg")  # pandas knows no units, and all that asks for positions wants degrees
     scalars = [name for name in table.colnames if table[name].ndim == 1]
     frame = table[scalars].to_pandas()
     for name in scalars:
@@ -319,4 +323,10 @@ def _read_astropy(path: Path) -> pd.DataFrame:
         frame[name] = frame[name].str.rstrip()
         frame[name] = frame[name].mask(frame[name] == "")  # FITS has no other sign for a text that is missing
     frame = frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})
-    return frame.assign(**{name: list(table[name]) for name in table.colnames if name not in scalars})[table.colnames]
+    return frame.assign(**{name: _lists(table[name]) for name in table.colnames if name not in scalars})[table.colnames]
+
+
+def _lists(column: Any) -> list:
+    """A column of arrays as a list of them, in the byte order of this machine."""
+    foreign = column.dtype.kind in "iufc" and not column.dtype.isnative
+    return list(column.astype(column.dtype.newbyteorder("=")) if foreign else column)

@@ -15,12 +15,10 @@ def choose_devices(devices: str | int, gpus: list[str]) -> list[str]:
 
     A ValueError where it is something else, or there are not so many of ``gpus``, the names of those that there are.
     """
-    if devices == "auto":
-        return gpus or [CPU]
-    if devices == "cpu":
-        return [CPU]
     if isinstance(devices, str):
-        raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
+        if devices not in ("auto", "cpu"):
+            raise ValueError(f"devices must be 'auto', 'cpu' or how many GPUs to use, not {devices!r}")
+        return gpus if devices == "auto" and gpus else [CPU]
     number = arguments.whole("devices, if not 'auto' or 'cpu',", devices)
     if number > len(gpus):
         raise ValueError(

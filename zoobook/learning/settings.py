@@ -12,7 +12,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(
         ("epochs", "batch_size", "accumulate_grad_batches", "patience", "passes"), arguments.whole
     ),
-    "seed": partial(arguments.whole, least=0),
+    "seed": lambda _, number: arguments.seed(number),
     "orientations": partial(arguments.whole, most=ORIENTATIONS),
     "num_nodes": lambda _, number: count_nodes(number),
     "learning_rate": arguments.real,

@@ -168,6 +168,8 @@ class Regression(Kind):
     @classmethod
     def from_column(cls, label: str, values: pd.Series) -> Kind | None:
         mean, deviation = float(values.mean()), float(values.std(ddof=0))
+        if not np.isfinite(deviation):
+            raise ValueError(f"the numbers of {label!r}, up to {values.abs().max():g}, are too large to be learned")
         if not deviation > 1e-12 * abs(mean):  # beyond rounding
             raise ValueError(f"all {len(values)} training galaxies have the same {label}: there is nothing to learn")
         return cls({"kind": cls.name, "label": label, "mean": mean, "deviation": deviation})

@@ -52,7 +52,7 @@ def classify(
     Raises:
         ValueError: there are not two different answers, or a galaxy is not in the table.
     """
-    table, (known, values), seed = FeatureTable(path), by_id(labels, "labels"), arguments.whole("seed", seed, 0)
+    table, (known, values), seed = FeatureTable(path), by_id(labels, "labels"), arguments.seed(seed)
     if values.isna().any():
         raise ValueError(f"the label of {known[values.isna()][0]!r} is missing: leave such galaxies out")
     values = labels_of(values, column)
@@ -142,7 +142,7 @@ def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> p
     """
     from sklearn.cluster import KMeans
 
-    n, seed = arguments.whole("n", n), arguments.whole("seed", seed, 0)
+    n, seed = arguments.whole("n", n), arguments.seed(seed)
     require(["acquisition"], scores, "the table of scores")
     scores = keyed(scores, "the table of scores").assign(acquisition=tables.floats(scores["acquisition"]))
     if not np.isfinite(scores["acquisition"]).all():
@@ -194,7 +194,9 @@ def _likeliest(scores: pd.DataFrame) -> pd.Series:
     columns = [name for name in scores if str(name).endswith("_probability")]
     if not columns:
         raise ValueError(f"a round has no column …_probability, as `classify` makes them: {listed(scores.columns)}")
-    shares = scores.set_index("id_str")[columns]
+    shares = scores.set_index("id_str")[columns].apply(tables.floats)
+    if shares.isna().any(axis=None):
+        raise ValueError("a round has probabilities that are missing or no numbers")
     return (shares[columns[0]] > 0.5).astype(str) if len(columns) == 1 else shares.idxmax(axis=1)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, tables
+from zoobook.catalogs.columns import labels_of
 from zoobook.representations.tables import FeatureTable, blocks
 
 _SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted
@@ -27,7 +28,7 @@ def anomalies(path: str | Path, seed: int = 0) -> pd.DataFrame:
     """
     from sklearn.ensemble import IsolationForest
 
-    table, seed = FeatureTable(path), arguments.whole("seed", seed, 0)
+    table, seed = FeatureTable(path), arguments.seed(seed)
     forest = IsolationForest(n_estimators=200, random_state=seed).fit(table.sample(_SAMPLE, seed))
     found = _for_each_galaxy(table, lambda features: {"anomaly_score": -forest.score_samples(features)})
     return _ranked(found, "anomaly_score")
@@ -56,12 +57,13 @@ def interesting(
         ValueError: fewer than two galaxies are rated, one of them is not in the table, or a rating is not a number.
     """
     table, (rated, values) = FeatureTable(path), by_id(ratings, "ratings")
-    seed, explore = arguments.whole("seed", seed, 0), arguments.real("explore", explore, np.isfinite, "a number")
+    seed, explore = arguments.seed(seed), arguments.real("explore", explore, np.isfinite, "a number")
     known = tables.floats(values.astype(float) if values.dtype == bool else values)
     if len(rated) < 2:
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():
         raise ValueError(f"the rating of {rated[int(np.argmin(np.isfinite(known)))]!r} is not a finite number")
+    labels_of(values, "ratings")  # refuses numbers that stand for none
     predict = _fit_ratings(table.take(table.rows_of(rated)).astype(float), known, seed)
     found = _for_each_galaxy(table, predict)
     found = found[~found["id_str"].isin(rated)]
@@ -86,7 +88,7 @@ def clusters(path: str | Path, n_clusters: int, seed: int = 0) -> pd.DataFrame:
     table = FeatureTable(path)
     most = min(len(table), _SAMPLE)
     n_clusters = arguments.whole(f"n_clusters, for {len(table)} galaxies,", n_clusters, 1, most)
-    seed = arguments.whole("seed", seed, 0)
+    seed = arguments.seed(seed)
     model = KMeans(n_clusters, n_init=4, random_state=seed).fit(np.ascontiguousarray(table.sample(_SAMPLE, seed)))
 
     def group(features: np.ndarray) -> dict[str, np.ndarray]:

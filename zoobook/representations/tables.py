@@ -45,6 +45,8 @@ class FeatureTable:
             kinds = [field.type for field in schema if field.name == name]
             if len(kinds) > 1 or not any(test(kinds[0]) for test in (pa.types.is_floating, pa.types.is_integer)):
                 raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {listed(kinds)}")
+        if len({number for number, _ in numbered}) < len(numbered):
+            raise ValueError(f"{path} has two sets of features, {listed(self.columns)}: leave only one in it")
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
