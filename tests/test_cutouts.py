@@ -352,6 +352,7 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
         (np.full((200, 200), 7, np.float32), "pixels are alike"),
         (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
         (np.full((200, 200), np.nan, np.float32), "no sources found"),
+        (np.vstack([blob(), np.full((9, 200), -9999)]).astype(np.float32), "4% of the pixels .* value -9999"),
     ],
 )
 def test_mosaics_with_nothing_on_them(tmp_path, data, message):
@@ -366,7 +367,8 @@ def test_mosaics_with_nothing_on_them(tmp_path, data, message):
         ({"x": np.nan}, "outside the mosaic"),
         ({"r50_pixels": 3.0}, "has a column `r50_pixels` already"),
         ({"x": None, "ra": 1.0, "dec": 1.0}, "no sky coordinates"),
-        ({"x": None}, "neither `x` and `y`"),
+        ({"x": None}, "neither `x` and `y`.* there are: id_str, y"),
+        ({"x": "12:30"}, "`x` holds '12:30', where a number must stand"),
         ({"id_str": None}, "no column 'id_str'"),
     ],
 )
@@ -375,6 +377,36 @@ def test_tables_of_positions_that_make_no_sense(tmp_path, change, message):
     table = pd.DataFrame([{key: value for key, value in row.items() if value is not None}])
     with pytest.raises(ValueError, match=message):
         measure_sources(Mosaic(write(tmp_path / "a.fits", blob())), table, workers=1)
+
+
+def test_tables_of_positions_of_another_mosaic_or_in_hours(tmp_path):
+    mosaic = Mosaic(write(tmp_path / "a.fits", blob(), **wcs_header()))
+    ra, dec = mosaic.sky([100.0], [100.0])
+    table = pd.DataFrame({"id_str": ["a"], "x": 100.0, "y": 100.0, "ra": ra, "dec": dec})
+    assert len(measure_sources(mosaic, table, workers=1)) == 1
+    with pytest.raises(ValueError, match="differ by 20.0 pixels on a: are they of another mosaic"):
+        measure_sources(mosaic, table.assign(x=120.0), workers=1)
+    with pytest.raises(ValueError, match="`ra` holds '10:00:00'.*SkyCoord"):
+        measure_sources(mosaic, table.assign(ra="10:00:00"), workers=1)
+    with pytest.raises(ValueError, match="nothing to measure"):
+        measure_sources(mosaic, table.head(0), workers=1)
+
+
+def test_what_a_header_leaves_out_is_not_made_up(tmp_path):
+    header = {key: value for key, value in wcs_header().items() if not key.startswith("CRVAL")}
+    mosaic = Mosaic(write(tmp_path / "a.fits", blob(), **header))
+    assert mosaic.wcs is None and mosaic.pixel_arcsec == pytest.approx(0.36)
+
+
+def test_of_several_images_the_science_is_taken_and_it_is_said(tmp_path):
+    data, weight = blob(), np.full((200, 200), 1e30, np.float32)
+    names = {"WHT": weight, "SCI": data}
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(pixels, name=name) for name, pixels in names.items())]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    with pytest.warns(UserWarning, match="holds several images: HDU 2 SCI is taken, not WHT"):
+        mosaic = Mosaic(tmp_path / "a.fits")
+    np.testing.assert_array_equal(mosaic.read(np.s_[0:9], np.s_[0:9])[0], data[:9, :9])
+    assert np.isnan(Mosaic(write(tmp_path / "b.fits", weight)).read(np.s_[0:9], np.s_[0:9])).all()
 
 
 def test_on_the_command_line(sky, tmp_path):

@@ -100,6 +100,8 @@ def test_lists_become_columns(tmp_path):
     passes = pd.DataFrame({"id_str": list("abc"), "bar_concentration": [np.arange(2.0) + n for n in range(3)]})
     made = Table.read(export.write(passes, tmp_path / "t.fits"))
     assert made["bar_concentration_0"].tolist() == [0, 1, 2] and made["bar_concentration_1"].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="has 'bar_concentration_1' already"):
+        export.write(passes.assign(bar_concentration_1=9), tmp_path / "t.fits")
     assert made["bar_concentration_1"].description == "predicted Dirichlet concentration of bar"
 
 

@@ -233,7 +233,7 @@ def test_images_from_files_and_bad_ones_are_grey(catalog, path):
         ({"store": pd.DataFrame({"id_str": ["toy_0", "a", "a"], "file_loc": "a.png"})}, "'a' in rows 1, 2"),
         ({"order": "most_interesting", "scores": pd.DataFrame({"id_str": ["toy_0"] * 2, "acquisition": 1})},
          "the scores: 1 ids of `id_str` occur more than once"),
-        ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "the label file of another catalogue"),
+        ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "none of 1 galaxies with labels in"),
     ],
 )
 def test_what_makes_no_sense_is_said(store, path, change, message):
@@ -276,3 +276,24 @@ def test_where_there_are_no_locks_it_is_said_and_nobody_writes_over_another(stor
     found = labels.table()
     assert found["id_str"].tolist() == ["toy_0", "toy_9", "toy_1"]
     assert found["ring"].tolist() == ["ring", "ring", "no ring"]
+
+
+def test_a_file_that_shares_some_ids_says_which(store, path, catalog):
+    labels = labeler(store, path)
+    for _ in range(3):
+        labels.answer("ring")
+    with pytest.warns(UserWarning, match="1 of 3 labelled galaxies are among the catalogue; 2 are not: toy_1, toy_2"):
+        assert len(label.table(path, catalog=catalog[catalog["id_str"] == "toy_0"])) == 1
+    with pytest.warns(UserWarning, match="1 of 3 galaxies with labels in .* are among these images; 2 are not: toy_0"):
+        labeler(catalog[catalog["id_str"].isin(["toy_2", "toy_3"])], path)
+    strange = pd.DataFrame({"id_str": ["a"], "std": 1.0})
+    with pytest.raises(ValueError, match="none of 1 galaxies with scores, such as 'a', is among these images"):
+        labeler(store, path, order="least_sure", scores=strange)
+
+
+def test_an_image_that_is_absent_is_said_beside_its_grey_square(catalog, path):
+    pytest.importorskip("anywidget")
+    labels = labeler(catalog.head(2).assign(file_loc=["absent.png", catalog["file_loc"][1]]), path)
+    assert "absent.png: the file is missing" in labels.widget.view["problem"]
+    labels._hear({"do": "answer", "choice": 0, "id": "toy_0"})
+    assert labels.widget.view["problem"] == ""

@@ -96,7 +96,12 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
             if all(isinstance(value, Decimal) for value in column.dropna()):
                 column = pd.Series(floats(column), column.index)
             elif not all(map(pd.api.types.is_scalar, column)):
-                columns |= _parted(name, column)
+                parts = _parted(name, column)
+                twice = parts.keys() & set(map(str, table))
+                if twice:
+                    raise ValueError(f"the lists of {name!r} become columns, of which the table has {min(twice)!r} "
+                                     "already: rename one of them")  # fmt: skip
+                columns |= parts
                 continue
             else:
                 column = column.convert_dtypes()

@@ -32,7 +32,7 @@ from zoobook.catalogs import check_ids, shuffled
 from zoobook.catalogs.columns import floats, ids_of, listed
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
-from zoobook.label_file import LabelFile, agreement, table
+from zoobook.label_file import LabelFile, agreement, say_what_is_lost, table
 
 __all__ = ["LabelFile", "Labeler", "agreement", "table"]
 
@@ -70,7 +70,8 @@ class Labeler:
         scores: pd.DataFrame | None = None, grid: int = 1, seed: int = 0,
     ):  # fmt: skip
         self._by_key = _keys(answers)
-        self._grid, self._read = arguments.whole("grid", grid, 1, 100), by_id(images)
+        self._grid, self._bad = arguments.whole("grid", grid, 1, 100), list[str]()
+        self._read = by_id(images, self._bad)
         ids = images.ids if isinstance(images, ImageStore) else check_ids(images)
         self._order = _ordered(pd.DataFrame({"id_str": ids}), order, scores, arguments.seed(seed))
         self._file = LabelFile(path, column, list(self._by_key.values()), self._order)
@@ -118,7 +119,7 @@ class Labeler:
     def widget(self) -> Any:
         """The widget itself, to be put among others."""
         if self._widget is None:
-            self._widget = _widget_class()(view=self._view(), pictures=self._pictures())
+            self._widget = _widget_class()(pictures=self._pictures(), view=self._view())
             self._widget.on_msg(lambda _, message, buffers: self._hear(message))
         return self._widget
 
@@ -153,10 +154,12 @@ class Labeler:
         cells = [{"id": i, "label": _shown(answered[i]) if i in answered else ""} for i in self._page()]
         keys = [{"key": key, "name": str(name)} for key, name in self._by_key.items()]
         done = len(answered.keys() & set(self._order))
+        problem = problem or "; ".join(self._bad)
         return {"cells": cells, "current": self._at % self._grid, "answers": keys, "column": self._file.column,
                 "done": done, "total": len(self._order), "message": message, "problem": problem}  # fmt: skip
 
     def _pictures(self) -> list[bytes]:
+        self._bad.clear()  # what by_id says of those that cannot be used
         return [_png(self._read(galaxy)) for galaxy in self._page()]
 
     def _next_open(self, start: int) -> int:
@@ -202,6 +205,7 @@ def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, se
     if rank is None:
         raise ValueError(f"`scores` has no column to tell the {order.replace('_', ' ')} by: {listed(scores.columns)}")
     ranked = pd.Series(rank, index=check_ids(scores, "the scores"))
+    say_what_is_lost(ranked.index, set(galaxies["id_str"]), "galaxies with scores", "these images")
     place = galaxies["id_str"].map(ranked).to_numpy(float)
     return galaxies["id_str"].iloc[np.argsort(-np.nan_to_num(place, nan=-np.inf), kind="stable")].tolist()
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -104,11 +104,7 @@ class LabelFile:
     def _check(self, ids: set[str]) -> None:
         """What the file holds must fit these galaxies and answers."""
         known = {galaxy for rows in _history(self.path).values() for galaxy, _ in rows}
-        if known and not known & ids:
-            raise ValueError(
-                f"{self.path} is the label file of another catalogue: none of its {len(known)} galaxies, such as "
-                f"{min(known)!r}, is among these images. Choose another file, or give all images of that catalogue."
-            )
+        say_what_is_lost(sorted(known), ids, f"galaxies with labels in {self.path}", "these images")
         other = [a for a in self.current.values() if a is not None and a not in self._answers]
         if other:
             raise ValueError(
@@ -122,7 +118,8 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
 
     Args:
         *paths: files of a :class:`Labeler`, also while they are being written.
-        catalog: galaxies to whose rows the answers are added; those without any are left out.
+        catalog: galaxies to whose rows the answers are added; those without any are left out. A warning names
+            labelled ones that it lacks.
 
     Returns:
         DataFrame: ``id_str`` and a column for each question or person, missing where there was no answer or one was
@@ -151,9 +148,20 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
     if taken:
         raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
     joined = catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
-    if joined.empty and len(found):
-        raise ValueError(f"the labels are of another catalogue, without their galaxies: {listed(found['id_str'], 3)}")
+    say_what_is_lost(found["id_str"], set(joined["id_str"]), "labelled galaxies", "the catalogue")
     return joined
+
+
+def say_what_is_lost(given: Iterable[str], there: Container[str], what: str, where: str) -> None:
+    """Warn of ids (``what``) that are not ``there`` (``where``), and refuse them if none is."""
+    given = list(given)
+    lost = [galaxy for galaxy in given if galaxy not in there]
+    if lost and len(lost) == len(given):
+        raise ValueError(f"none of {len(given)} {what}, such as {lost[0]!r}, is among {where}: they are of another "
+                         "catalogue. Choose another file, or give all galaxies of that catalogue.")  # fmt: skip
+    if lost:
+        warnings.warn(f"{len(given) - len(lost)} of {len(given)} {what} are among {where}; {len(lost)} are not: "
+                      f"{listed(lost, 5)}", stacklevel=3)  # fmt: skip
 
 
 def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:

@@ -94,12 +94,17 @@ def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
     return np.array(noise)
 
 
+def is_image(hdu: Any) -> bool:
+    """Whether an HDU holds pixels in two dimensions at least."""
+    return hdu.is_image and len(hdu.shape) >= 2
+
+
 def image_hdus(hdus: list) -> list:
     """The HDU of an open file with the image, or the three with its colours, if they can be shown."""
-    images = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2]
+    images = [hdu for hdu in hdus if is_image(hdu)]
     if not images:
         raise Unusable("it is a FITS file without an image")
-    first = images[0]
+    first = next((hdu for hdu in images if hdu.name == "SCI"), images[0])  # weights may come before
     planes = [n for n in first.shape[:-2] if n > 1]
     if planes not in ([], [3]):
         shape = (*planes, *first.shape[-2:])

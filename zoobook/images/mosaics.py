@@ -21,6 +21,7 @@ from zoobook.images.decals import ZERO_POINT
 from zoobook.images.decoding import read_image
 
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
+UNSEEN = 1e25  # such numbers, as SExtractor's 1e30, stand for pixels that were not observed
 SECTION = 2048  # pixels: what is read at a time
 
 
@@ -28,9 +29,9 @@ class Mosaic:
     """A picture of the sky, one band or several, read section by section.
 
     A FITS mosaic is one file of one plane or of three (or three HDUs), or several files, one for each band, all on one
-    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are NaN, infinite or exactly 0 count
-    as not observed. Anything else that :func:`~zoobook.images.read_image` reads is a picture with a stretch of its
-    own, which is kept: sizes measured on it depend on that.
+    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are NaN, infinite, 1e25 or more, or
+    exactly 0 count as not observed. Anything else that :func:`~zoobook.images.read_image` reads is a picture with a
+    stretch of its own, which is kept: sizes measured on it depend on that.
 
     Args:
         files: one file or several.
@@ -84,7 +85,13 @@ class Mosaic:
         found, headers = [], []
         for file in self.files:
             with naming(file), fits.opened(file) as hdus:
-                for hdu in fits.image_hdus(hdus):
+                chosen = fits.image_hdus(hdus)
+                left = [hdu.name or str(n) for n, hdu in enumerate(hdus) if fits.is_image(hdu) and hdu not in chosen]
+                if left:
+                    taken = listed(f"{hdus.index_of(hdu)} {hdu.name}".strip() for hdu in chosen)
+                    warnings.warn(f"{file.name} holds several images: HDU {taken} is taken, not {listed(left)}",
+                                  stacklevel=4)  # fmt: skip
+                for hdu in chosen:
                     count = int(np.prod(hdu.shape[:-2]))
                     band = fits.band_of(hdu.header)
                     band = band if band in fits.BANDS else _band_in_name(file) or band
@@ -139,25 +146,39 @@ class Mosaic:
                 section = _lazy(hdus[hdu], file)
                 cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
                 cut = fits.physical(hdus[hdu].header, cut)[0].astype(np.float32)
-            planes.append(np.where((cut == 0) | ~np.isfinite(cut), np.nan, cut * np.float32(unit)))
+            seen = (cut != 0) & (np.abs(cut) < UNSEEN)
+            planes.append(np.where(seen, cut * np.float32(unit), np.nan))
         return np.stack(planes)
 
     def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Where the sources of a table are: its ``x`` and ``y``, or its ``ra`` and ``dec`` [deg] as pixels from 0."""
-        if {"x", "y"} <= set(table):
-            return floats(table["x"]), floats(table["y"])
-        if not {"ra", "dec"} <= set(table):
-            raise ValueError("the table has neither `x` and `y` [pixels from 0] nor `ra` and `dec` [deg]")
+        known = {name: _numbers(table, name) for name in ("x", "y", "ra", "dec") if name in table}
+        on_sky = {"ra", "dec"} <= set(known)
+        if {"x", "y"} <= set(known):
+            if on_sky and self.wcs is not None:
+                self._same_places(table, known)
+            return known["x"], known["y"]
+        if not on_sky:
+            raise ValueError("the table has neither `x` and `y` [pixels from 0] nor `ra` and `dec` [deg]; there are: "
+                             f"{listed(table.columns)}. Rename them.")  # fmt: skip
         if self.wcs is None:
             raise ValueError(f"{self.files[0]} has no sky coordinates: give the positions as `x` and `y` in pixels")
         from astropy.coordinates import SkyCoord
         from astropy.wcs.utils import wcs_to_celestial_frame
 
-        dec = floats(table["dec"])
-        sky = SkyCoord(floats(table["ra"]), np.where(np.abs(dec) <= 90, dec, np.nan), unit="deg")
+        sky = SkyCoord(known["ra"], np.where(np.abs(known["dec"]) <= 90, known["dec"], np.nan), unit="deg")
         sky = sky.transform_to(wcs_to_celestial_frame(self.wcs)).spherical
         x, y = self.wcs.all_world2pix(sky.lon.deg, sky.lat.deg, 0, quiet=True)
         return np.where(np.abs(x) < 1e9, x, np.nan), np.where(np.abs(y) < 1e9, y, np.nan)
+
+    def _same_places(self, table: pd.DataFrame, known: Mapping[str, np.ndarray]) -> None:
+        """Refuse a table whose pixels are those of another mosaic, which its places on the sky tell."""
+        x, y = self.pixels(table[["ra", "dec"]])
+        off = np.nan_to_num(np.hypot(known["x"] - x, known["y"] - y), nan=np.inf)
+        off = off[np.isfinite(known["x"] + known["y"] + known["ra"] + known["dec"])]
+        if len(off) and np.median(off) > 3:
+            raise ValueError(f"`x`, `y` and `ra`, `dec` of the table differ by {np.median(off):.1f} pixels on "
+                             f"{self.name}: are they of another mosaic? Drop those that are not of this.")  # fmt: skip
 
     def sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray | float, np.ndarray | float]:
         """Right ascension and declination [deg, ICRS] of pixels from 0, whatever coordinates the mosaic has, or NaN."""
@@ -269,7 +290,7 @@ def _lazy(hdu, file: Path):
 
 
 def _celestial(header):
-    """Sky coordinates of a header, or None: where there are none, or no scale."""
+    """Sky coordinates of a header, or None: where there are none, no scale or no place."""
     from astropy.wcs import WCS
     from astropy.wcs.utils import wcs_to_celestial_frame
 
@@ -278,9 +299,21 @@ def _celestial(header):
         try:
             wcs = WCS(header).celestial
             wcs_to_celestial_frame(wcs)
-            return wcs if np.isfinite(fits.pixel_arcsec(header)) else None
+            placed = {"CRVAL1", "CRVAL2"} <= set(header)  # else astropy takes the origin of the sky
+            return wcs if placed and np.isfinite(fits.pixel_arcsec(header)) else None
         except Exception:  # what astropy raises for odd headers has no common class
             return None
+
+
+def _numbers(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column of positions; text that is no number is refused."""
+    numbers = floats(table[name])
+    lost = table[name][np.isnan(numbers) & table[name].notna().to_numpy()]
+    if len(lost):
+        how = ", unit=('hourangle', 'deg')).ra.deg makes degrees of such" if name in ("ra", "dec") else ""
+        raise ValueError(f"`{name}` holds {lost.iloc[0]!r}, where a number must stand ({len(lost)} such rows)"
+                         + (f": astropy.coordinates.SkyCoord(ra, dec{how}" if how else ""))  # fmt: skip
+    return numbers
 
 
 def _same_sky(one, other, shape: tuple[int, int]) -> bool:

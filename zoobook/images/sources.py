@@ -164,6 +164,8 @@ def measure_sources(
     if exist:
         raise ValueError(f"the table has a column `{exist[0]}` already, which would be overwritten: rename or drop it")
     ids = check_ids(table)
+    if not len(ids):
+        raise ValueError("the table has no sources, so there is nothing to measure")
     x, y = mosaic.pixels(table)
     inside, (height, width) = mosaic.contains(x, y), mosaic.shape
     if not inside.all() and (outside == "error" or not inside.any()):
@@ -200,6 +202,8 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
     elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
         raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
+    for plane in planes:
+        _refuse_stand_in(mosaic.name, plane[~blank], where)
     weights = noise**-2 / np.sum(noise**-2)
     light = np.zeros_like(planes[0])
     for weight, plane, sky in zip(weights, planes, skies, strict=True):
@@ -235,6 +239,17 @@ def _sep():
     sep.set_extract_pixstack(10_000_000)
     sep.set_sub_object_limit(16_384)
     return sep
+
+
+def _refuse_stand_in(name: str, seen: np.ndarray, where: str) -> None:
+    """Refuse pixels of which many have one value far below all others, such as -9999."""
+    lowest = seen.min()
+    others = seen[seen > lowest]
+    if len(seen) - len(others) > 0.01 * len(seen) and len(others):
+        second = others.min()
+        if second - lowest > 10 * (np.median(others) - second):
+            raise ValueError(f"{1 - len(others) / len(seen):.0%} of the pixels of {name} in {where} have the value "
+                             f"{lowest:g}, far below all others. If that stands for no observation, write NaN there.")
 
 
 def _sky(sep, plane: np.ndarray, blank: np.ndarray):
