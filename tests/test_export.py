@@ -120,10 +120,12 @@ def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
     monkeypatch.chdir(tmp_path)
     GALAXIES.assign(mixed=[[1, 2], [3, 4], [5, 6]] if "mixed" in options else 0).to_parquet("table.parquet")
     Path("table.csv").write_text("id_str;ra\na;1,5\n")
-    Path("some.csv").write_text("id_str,z\nb,0.1\n")
+    Path("some.csv").write_text("id_str,z,file_loc\nb,0.1,/home/me/b.png\n")
     run = CliRunner().invoke(app, ["export", *options])
     assert run.exit_code == code and message in run.output, run.output
     assert (tmp_path / "out.fits").exists() == (code == 0) and len(pd.read_parquet("table.parquet")) == 3
+    if code == 0:
+        assert "z" in tables.read("out.fits") and "file_loc" not in tables.read("out.fits")
 
 
 @pytest.mark.parametrize("ending", ["fits", "parquet"])

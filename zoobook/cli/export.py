@@ -32,6 +32,7 @@ def export(
         left_out = rows.attrs["report"]["left_only"]
         if left_out:
             typer.echo(f"{left_out:,} galaxies of {table} are not in {catalog}: they are left out")
+        rows = rows.drop(columns="file_loc", errors="ignore")  # others have no use for paths of this machine
     rows = inputs.largest_first(rows, sort)
     chosen = rows if most is None else rows.head(most)
     typer.echo(f"{len(chosen):,} galaxies are in {made.write(chosen, out, weights=weights)}")
