@@ -287,7 +287,7 @@ def test_a_file_that_shares_some_ids_says_which(store, path, catalog):
     with pytest.warns(UserWarning, match="1 of 3 galaxies with labels in .* are among these images; 2 are not: toy_0"):
         labeler(catalog[catalog["id_str"].isin(["toy_2", "toy_3"])], path)
     strange = pd.DataFrame({"id_str": ["a"], "std": 1.0})
-    with pytest.raises(ValueError, match="none of 1 galaxies with scores, such as 'a', is among these images"):
+    with pytest.raises(ValueError, match="`scores` are of another catalogue: a are none of these images"):
         labeler(store, path, order="least_sure", scores=strange)
 
 

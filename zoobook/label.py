@@ -32,7 +32,7 @@ from zoobook.catalogs import check_ids, shuffled
 from zoobook.catalogs.columns import floats, ids_of, listed
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
-from zoobook.label_file import LabelFile, agreement, say_what_is_lost, table
+from zoobook.label_file import LabelFile, agreement, table
 
 __all__ = ["LabelFile", "Labeler", "agreement", "table"]
 
@@ -205,7 +205,8 @@ def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, se
     if rank is None:
         raise ValueError(f"`scores` has no column to tell the {order.replace('_', ' ')} by: {listed(scores.columns)}")
     ranked = pd.Series(rank, index=check_ids(scores, "the scores"))
-    say_what_is_lost(ranked.index, set(galaxies["id_str"]), "galaxies with scores", "these images")
+    if not galaxies["id_str"].isin(ranked.index).any():
+        raise ValueError(f"`scores` are of another catalogue: {listed(ranked.index, 3)} are none of these images")
     place = galaxies["id_str"].map(ranked).to_numpy(float)
     return galaxies["id_str"].iloc[np.argsort(-np.nan_to_num(place, nan=-np.inf), kind="stable")].tolist()
 

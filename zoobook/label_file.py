@@ -104,7 +104,7 @@ class LabelFile:
     def _check(self, ids: set[str]) -> None:
         """What the file holds must fit these galaxies and answers."""
         known = {galaxy for rows in _history(self.path).values() for galaxy, _ in rows}
-        say_what_is_lost(sorted(known), ids, f"galaxies with labels in {self.path}", "these images")
+        _say_what_is_lost(sorted(known), ids, f"galaxies with labels in {self.path}", "these images")
         other = [a for a in self.current.values() if a is not None and a not in self._answers]
         if other:
             raise ValueError(
@@ -148,11 +148,11 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
     if taken:
         raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
     joined = catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
-    say_what_is_lost(found["id_str"], set(joined["id_str"]), "labelled galaxies", "the catalogue")
+    _say_what_is_lost(found["id_str"], set(joined["id_str"]), "labelled galaxies", "the catalogue")
     return joined
 
 
-def say_what_is_lost(given: Iterable[str], there: Container[str], what: str, where: str) -> None:
+def _say_what_is_lost(given: Iterable[str], there: Container[str], what: str, where: str) -> None:
     """Warn of ids (``what``) that are not ``there`` (``where``), and refuse them if none is."""
     given = list(given)
     lost = [galaxy for galaxy in given if galaxy not in there]
