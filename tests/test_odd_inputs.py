@@ -60,6 +60,8 @@ BAD_LABELS = {  # of one column
     "'radius' has -9999 in 1 rows, and nothing else below": {"radius": first(-9999)},
     "'radius' has -99 in 1 rows": {"radius": first(np.float64(-99))},
     "'radius' has 9999 in 1 rows, and nothing else above": {"radius": first(9999)},
+    r"'radius' has -3.40282e\+38 in 1 rows, and nothing else below": {"radius": first(float(np.finfo("f4").min))},
+    r"'radius' has 1e\+30 in 1 rows, and nothing else above": {"radius": first(1e30)},
     r"'radius', up to .*e.\d+, are too large to be learned": {"radius": lambda column: column**2 * 1e298},
     "'large' has -999 in 1 rows": {"large": first(np.int16(-999))},
     "'radius' has -99.99 in 1 rows": {"radius": first(np.float32(-99.99))},

@@ -222,13 +222,14 @@ def labels_of(values: pd.Series, column: str) -> pd.Series:
 
 
 def _refuse_stand_in(values: list, column: str) -> None:
-    """Refuse numbers of which the lowest is -99, -999 …, or the highest 9999 …, and all others are far from it."""
+    """Refuse numbers of which the lowest is -99 …, the highest 9999 …, one is beyond 1e20, and others are far off."""
     for end, pattern, beyond in ((min, r"-99+(\.9+)?", "below"), (max, r"9999+(\.9+)?", "above")):
-        shown = f"{end(values, default=0):g}"
-        if not re.fullmatch(pattern, shown):
+        extreme = end(values, default=0)
+        others = [value for value in values if value != extreme]
+        if not extreme or not others:
             continue
-        others = [value for value in values if value != end(values)]
-        if others and end(others) / end(values) < 0.5:
+        shown, ratio = f"{extreme:g}", end(others) / extreme
+        if (re.fullmatch(pattern, shown) and ratio < 0.5) or (abs(extreme) >= 1e20 and abs(ratio) < 1e-6):
             raise ValueError(
                 f"column {column!r} has {shown} in {len(values) - len(others)} rows, and nothing else {beyond} "
                 f"{end(others):g}: in tables that stands for a missing value. Leave those galaxies out"
