@@ -2,14 +2,15 @@
 
 It runs when Sphinx has written the pages. The pictures of the site become WebP where that is smaller, are loaded when
 they come into view, know their size and, if wide, lead to themselves in full; scripts wait until the page can be read;
-those that are never used are dropped; long logs of a training fold; the words of the glossary travel with the page that
-uses them, for `zoobook.js` to show; and each page says in its head what it is about, for search engines and for whoever
-gets its link in a message.
+those that are never used are dropped; long logs of a training fold, and their long warnings keep the first sentence;
+the words of the glossary travel with the page that uses them, for `zoobook.js` to show; and each page says in its head
+what it is about, for search engines and for whoever gets its link in a message.
 """
 from __future__ import annotations
 
 import json
 import re
+import textwrap
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from zoobook_book import FRAMEWORKS
 UNUSED = re.compile(r"fontawesome\.js|sphinx-thebe\.|THEBE_JS_URL|kernelName = ")  # icons come from the font
 NEEDED_AT_ONCE = "documentation_options.js"  # scripts within the page use what it defines
 LONG_LOG = 6  # epochs
+LINE = 80  # characters: a warning in a log wraps there
+ADVICE = re.compile(r"^(WARNING:.+?\.) .{200,}$", flags=re.MULTILINE)  # the first sentence of a long one is enough
 LONG_NAME = 12  # letters
 DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
@@ -213,6 +216,8 @@ def _fold_logs(soup: BeautifulSoup) -> None:
     for log in soup.select(".cell_output > .output.stream"):
         if not re.search(r"\S {2,}\S", log.get_text()):  # no columns that must stay below each other
             log["class"] = [*log["class"], "zb-sentences"]
+        for text in log.find_all(string=ADVICE):
+            text.replace_with(ADVICE.sub(lambda said: textwrap.fill(f"{said[1]} …", LINE), text))
         epochs = sum(line.lstrip().lower().startswith("epoch") for line in log.get_text().splitlines())
         if epochs >= LONG_LOG:
             fold, summary = soup.new_tag("details", attrs={"class": "zb-log"}), soup.new_tag("summary")
