@@ -192,7 +192,7 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
 
 
 def _numbers_and_breaks(soup: BeautifulSoup) -> None:
-    """Steps that have a number get no second one; a line breaks neither at ± nor between a formula and its comma."""
+    """Steps that have a number get no second one; no line breaks at ± or %, or between a formula and its comma."""
     for number in soup.select(":is(h2, h3, h4) > .section-number"):
         if re.match(r"\d+\. ", number.next_sibling or ""):
             number.decompose()
@@ -200,9 +200,9 @@ def _numbers_and_breaks(soup: BeautifulSoup) -> None:
         twice = re.fullmatch(r"\s*\d+(?:\.\d+)+\. (\d+\. .+?)\s*", link.get_text(), flags=re.DOTALL)
         if twice:
             link.string = twice[1]
-    for text in soup.find_all(string=re.compile(r"\S ± \S")):
+    for text in soup.find_all(string=re.compile(r"\S ± \S|\d %")):
         if not text.find_parent(["pre", "code", "script", "style"]):
-            text.replace_with(text.replace(" ± ", "\u00a0±\u00a0"))
+            text.replace_with(re.sub(r"(?<=\d) %", "\u00a0%", text.replace(" ± ", "\u00a0±\u00a0")))
     for formula in soup.select("span.math"):
         after = formula.next_sibling
         mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, NavigableString) else None
