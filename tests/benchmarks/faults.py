@@ -1,11 +1,11 @@
 """What becomes of finished work when the machine fails, written down in a results file that the book shows.
 
-    python tests/benchmarks/faults.py [--kills 20] [--only predict download] [--out FILE]
+    python tests/benchmarks/faults.py [--kills 20] [--only survey download] [--out FILE]
 
 As root on Linux, because it mounts small file systems; `faketime` must be installed. Five kinds of work (a survey, a
-store, a training, predictions, a download) are each killed, run on a full and on a read-only disk, by two processes at
-once and with the clock set back; files are cut short and single bits of them turned. After every fault the same work is
-called again, and must end with the same bytes as undisturbed work.
+store, a training, predictions, a download; what needs a framework, in both) are each killed, run on a full and on a
+read-only disk, by two processes at once and with the clock set back; files are cut short and single bits of them
+turned. After every fault the same work is called again, and must end with the same bytes as undisturbed work.
 """
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-GALAXIES, SIDE, EPOCHS = 480, 48, 4
+GALAXIES, SIDE, EPOCHS = 480, 48, 6
 ROOM = 1 << 30  # bytes of a disk that is large enough: a training keeps its last state beside its best weights
-WORK = ("survey", "store", "train", "predict", "download")
+WORK = (
+    "survey", "store", "train (PyTorch)", "train (TensorFlow)", "predict (PyTorch)", "predict (TensorFlow)", "download",
+)  # fmt: skip
 FILES = ("weight file", "image store", "shard")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -48,7 +50,10 @@ def do(work: str, folder: Path, inputs: Path) -> None:
     from zoobook.datasets.download import RemoteFile, fetch
     from zoobook.images import ImageStore
 
-    _ = zoobook.load_framework("pytorch").train  # its imports are not what is to be killed
+    work, _, framework = work.rstrip(")").partition(" (")
+    framework = framework.lower() or "pytorch"
+    twin = zoobook.load_framework(framework)
+    _ = twin.train  # its imports are not what is to be killed
     tree = trees.load("decals_dr5")
     print("ready", flush=True)
     if work == "survey":
@@ -59,15 +64,15 @@ def do(work: str, folder: Path, inputs: Path) -> None:
         note = json.loads((inputs / "served.json").read_text())
         fetch([RemoteFile(note["url"], "file.bin", note["bytes"], note["sha256"])], folder, "a test")
     else:
-        twin, store = zoobook.load_framework("pytorch"), ImageStore.open(inputs / "store.arrow")
+        store = ImageStore.open(inputs / "store.arrow")
         if work == "train":
             catalog = catalogs.split(pd.read_parquet(inputs / "catalog.parquet"))
             twin.train(
-                store, catalog, tree, architecture="resnet18", epochs=EPOCHS, batch_size=64, devices="cpu",
+                store, catalog, tree, architecture="test_efficientnet", epochs=EPOCHS, batch_size=64, devices="cpu",
                 out_dir=folder / "run",
             )  # fmt: skip
         else:
-            model = weights.load(inputs / "run" / "best.safetensors", "pytorch")
+            model = weights.load(inputs / "run" / "best.safetensors", framework)
             twin.predict(model, store, out=folder / "table", devices="cpu")
 
 
@@ -78,11 +83,11 @@ def digest(work: str, folder: Path) -> str:
     from zoobook.files import fingerprint
     from zoobook.weights.neutral_file import read
 
-    if work == "train":
+    if work.startswith("train"):
         history = pd.read_csv(folder / "run" / "history.csv").drop(columns="seconds").to_csv(index=False)
         _, tensors = read(folder / "run")  # the order in which the file describes itself is not fixed
         return fingerprint(history, sorted(tensors), *(tensors[name] for name in sorted(tensors)))
-    if work == "predict":
+    if work.startswith("predict"):
         return hashlib.sha256(pd.read_parquet(folder / "table").to_csv(index=False).encode()).hexdigest()
     kept = [f for f in sorted(folder.rglob("*")) if f.is_file() and not f.name.startswith(".") and f.suffix != ".lock"]
     total = hashlib.sha256()
@@ -96,11 +101,12 @@ def finished(work: str, folder: Path) -> dict:
     """The pieces that are done, each with what changes if it is done again."""
     import pandas as pd
 
-    if work == "train":
+    if work.startswith("train"):
         history = folder / "run" / "history.csv"
         # The state of the last epoch may not be on the disk yet; then that epoch is repeated, with the same result.
         return dict(pd.read_csv(history)[["epoch", "seconds"]].to_numpy()[:-1].tolist()) if history.exists() else {}
-    pattern = {"survey": "**/*.png", "predict": "table/*.parquet", "store": "store.arrow", "download": "file.bin"}[work]
+    patterns = {"survey": "**/*.png", "predict": "table/*.parquet", "store": "store.arrow", "download": "file.bin"}
+    pattern = patterns[work.split()[0]]
     return {str(file): file.stat().st_mtime_ns for file in folder.glob(pattern)}
 
 
@@ -330,7 +336,7 @@ def main() -> None:
         "url": f"http://127.0.0.1:{server.server_port}/file.bin", "bytes": len(content),
         "sha256": "sha256:" + hashlib.sha256(content).hexdigest(),
     }))  # fmt: skip
-    for work in ("store", "train"):  # what later work needs
+    for work in ("store", "train (PyTorch)"):  # what later work needs
         if said := end(start(work, inputs, inputs)):
             raise SystemExit(said)
     campaign = Campaign(inputs, scratch, chosen.kills, chosen.out)
@@ -338,7 +344,7 @@ def main() -> None:
         if work in chosen.only:
             campaign.run(work)
     if "damage" in chosen.only:
-        if said := end(start("predict", inputs, inputs)):
+        if said := end(start("predict (PyTorch)", inputs, inputs)):
             raise SystemExit(said)
         places = inputs / "run" / "best.safetensors", inputs / "store.arrow", inputs / "table" / "00000.parquet"
         for name, file, read in zip(FILES, places, (read_weights, read_store, read_shard), strict=True):
