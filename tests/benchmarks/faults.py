@@ -302,6 +302,8 @@ def main() -> None:
             print(f"Error: {error}".replace("\n", " "), file=sys.stderr)
             raise SystemExit(1) from None
         return
+    if not shutil.which("faketime"):
+        raise SystemExit("faketime is not installed")
     from zoobook import simulation
 
     scratch, inputs = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
