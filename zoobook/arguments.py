@@ -24,7 +24,7 @@ def path(value: str | os.PathLike) -> Path:
         shown = repr(value) if isinstance(value, (str, bytes, Real, type(None))) else f"this {type(value).__name__}"
         raise ValueError(f"{shown} is no path")
     if ADDRESS.match(str(value)):
-        raise ValueError(f"{value} is an address, no path: fetch it first, and give the file")
+        raise ValueError(f"{value} is no path, but an address: fetch it first, and give the file")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:
