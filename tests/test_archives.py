@@ -186,7 +186,8 @@ def test_names_from_the_catalogue(survey, tmp_path):
         with pytest.raises(ValueError, match=r"row 1 \(counted from 0\): the catalogue names a file"):
             images_for(catalog, survey.files(), tmp_path, image="{iauname}.png")
     catalog = pd.DataFrame({"id_str": ["a"], "iauname": ["J0001"]})
-    for image, message in {"{iauname": "is no format", "a.png": "names no column", "{iauname:05d}": "row 0 .counted"}.items():
+    odd = {"{iauname": "is no format", "a.png": "names no column", "{iauname:05d}": "row 0 .counted"}
+    for image, message in odd.items():
         with pytest.raises(ValueError, match=message):
             images_for(catalog, survey.files(), tmp_path, image=image)
     assert not survey.server.asked

@@ -174,7 +174,7 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
         (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
         (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
         (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
-        (["predict", "simulated_efficientnet_b0", "simulatd", "--out", "x"], "no data set of that name. Did you mean 'simu"),
+        (["predict", "simulated_efficientnet_b0", "simulatd", "--out", "x"], "of that name. Did you mean 'simulated'"),
         (["predict", "https://a.org/b.ckpt", "none.csv", "--out", "x"], "is no path, but an address"),
         (["train", "none.csv", "--out", "x", "--tree", "none.yaml"], "none.yaml"),
         (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),

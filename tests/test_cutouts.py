@@ -327,7 +327,7 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
     assert store.ids.tolist() == ["fine"]
     assert store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge", "nowhere", "huge"]
     causes = dict(store.quarantine[["id_str", "cause"]].to_numpy())
-    assert "nowhere near the mosaic" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
+    assert "no position near the mosaic" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
     with pytest.raises(ValueError, match="'fine' in rows 0, 1"):
         cut_stamps(Mosaic(sky.files), table.iloc[[3, 3]], tmp_path / "b.arrow", workers=1)
     with pytest.raises(BadImage, match="1 of 1 sources cannot be cut(.|\n)*negative"):

@@ -246,8 +246,8 @@ def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: 
     files = column.where(column.notna(), "").astype(str).str.strip()
     addresses = np.flatnonzero(files.str.match(ADDRESS))
     if len(addresses):
-        raise ValueError(f"{where}: `file_loc` holds addresses, such as {files.iloc[addresses[0]]!r} (row {addresses[0]}, "
-                         "counted from 0): fetch the images first, and give their paths")  # fmt: skip
+        raise ValueError(f"{where}: `file_loc` holds addresses, such as {files.iloc[addresses[0]]!r} (row "
+                         f"{addresses[0]}, counted from 0): fetch the images first, and give their paths")  # fmt: skip
     empty = np.flatnonzero(files == "")
     if len(empty):
         names = catalog["id_str"] if "id_str" in catalog.columns else pd.Series("?", catalog.index)

@@ -120,7 +120,7 @@ def _cut(mosaic, ids, places, path: Path, about: dict, bad: str, max_blank: floa
         pixels = np.memmap(part, np.uint8, "w+", PIXELS_AT, shape)
         outside = ~mosaic.contains(places[:, 0], places[:, 1])
         causes = dict.fromkeys(np.flatnonzero(outside), "its position is outside the mosaic")
-        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "its position is missing, or nowhere near the mosaic")
+        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "it has no position near the mosaic")
         causes |= dict.fromkeys(np.flatnonzero(~np.isfinite(places[:, 2])), "it has no radius (zero, negative or NaN)")
         for row in np.flatnonzero(places[:, 2] > WIDEST):
             causes[row] = f"its radius asks for {places[row, 2]:,.0f} pixels of the mosaic, more than {WIDEST:,} across"

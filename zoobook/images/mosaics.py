@@ -57,8 +57,9 @@ class Mosaic:
         zero_points: float | Mapping[str, float] | None = None,
         pixel_arcsec: float | None = None,
     ):
-        several = isinstance(files, Iterable) and not isinstance(files, (str, os.PathLike))
-        self.files = [arguments.path(file) for file in (files if several else [files])]
+        if isinstance(files, (str, os.PathLike)) or not isinstance(files, Iterable):
+            files = [files]
+        self.files = [arguments.path(file) for file in files]
         if not self.files:
             raise ValueError("a mosaic needs one file at least")
         first = self.files[0]

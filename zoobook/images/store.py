@@ -166,8 +166,8 @@ class ImageStore:
             return pd.DataFrame({name: pd.Series(dtype=object) for name in ("id_str", "file_loc", "cause")})
         file = quarantine_file(self.path)
         if not file.is_file():
-            raise FileNotFoundError(f"{file}, the table of what the image store beside it leaves out, is missing: bring "
-                                    "it there, or build the store again")  # fmt: skip
+            raise FileNotFoundError(f"{file}, the table of what the image store beside it leaves out, is missing: "
+                                    "bring it there, or build the store again")  # fmt: skip
         return pd.read_parquet(file)
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:

@@ -116,8 +116,8 @@ class GalaxyNetwork:
         check_tensors(self.spec["architecture"], expected, arrays)
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
         if bad:
-            raise ValueError(f"weights are NaN or infinite ({listed(bad, 4)}): their training went astray, or the file is "
-                             "damaged")  # fmt: skip
+            raise ValueError(f"weights are NaN or infinite ({listed(bad, 4)}): their training went astray, or the file "
+                             "is damaged")  # fmt: skip
         self._assign(arrays)
         return self
 

@@ -23,7 +23,7 @@ _UNUSED = re.compile(
 _KERAS = "of TensorFlow, checkpoints are read (.index with .data files), but no files of Keras"
 _OTHERS = {
     ".h5": _KERAS, ".hdf5": _KERAS, ".keras": _KERAS,
-    ".safetensors": "zoobook.weights.load reads zoobook's own weights; of timm's, name the folder, with its config.json",
+    ".safetensors": "zoobook.weights.load reads zoobook's own; of timm's, name the folder, with config.json",
 }  # fmt: skip
 _DROPOUTS = ("head_dropout_prob", "dropout_rate", "dropout_prob")  # of today, of pretraining, of versions 1 and 2.0
 _STEM = re.compile(r"(encoder\.)?(conv_stem|conv1|stem|patch_embed)\b.*weight$")  # an encoder's first convolution
@@ -72,8 +72,8 @@ def _find(path: str) -> tuple[str, Path]:
     inside = [file for file in sorted(place.iterdir()) if file.suffix in (".index", ".ckpt")]
     if len(inside) != 1:
         names = ", ".join(file.name for file in inside[:4]) or "none"
-        raise ValueError(f"the folder {place} must hold one file of weights (the best.safetensors of a training that has "
-                         f"finished an epoch, one .ckpt or one .index), or you name one; it has: {names}")  # fmt: skip
+        raise ValueError(f"the folder {place} must hold one file of weights (the best.safetensors of a training that "
+                         f"has finished an epoch, one .ckpt or one .index), or you name one; it has: {names}")
     return _find(str(inside[0]))
 
 
