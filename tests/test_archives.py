@@ -185,6 +185,11 @@ def test_names_from_the_catalogue(survey, tmp_path):
         catalog = pd.DataFrame({"id_str": ["a", "b"], "iauname": ["J0001", name]})
         with pytest.raises(ValueError, match=r"row 1 \(counted from 0\): the catalogue names a file"):
             images_for(catalog, survey.files(), tmp_path, image="{iauname}.png")
+    catalog = pd.DataFrame({"id_str": ["a"], "iauname": ["J0001"]})
+    odd = {"{iauname": "is no format", "a.png": "names no column", "{iauname:05d}": "row 0 .counted"}
+    for image, message in odd.items():
+        with pytest.raises(ValueError, match=message):
+            images_for(catalog, survey.files(), tmp_path, image=image)
     assert not survey.server.asked
     have, lacking = images_for(pd.DataFrame({"id_str": [], "iauname": []}), survey.files(), tmp_path)
     assert have.empty and lacking.empty and not survey.server.asked

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from zoobook import arguments, catalogs, evaluation, files, plots, rarity, representations, trees, votes
 from zoobook.catalogs import crossmatch, samples
@@ -26,13 +27,22 @@ def test_home(monkeypatch, tmp_path):
         arguments.path("~nobody-of-that-name/a")
 
 
-@pytest.mark.parametrize("value", ["", "  ", "a\0b", None, float("nan"), 3, b"a"])
+@pytest.mark.parametrize("value", ["", "  ", "a\0b", None, float("nan"), 3, b"a", "https://a.org/b.png", "file:///a"])
 def test_what_is_no_path(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for takes_a_path in (arguments.path, ImageStore.open, read_image, files.ensure_writable_dir, inspect):
         with pytest.raises((ValueError, TypeError), match="is no path"):
             takes_a_path(value)
     assert not list(tmp_path.iterdir())
+
+
+def test_addresses_of_images_are_refused_and_blanks_around_paths_are_none(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    catalog = pd.DataFrame({"id_str": ["a", "b"], "file_loc": [f" {tmp_path / 'a.png'}\n", "https://a.org/b.png"]})
+    for read in (catalogs.read, lambda table: ImageStore.build(table, tmp_path / "s.arrow", 32), stamps.by_id):
+        with pytest.raises(ValueError, match="`file_loc` holds addresses, such as 'https://a.org/b.png' .row 1,"):
+            read(catalog)
+    assert len(ImageStore.build(catalog.head(1), tmp_path / "s.arrow", 32)) == 1
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, "", "  "])

@@ -327,7 +327,7 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
     assert store.ids.tolist() == ["fine"]
     assert store.quarantine["id_str"].tolist() == ["far", "zero", "nan", "edge", "nowhere", "huge"]
     causes = dict(store.quarantine[["id_str", "cause"]].to_numpy())
-    assert "no place on the sky" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
+    assert "no position near the mosaic" in causes["nowhere"] and "more than 10,000 across" in causes["huge"]
     with pytest.raises(ValueError, match="'fine' in rows 0, 1"):
         cut_stamps(Mosaic(sky.files), table.iloc[[3, 3]], tmp_path / "b.arrow", workers=1)
     with pytest.raises(BadImage, match="1 of 1 sources cannot be cut(.|\n)*negative"):
@@ -407,6 +407,42 @@ def test_of_several_images_the_science_is_taken_and_it_is_said(tmp_path):
         mosaic = Mosaic(tmp_path / "a.fits")
     np.testing.assert_array_equal(mosaic.read(np.s_[0:9], np.s_[0:9])[0], data[:9, :9])
     assert np.isnan(Mosaic(write(tmp_path / "b.fits", weight)).read(np.s_[0:9], np.s_[0:9])).all()
+
+
+@pytest.mark.parametrize("files, more, message", [
+    (None, {}, "None is no path"),
+    ("https://a.org/sky.fits", {}, "is no path, but an address"),
+    (["a.png", "sky.fits"], {}, "which .*a.png is not"),
+    ("sky.fits", {"zero_points": -1000}, "a magnitude from -60 to 60"),
+])  # fmt: skip
+def test_what_makes_no_mosaic(tmp_path, monkeypatch, files, more, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "sky.fits", blob())
+    (tmp_path / "a.png").write_bytes(b"no FITS")
+    with pytest.raises(ValueError, match=message):
+        Mosaic(files, **more)
+
+
+def test_a_path_is_no_mosaic_and_a_column_no_position(tmp_path):
+    file = write(tmp_path / "sky.fits", blob())
+    table = pd.DataFrame({"id_str": ["a"], "x": 100.0, "y": 100.0, "r50_pixels": 5.0})
+    for use in (lambda: find_sources(file), lambda: measure_sources(file, table), lambda: cut_stamps(file, table, "s")):
+        with pytest.raises(ValueError, match="mosaic must be a Mosaic, such as .*, not PosixPath"):
+            use()
+    with pytest.raises(ValueError, match="x must be a pixel, not"):
+        Mosaic(file).cutout(table["x"], table["y"], 20)
+    with pytest.raises(ValueError, match="factor must be a number from 0.01 to 50, not 1000"):
+        cut_stamps(Mosaic(file), table, tmp_path / "s.arrow", factor=1000)
+
+
+@pytest.mark.parametrize("written", [-9999, 99.0, "-99"])
+def test_numbers_that_stand_for_no_zero_point(tmp_path, written):
+    assert not Mosaic(write(tmp_path / "a.fits", blob(), MAGZERO=written)).calibrated
+
+
+def test_one_band_is_not_compared_with_itself(tmp_path):
+    odd = wcs_header() | {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV"}  # without its polynomials, not to be inverted
+    assert Mosaic(write(tmp_path / "a.fits", blob(), **odd)).shape == (200, 200)
 
 
 def test_on_the_command_line(sky, tmp_path):

@@ -267,6 +267,21 @@ def test_wrong_content(server, tmp_path):
     whole(server, tmp_path, "a")
 
 
+@pytest.mark.parametrize("note", ["[1]", "null", "3", "{"])
+def test_damaged_notes_are_as_none(server, tmp_path, note):
+    for name in ("a.part.json", ".verified.json"):
+        (tmp_path / name).write_text(note)
+    (tmp_path / "a.part").write_bytes(b"old")
+    fetch([remote(server, "a")], str(tmp_path), "toy")
+    whole(server, tmp_path, "a")
+
+
+@pytest.mark.parametrize("bad", ["crc32:12", "0123", "sha256:", 3])
+def test_a_hash_of_an_unknown_kind(bad):
+    with pytest.raises(ValueError, match="a: a hash is written 'sha256:…' or 'md5:…', not"):
+        RemoteFile("https://a.org/a", "a", hash=bad)
+
+
 @pytest.mark.parametrize("piece", [b"old" * 1000, b"old" * 100_000])
 def test_a_wrong_piece_from_an_earlier_run_is_not_trusted(server, tmp_path, piece):
     """Shorter than the file, or longer."""

@@ -557,6 +557,32 @@ def test_colours_in_separate_extensions(tmp_path):
     parts = [fits.ImageHDU(planes[band], name=name) for band, name in zip("zgr", ("SCI", "WHT", "ERR"), strict=True)]
     fits.HDUList([fits.PrimaryHDU(), *parts]).writeto(tmp_path / "parts.fits")
     assert np.array_equal(read_image(tmp_path / "parts.fits"), one)  # an image and what belongs to it
+    mask = np.zeros((64, 64), np.int16)
+    unnamed = [fits.PrimaryHDU(planes["z"]), fits.ImageHDU(planes["g"]), fits.ImageHDU(mask)]
+    fits.HDUList(unnamed).writeto(tmp_path / "unnamed_parts.fits")
+    named = [fits.PrimaryHDU(), fits.ImageHDU(mask, name="MASK"), fits.ImageHDU(planes["z"], name="IMAGE")]
+    fits.HDUList(named).writeto(tmp_path / "mask_first.fits")
+    for name in ("unnamed_parts", "mask_first"):
+        assert np.array_equal(read_image(tmp_path / f"{name}.fits"), one), name
+
+
+def test_numbers_of_a_header_may_be_text(tmp_path):
+    pixels = RNG.normal(500, 20, (32, 32)).astype(np.int16)
+    for name, cards in {"a": {"BSCALE": 0.5, "BZERO": 3}, "b": {"BSCALE": "0.5", "BZERO": "3"}}.items():
+        fits.PrimaryHDU(pixels).writeto(tmp_path / f"{name}.fits")
+        with fits.open(tmp_path / f"{name}.fits", mode="update", do_not_scale_image_data=True) as hdus:
+            hdus[0].header.update(cards)
+    assert np.array_equal(read_image(tmp_path / "a.fits"), read_image(tmp_path / "b.fits"))
+
+
+def test_a_store_whose_table_of_what_it_leaves_out_is_lost(tmp_path):
+    catalog = galaxies(tmp_path / "in")[0].assign(file_loc=lambda table: ["gone.png", *table["file_loc"][1:]])
+    path = tmp_path / "a.arrow"
+    ImageStore.build(catalog, path, size=40, bad="quarantine")
+    (tmp_path / "a.arrow.quarantine.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="quarantine.parquet, the table of what .* leaves out, is missing"):
+        _ = ImageStore.open(path).quarantine
+    assert len(ImageStore.build(catalog, path, size=40, bad="quarantine").quarantine) == 1
 
 
 @pytest.mark.parametrize("axes", [(20000, 20000), (64, 64, 300)])

@@ -227,7 +227,13 @@ def test_other_files_and_folders(tmp_path):
     torch, file = pytest.importorskip("torch"), tmp_path / "a.ckpt"
     with pytest.raises(FileNotFoundError, match="there are no weights at"):
         legacy.read(tmp_path / "none.ckpt")
-    with pytest.raises(ValueError, match="must hold one file .index or .ckpt.*it has: neither"):
+    others = {"a.h5": "no files of Keras", "a.keras": "no files of Keras", "a.safetensors": "weights.load"}
+    for name, message in others.items():
+        (tmp_path / name).write_bytes(b"\x89HDF")
+        with pytest.raises(ValueError, match=f"{name} is no checkpoint: .*{message}"):
+            legacy.read(tmp_path / name)
+        (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="must hold one file of weights.*it has: none"):
         legacy.read(tmp_path)
 
     def foreign_zip():

@@ -80,6 +80,23 @@ def test_sharded_table_completes_what_is_missing(tmp_path):
         again.write(2, pd.DataFrame({"x": range(4)}))
 
 
+def test_a_table_of_which_nothing_is_made_yet_gives_way(tmp_path):
+    first = ShardedTable(tmp_path, rows=2, config={"model": "a"}, shard_rows=1)
+    second = ShardedTable(tmp_path, rows=2, config={"model": "b"}, shard_rows=1)
+    with pytest.raises(ValueError, match="another process began another table"):
+        first.write(0, pd.DataFrame({"x": [1]}))
+    second.write(0, pd.DataFrame({"x": [1]}))
+    with pytest.raises(ValueError, match="made by another model"):
+        ShardedTable(tmp_path, rows=2, config={"model": "a"}, shard_rows=1)
+
+
+def test_long_settings_are_not_spelt_out(tmp_path):
+    RunFolder(tmp_path, {"tree": {"questions": ["a" * 60] * 60}, "epochs": 3}).log(epoch=1, loss=1.0)
+    with pytest.raises(ValueError, match="epochs was 3, now 4; tree was .*, now None") as said:
+        RunFolder(tmp_path, {"epochs": 4})
+    assert len(str(said.value)) < 600
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"plan": 1}', '{"settings": []}', "\0" * 40])
 def test_what_a_run_or_table_notes_of_itself_is_damaged(tmp_path, content):
     RunFolder(tmp_path / "run", {"seed": 0})

@@ -47,7 +47,7 @@ def test_a_file_that_is_no_weight_file_or_cut_short(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weight file"):
         weights.read(file)
     file.write_bytes(b"\x80\x04 a pickle, perhaps")
-    refused("not a whole safetensors file")
+    refused("not a whole safetensors file.*in other formats are for zoobook.weights.read_legacy")
     save_file({"x": np.zeros(3, np.float32)}, file)
     refused("not one written by zoobook")
     save_file({"encoder.x": np.arange(1000, dtype=np.float32)}, file, {"format": "zoobook 1", "spec": json.dumps({})})
@@ -244,3 +244,13 @@ def test_weights_fetched_by_hand_are_checked(checkpoint, tmp_path):
         weights.fetch(other.name, tmp_path)
     with pytest.raises(ValueError, match="Did you mean 'efficientnet_dr5_pytorch_color'"):
         weights.fetch("efficientnet_dr5_pytorch_colour")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_of_a_training_that_went_astray(half, tmp_path, bad):
+    model = half.build_model(None, "test_efficientnet", image_size=32)
+    spec, arrays = model.spec, model.to_arrays()
+    name = next(iter(arrays))
+    weights.write(tmp_path / "a.safetensors", spec, arrays | {name: np.full_like(arrays[name], bad)})
+    with pytest.raises(ValueError, match=rf"a.safetensors: weights are NaN or infinite \({name}\): their training"):
+        weights.load(tmp_path / "a.safetensors", half.__name__.split(".")[1])

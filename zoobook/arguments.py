@@ -7,6 +7,7 @@ import difflib
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from numbers import Real
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import Any
 
 import numpy as np
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # not of a drive, C:/
+
 
 def path(value: str | os.PathLike) -> Path:
     """An absolute path, in which ``~`` is the home folder; a relative one counts from the current folder."""
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip() or "\0" in str(value):
         shown = repr(value) if isinstance(value, (str, bytes, Real, type(None))) else f"this {type(value).__name__}"
         raise ValueError(f"{shown} is no path")
+    if ADDRESS.match(str(value)):
+        raise ValueError(f"{value} is no path, but an address: fetch it first, and give the file")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:

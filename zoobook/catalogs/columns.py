@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoobook.arguments import did_you_mean
+from zoobook.arguments import ADDRESS, did_you_mean
 
 _EXPONENT = r"[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
 _WRITTEN_AS_FLOAT = rf"[+-]?\d+\.0*|{_EXPONENT}"
@@ -243,8 +243,12 @@ def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: 
     """
     require(["file_loc"], catalog, where, "The paths of the images stand there.")
     column = in_memory(catalog[["file_loc"]])["file_loc"].astype(object)
-    files = column.where(column.notna(), "").astype(str)
-    empty = np.flatnonzero(files.str.strip() == "")
+    files = column.where(column.notna(), "").astype(str).str.strip()
+    addresses = np.flatnonzero(files.str.match(ADDRESS))
+    if len(addresses):
+        raise ValueError(f"{where}: `file_loc` holds addresses, such as {files.iloc[addresses[0]]!r} (row "
+                         f"{addresses[0]}, counted from 0): fetch the images first, and give their paths")  # fmt: skip
+    empty = np.flatnonzero(files == "")
     if len(empty):
         names = catalog["id_str"] if "id_str" in catalog.columns else pd.Series("?", catalog.index)
         shown = listed((f"{str(names.iloc[row])!r} (row {row})" for row in empty), most=5)

@@ -32,14 +32,15 @@ class ShardedTable:
         self._manifest = self.folder / self.MANIFEST
         plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
-        if self._manifest.exists():
+        begun = any(self.folder.glob("*.parquet"))  # without a shard, there is nothing to complete or to keep
+        if begun and self._manifest.exists():
             earlier = _read_manifest(self._manifest)["plan"]
             if earlier != self._plan:
                 raise ValueError(
                     f"{self.folder} already holds a table made by another model, of other images or with other "
                     f"options ({earlier['made_of']}, now {self._plan['made_of']}). Choose another folder."
                 )
-        elif any(self.folder.glob("*.parquet")):
+        elif begun:
             raise ValueError(f"{self.folder} holds parquet files of something else, which would be taken for parts of "
                              "the table: choose an empty folder")  # fmt: skip
         else:
@@ -55,6 +56,8 @@ class ShardedTable:
         start, stop = self._bounds[number]
         if len(frame) != stop - start:
             raise ValueError(f"shard {number} of {self.folder} must have {stop - start} rows, not {len(frame)}")
+        if _read_manifest(self._manifest)["plan"] != self._plan:
+            raise ValueError(f"another process began another table in {self.folder}: run again, in another folder")
         with replacing(self._file(number)) as part:
             # Numbers hardly repeat, so no dictionary; the checksums tell readers of damage on the disk.
             frame.to_parquet(part, index=False, use_dictionary=False, write_page_checksum=True)

@@ -23,6 +23,9 @@ _AS_OPTIONS = {  # what messages advise in Python, said as options
     "another out_dir": "another --out",
     "`root=`": "`--root`",
     "precision='float32'": "--precision float32",
+    "architecture=…": "--architecture (of `zoobook weights convert`)",
+    "leave out zero_points": "leave out --zero-point",
+    "leave out max_magnitude": "leave out --max-magnitude",
 }
 
 

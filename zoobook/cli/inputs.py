@@ -45,7 +45,8 @@ def find_published(name: str) -> str | Path:
 
 def load_tree(name: str) -> trees.DecisionTree:
     """A decision tree from a YAML file, or by its name."""
-    return trees.DecisionTree.from_yaml(name) if arguments.path(name).is_file() else trees.load(name)
+    in_file = name.endswith((".yaml", ".yml")) or arguments.path(name).is_file()
+    return trees.DecisionTree.from_yaml(name) if in_file else trees.load(name)
 
 
 def refuse_overwriting(out: Path, *sources: str | Path | None) -> None:
@@ -78,7 +79,11 @@ def read_galaxies(
         if images.max_blank != Images.max_blank:
             raise ValueError(f"the images in {source} are stored already: leave out --max-blank")
         return None, store
-    by_name = source in datasets.registry() and not arguments.path(source).exists()
+    place = arguments.path(source)
+    by_name = source in datasets.registry() and not place.exists()
+    if not by_name and not place.exists():
+        hint = arguments.did_you_mean(source, datasets.registry())
+        raise FileNotFoundError(f"there is no table at {place}, and no data set of that name.{hint}")
     catalog = datasets.load(source) if by_name else catalogs.read(source, tree)
     file_locations(catalog, source)
     framing = framing or datasets.framing(source)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from zoobook import arguments
 from zoobook.catalogs.columns import check_ids, file_locations
 from zoobook.datasets import published, rings
 from zoobook.datasets.download import fetch as fetch_files
@@ -83,7 +84,7 @@ def load(name: str, root: str | os.PathLike | None = None, download: bool = True
         own = ", ".join(option for option in accepted if option not in ("root", "download"))
         raise ValueError(f"the data set {name!r} has no option {unknown[0]!r}; its options are: {own}")
     if "download" in accepted:
-        options["download"] = download
+        options["download"] = arguments.truth("download", download)
     return function(root=root, **options)
 
 

@@ -104,7 +104,12 @@ def images_for(
 
 
 def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
-    columns = [field for _, field, _, _ in string.Formatter().parse(image) if field]
+    try:
+        columns = [field for _, field, _, _ in string.Formatter().parse(image) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"the path of an image, {image!r}, is no format: {error}") from None
+    if not columns:
+        raise ValueError(f"the path of an image, {image!r}, names no column, as '{{iauname}}.png' does")
     if lacking := [column for column in columns if column not in catalog.columns]:
         raise ValueError(
             f"the path of an image, {image!r}, needs the column `{lacking[0]}`; the catalogue has: "
@@ -114,7 +119,7 @@ def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
     for row, values in enumerate(zip(*(catalog[column].astype(str) for column in columns), strict=True)):
         try:
             names.append(_safe_name(image.format(**dict(zip(columns, values, strict=True))), "the catalogue"))
-        except ArchiveError as error:
+        except (ArchiveError, ValueError) as error:
             raise ValueError(f"row {row} (counted from 0): {error}") from None
     return pd.Series(names, dtype=object)
 

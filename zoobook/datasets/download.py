@@ -25,6 +25,7 @@ import urllib3
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.files import atomic_write, check_room, ensure_writable_dir, explain_full_disk
 
 _AT_ONCE = 8  # files fetched at the same time
@@ -77,6 +78,10 @@ class RemoteFile:
     path: str
     bytes: int | None = None
     hash: str | None = None
+
+    def __post_init__(self):
+        if self.hash is not None and not re.fullmatch("(sha256|md5):[0-9a-fA-F]+", str(self.hash)):
+            raise ValueError(f"{self.path}: a hash is written 'sha256:…' or 'md5:…', not {self.hash!r}")
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -303,6 +308,7 @@ def fetch(
         DownloadError: the network, the server or a wrong hash; finished files are kept.
         FileNotFoundError: files are missing and the network may not be used, see :func:`require`.
     """
+    folder = arguments.path(folder)
     if not missing(files, folder):
         return
     if offline() or not download:
@@ -452,6 +458,6 @@ def _note(part: Path) -> Path:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text("utf8"))
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text("utf8")))
+    except (OSError, ValueError, TypeError):
         return {}

@@ -19,7 +19,7 @@ from zoobook.files import check_room, ensure_writable_dir, fingerprint
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
 from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
 from zoobook.images.fits import stretch
-from zoobook.images.mosaics import Mosaic, around, each_section
+from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
 from zoobook.images.store_file import PIXELS_AT, complete
@@ -80,8 +80,9 @@ def cut_stamps(
         BadImage: sources cannot be cut: outside, without radius or with an absurd one, or mostly blank.
         ValueError: an argument or column makes no sense, or there are no sources.
     """
-    bad = arguments.choice("bad", bad, ("error", "quarantine"))
-    size, factor = arguments.whole("size", size, SMALLEST), arguments.real("factor", factor)
+    check_mosaic(mosaic)
+    bad, size = arguments.choice("bad", bad, ("error", "quarantine")), arguments.whole("size", size, SMALLEST)
+    factor = arguments.real("factor", factor, lambda number: 0.01 <= number <= 50, "a number from 0.01 to 50")
     max_blank = arguments.share("max_blank", max_blank)
     ids, path = check_ids(catalog), arguments.path(path)
     if not len(ids):
@@ -119,7 +120,7 @@ def _cut(mosaic, ids, places, path: Path, about: dict, bad: str, max_blank: floa
         pixels = np.memmap(part, np.uint8, "w+", PIXELS_AT, shape)
         outside = ~mosaic.contains(places[:, 0], places[:, 1])
         causes = dict.fromkeys(np.flatnonzero(outside), "its position is outside the mosaic")
-        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "its position is no place on the sky")
+        causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "it has no position near the mosaic")
         causes |= dict.fromkeys(np.flatnonzero(~np.isfinite(places[:, 2])), "it has no radius (zero, negative or NaN)")
         for row in np.flatnonzero(places[:, 2] > WIDEST):
             causes[row] = f"its radius asks for {places[row, 2]:,.0f} pixels of the mosaic, more than {WIDEST:,} across"

@@ -5,7 +5,7 @@ import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from zoobook import arguments
 from zoobook.images.checks import LARGEST, MOST_BLANK, Unusable, blank_share, check_shape, naming
@@ -63,6 +63,8 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
         raise Unusable(f"it claims to have more than {LARGEST:,} pixels") from None
     except Exception:  # UnidentifiedImageError, and whatever a broken header makes a decoder raise
         raise Unusable(f"it is no image file, or its beginning is damaged (it begins with {begin!r})") from None
+    if isinstance(image, ImageFile.StubImageFile):  # HDF5, GRIB …, which Pillow knows by name alone
+        raise Unusable(f"it is {image.format}, which holds no picture")
     check_shape(image.height, image.width)
     if image.mode == "CMYK":
         raise Unusable("it is a CMYK image, made for printing; save it as RGB")

@@ -104,7 +104,7 @@ def image_hdus(hdus: list) -> list:
     images = [hdu for hdu in hdus if is_image(hdu)]
     if not images:
         raise Unusable("it is a FITS file without an image")
-    first = next((hdu for hdu in images if hdu.name == "SCI"), images[0])  # weights may come before
+    first = next((hdu for hdu in images if hdu.name in ("SCI", "IMAGE")), images[0])  # weights may come before
     planes = [n for n in first.shape[:-2] if n > 1]
     if planes not in ([], [3]):
         shape = (*planes, *first.shape[-2:])
@@ -117,7 +117,8 @@ def image_hdus(hdus: list) -> list:
         return [bands[band] for band in "grz"]
     if len(alike) == 3 and len(bands) == 3 and bands.keys() <= set(BANDS):
         return [bands[band] for band in BANDS if band in bands]
-    return alike if len(alike) == len(images) == 3 and bands.keys() == {""} else [first]
+    one_kind = len({hdu.header["BITPIX"] for hdu in alike}) == 1  # or else they are an image, its weights and its mask
+    return alike if len(alike) == len(images) == 3 and bands.keys() == {""} and one_kind else [first]
 
 
 def band_of(header: Mapping) -> str:
@@ -130,7 +131,7 @@ def band_of(header: Mapping) -> str:
 def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     """Float64 [planes, H, W], NaN where a pixel is undefined: Astropy does not see it among unsigned numbers."""
     scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
-    planes = stored.astype(np.float64) * scale + zero
+    planes = stored.astype(np.float64) * float(scale) + float(zero)  # some write '1.0'
     if stored.dtype.kind in "iu" and undefined is not None:
         planes[stored == undefined] = np.nan
     return planes.reshape(-1, *planes.shape[-2:])

@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,9 @@ class Mosaic:
         zero_points: float | Mapping[str, float] | None = None,
         pixel_arcsec: float | None = None,
     ):
-        self.files = [arguments.path(file) for file in ([files] if isinstance(files, (str, os.PathLike)) else files)]
+        if isinstance(files, (str, os.PathLike)) or not isinstance(files, Iterable):
+            files = [files]
+        self.files = [arguments.path(file) for file in files]
         if not self.files:
             raise ValueError("a mosaic needs one file at least")
         first = self.files[0]
@@ -70,7 +72,8 @@ class Mosaic:
             begin = file.read(9)
         if not fits.is_fits(first, begin):
             if len(self.files) > 1:
-                raise ValueError("a mosaic of several files is made of FITS files; a picture is one file")
+                raise ValueError(f"a mosaic of several files is made of FITS files, which {first} is not; a picture is "
+                                 "one file")  # fmt: skip
             if zero_points is not None:
                 raise ValueError(f"{first} is a picture, whose brightness has no unit: leave out zero_points")
             self.picture = read_image(first, max_blank=1.0)
@@ -120,7 +123,7 @@ class Mosaic:
                                  f"pixels, {found[0][1].name} has {self.shape}. Resample one of them.")  # fmt: skip
         frames = [_celestial(header) for header in headers]
         self.wcs, self.pixel_arcsec = frames[0], fits.pixel_arcsec(headers[0])
-        for (name, file, *_), frame in zip(found, frames, strict=True):
+        for (name, file, *_), frame in zip(found[1:], frames[1:], strict=True):
             if not _same_sky(frame, self.wcs, self.shape):
                 raise ValueError(f"the bands must show the same sky: {file.name} ({name}) has other sky coordinates "
                                  f"than {found[0][1].name}. Resample one of them.")  # fmt: skip
@@ -213,6 +216,7 @@ class Mosaic:
         >>> Mosaic(file).cutout(20, 20, 16)[0].shape
         (3, 16, 16)
         """
+        x, y = (arguments.real(name, at, lambda pixel: True, "a pixel") for name, at in (("x", x), ("y", y)))
         if not self.contains(x, y):
             raise ValueError(f"it is outside the mosaic, at x = {x:.1f}, y = {y:.1f}")
         size = round(arguments.real("side", side, lambda pixels: 1 <= pixels <= 1e5, "from 1 to 100,000 pixels"))
@@ -245,6 +249,12 @@ class Mosaic:
         top, left = rows.start - starts[0], columns.start - starts[1]
         whole[:, top : top + part.shape[1], left : left + part.shape[2]] = part
         return whole
+
+
+def check_mosaic(mosaic: Mosaic) -> None:
+    """Refuse what is no mosaic, such as the path of one."""
+    if not isinstance(mosaic, Mosaic):
+        raise ValueError(f"mosaic must be a Mosaic, such as Mosaic('sky.fits'), not {type(mosaic).__name__}")
 
 
 def each_section(
@@ -331,11 +341,16 @@ def _zero_point(header, band: str, given: float | Mapping[str, float] | None) ->
             raise ValueError(f"zero_points has none for the band {band!r}: {dict(given)}")
         given = given[band]
     if given is not None:
-        return arguments.real("zero_points", given, lambda number: True, "a magnitude")
+        return arguments.real("zero_points", given, _is_zero_point, "a magnitude from -60 to 60")
     written = [header[key] for key in ZERO_POINT_KEYS if type(header.get(key)) in (int, float, str)]
     values = pd.to_numeric(pd.Series(written, dtype=object), errors="coerce").dropna().tolist()  # '22.5' is one, too
     in_nanomaggies = str(header.get("BUNIT", "")).strip().lower() in ("nanomaggy", "nanomaggies", "nmgy")
+    values = [value for value in values if _is_zero_point(value)]
     return float(values[0]) if values else ZERO_POINT if in_nanomaggies else None
+
+
+def _is_zero_point(value: float) -> bool:
+    return abs(value) <= 60  # -48.6 is that of erg / s / cm² / Hz; -99, 99 and -9999 stand for none
 
 
 def _band_in_name(file: Path) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from zoobook import arguments
 from zoobook.catalogs import check_ids
 from zoobook.images.decals import ZERO_POINT
-from zoobook.images.mosaics import Mosaic, around, each_section
+from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section
 
 MARGIN = 384  # pixels around a section, where large sources reach over
 SKY_BOX = 256  # pixels of the boxes in which the sky is measured
@@ -105,6 +105,7 @@ def find_sources(
     Raises:
         ValueError: nothing was found, or the mosaic has no sky.
     """
+    check_mosaic(mosaic)
     threshold, least = arguments.real("threshold", threshold), arguments.whole("min_pixels", min_pixels)
     if max_magnitude is not None:
         arguments.real("max_magnitude", max_magnitude, lambda number: True, "a magnitude")
@@ -158,6 +159,7 @@ def measure_sources(
     Raises:
         ValueError: positions are outside, ids are bad, a column exists already, or the mosaic has no sky.
     """
+    check_mosaic(mosaic)
     outside = arguments.choice("outside", outside, ("error", "drop"))
     threshold, least = arguments.real("threshold", threshold), arguments.whole("min_pixels", min_pixels)
     exist = [name for name in COLUMNS if name in table]

@@ -130,7 +130,8 @@ class ImageStore:
             store = cls.open(path)
         except (FileNotFoundError, ValueError):
             return None
-        return store if store._about["key"] == key else None
+        known = not store._about["left_out"] or quarantine_file(path).is_file()
+        return store if store._about["key"] == key and known else None
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
@@ -163,7 +164,11 @@ class ImageStore:
         """The files that were left out, with ``id_str``, ``file_loc``, ``cause``."""
         if not self._about["left_out"]:
             return pd.DataFrame({name: pd.Series(dtype=object) for name in ("id_str", "file_loc", "cause")})
-        return pd.read_parquet(quarantine_file(self.path))
+        file = quarantine_file(self.path)
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}, the table of what the image store beside it leaves out, is missing: "
+                                    "bring it there, or build the store again")  # fmt: skip
+        return pd.read_parquet(file)
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
         """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from zoobook import arguments
+from zoobook.catalogs.columns import listed
 from zoobook.images.views import FIELD_OF_VIEW, check_radii
 from zoobook.learning.architectures import check_options, check_tensors, whole_spec
 from zoobook.learning.engine import Twin
@@ -113,6 +114,10 @@ class GalaxyNetwork:
         """Give the model weights; a ``ValueError`` if some are missing, not the model's, or of the wrong shape."""
         expected = {name: list(array.shape) for name, array in self.to_arrays().items()}
         check_tensors(self.spec["architecture"], expected, arrays)
+        bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if bad:
+            raise ValueError(f"weights are NaN or infinite ({listed(bad, 4)}): their training went astray, or the file "
+                             "is damaged")  # fmt: skip
         self._assign(arrays)
         return self
 

@@ -1,6 +1,7 @@
 """The folder of a training run, written so that the run can be interrupted at any moment and go on without loss."""
 
 import json
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class RunFolder:
             if earlier is None:
                 raise ValueError(f"{self.path} holds a history.csv, but no run.json: choose another out_dir")
             other = [
-                f"{key} was {earlier.get(key)!r}, now {self.settings.get(key)!r}"
+                f"{key} was {reprlib.repr(earlier.get(key))}, now {reprlib.repr(self.settings.get(key))}"
                 for key in sorted(earlier.keys() | self.settings.keys())
                 if earlier.get(key) != (UNSTATED | self.settings).get(key)
             ]

@@ -20,6 +20,11 @@ _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # the second one in ol
 _UNUSED = re.compile(
     r"num_batches_tracked$|OPTIMIZER_SLOT|^optimizer/|^(step|save_counter)/|^layer-\d+/_rng/|^(loss\.)?class_weights$"
 )
+_KERAS = "of TensorFlow, checkpoints are read (.index with .data files), but no files of Keras"
+_OTHERS = {
+    ".h5": _KERAS, ".hdf5": _KERAS, ".keras": _KERAS,
+    ".safetensors": "zoobook.weights.load reads zoobook's own; of timm's, name the folder, with config.json",
+}  # fmt: skip
 _DROPOUTS = ("head_dropout_prob", "dropout_rate", "dropout_prob")  # of today, of pretraining, of versions 1 and 2.0
 _STEM = re.compile(r"(encoder\.)?(conv_stem|conv1|stem|patch_embed)\b.*weight$")  # an encoder's first convolution
 
@@ -53,18 +58,22 @@ def _find(path: str) -> tuple[str, Path]:
     if path.startswith(_HUB):
         return _find(_from_hub(path.removeprefix(_HUB)))
     place = arguments.path(path.removeprefix("local-dir:"))
-    if Path(f"{place}.index").is_file():
-        return "tensorflow", place
+    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(place))
+    if Path(f"{prefix}.index").is_file():
+        return "tensorflow", Path(prefix)
     if place.is_file():
-        return ("tensorflow", place.with_suffix("")) if place.suffix == ".index" else ("pytorch", place)
+        if place.suffix.lower() in _OTHERS:
+            raise ValueError(f"{place} is no checkpoint: {_OTHERS[place.suffix.lower()]}")
+        return "pytorch", place
     if not place.is_dir():
         raise FileNotFoundError(f"there are no weights at {place}{known_names(path)}")
     if any((place / name).is_file() for name in _TIMM_FILES):
         return "encoder", place
     inside = [file for file in sorted(place.iterdir()) if file.suffix in (".index", ".ckpt")]
     if len(inside) != 1:
-        names = ", ".join(file.name for file in inside[:4]) or "neither"
-        raise ValueError(f"the folder {place} must hold one file .index or .ckpt, or you name one; it has: {names}")
+        names = ", ".join(file.name for file in inside[:4]) or "none"
+        raise ValueError(f"the folder {place} must hold one file of weights (the best.safetensors of a training that "
+                         f"has finished an epoch, one .ckpt or one .index), or you name one; it has: {names}")
     return _find(str(inside[0]))
 
 

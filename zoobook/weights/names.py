@@ -34,6 +34,8 @@ def find_shipped(name: str) -> Path | None:
 
 def known_names(path: str) -> str:
     """To add to the message that there is nothing at a path: the names that may be meant, if it looks like one."""
+    if str(path).startswith("hf_hub:"):
+        return ": zoobook.weights.read_legacy reads those of the Hugging Face hub"
     if os.path.basename(path) != path or path.endswith((".safetensors", ".ckpt", ".index")):
         return ""
     shipped, published = registry().values()

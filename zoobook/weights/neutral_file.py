@@ -91,7 +91,8 @@ def _open(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from None
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or write it again. Weights in other "
+                         "formats are for zoobook.weights.read_legacy.") from None  # fmt: skip
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not one written by zoobook.weights.save")
     digest = metadata.pop("digest", None)  # files of earlier versions have none
