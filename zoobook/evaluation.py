@@ -163,7 +163,7 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
     labels, scores = unmasked(labels), unmasked(scores)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
-    scores = tables.floats(pd.Series(scores))
+    scores = tables.floats(pd.Series(scores.astype(float) if scores.dtype == bool else scores))
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
     present = set(labels.tolist())

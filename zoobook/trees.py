@@ -254,6 +254,12 @@ class DecisionTree:
                         f"and {question.name!r}. Rename a question or an answer."
                     )
                 seen[answer.column] = question.name
+        made = {self.total_column(question.name) for question in self.questions} | {"id_str", "file_loc"}
+        made |= {f"{question.name}_proportion_volunteers_asked" for question in self.questions}
+        made |= {f"{column}_{what}" for column in seen for what in ("fraction", "concentration", "oracle", "debiased")}
+        for column in sorted(made & set(seen)):
+            raise ValueError(f"{where}: the column {column!r}, of an answer to {seen[column]!r}, is the name of another "
+                             "column in catalogues or predictions. Rename the question or the answer.")  # fmt: skip
         _ = self.walking_order  # raises where the questions lead round in a circle
 
 

@@ -215,6 +215,6 @@ def _positions(table: pd.DataFrame | Path, where: str):
         if len(bad):
             raise ValueError(
                 f"{where}: `{name}` is missing or not within {low:g} … {high:g} degrees in {len(bad)} rows (counted "
-                f"from 0): {listed(bad)}. Drop or correct those rows."
+                f"from 0): {listed(bad)}. The first has {table[name].iloc[bad[0]]}. Drop or correct those rows."
             )
     return SkyCoord(degrees["ra"], degrees["dec"], unit="deg")
