@@ -16,6 +16,7 @@ from zoobook.arguments import did_you_mean
 _EXPONENT = r"[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
 _WRITTEN_AS_FLOAT = rf"[+-]?\d+\.0*|{_EXPONENT}"
 _OF_EXCEL = r'^\s*="(.*)"\s*$', r"\1"
+_GAPS = ("nan", "NaN", "<NA>", "NaT")  # where a column with gaps was made text
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")  # 007 is a code
 
 
@@ -79,6 +80,19 @@ def floats(column: pd.Series) -> np.ndarray:
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
+
+
+def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.ndarray:
+    """A column of a table, as :func:`floats` gives it, in which a cell with something else than a number is refused."""
+    found, cells = floats(table[name]), table[name].astype(object)
+    lost = np.flatnonzero(np.isnan(found) & cells.notna().to_numpy(bool))
+    if len(lost):
+        degrees = ": astropy.coordinates.SkyCoord(ra, dec, unit=('hourangle', 'deg')).ra.deg makes degrees of hours"
+        raise ValueError(
+            f"{where}: `{name}` holds {cells.iloc[lost[0]]!r}, where a number must stand, in {len(lost)} rows (counted "
+            f"from 0): {listed(lost)}{degrees if name in ('ra', 'dec') else ''}"
+        )
+    return found
 
 
 def unmasked(values: object) -> np.ndarray:
@@ -224,7 +238,14 @@ def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Serie
         raise ValueError(f"column {column!r} holds {shown}; labels must be all text, all numbers, or all true or false")
     if "text" in found:
         values = [value.strip() for value in values]
-        if not all(map(_NUMBER.fullmatch, values)):
+        gaps = [value for value in values if value in _GAPS]
+        if gaps:
+            raise ValueError(f"column {column!r} has the word {gaps[0]!r} in {len(gaps)} rows, which stands for a missing "
+                             "value: leave those galaxies out")  # fmt: skip
+        odd = next((value for value in values if not _NUMBER.fullmatch(value)), None)
+        if odd is not None:
+            if all(_NUMBER.fullmatch(value.replace(",", ".").rstrip(" %")) for value in values):
+                raise ValueError(f"column {column!r} holds {odd!r}: write numbers with a point and without a %")
             return pd.Series(values)
         values = pd.to_numeric(pd.Series(values)).tolist()
     elif "true or false" not in found and not all(isinstance(value, Integral) for value in values):

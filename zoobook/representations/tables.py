@@ -45,7 +45,7 @@ class FeatureTable:
         for name in self.columns:
             kind = schema.field(name).type
             if not any(test(kind) for test in (pa.types.is_floating, pa.types.is_integer)):
-                raise ValueError(f"{path}: the feature {name!r} must be a column of numbers, not {kind}")
+                raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {kind}")
         if len({number for number, _ in numbered}) < len(numbered):
             raise ValueError(f"{path} has two sets of features, {listed(self.columns)}: leave only one in it")
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
