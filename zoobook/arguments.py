@@ -98,7 +98,7 @@ def names(name: str, value: Any) -> list[str]:
     """
     found = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [None]
     if not all(isinstance(one, str) for one in found):
-        raise ValueError(f"{name} must be a list of names, such as ['bar'], not {value!r:.60}")
+        raise ValueError(f"`{name}` must be a list of names, such as ['bar'], not {value!r:.60}")
     return found
 
 

@@ -163,10 +163,10 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
     labels, scores = unmasked(labels), unmasked(scores)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
-    scores = tables.floats(pd.Series(scores.astype(float) if scores.dtype == bool else scores))
+    scores = tables.floats(pd.Series(scores))
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
-    present = set(pd.Series(labels).unique().tolist())
+    present = set(pd.Series(labels, dtype=object).unique().tolist())
     if present != {0, 1}:
         found = listed(sorted(map(repr, present))) or "none"
         raise ValueError(f"{what} needs galaxies of both classes, 0 and 1; here: {found}")

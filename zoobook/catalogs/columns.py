@@ -67,15 +67,13 @@ def _is_encoded(column: pd.Series) -> bool:
 
 
 def floats(column: pd.Series) -> np.ndarray:
-    """A column of numbers, of any type, for calculations: float64 [N], NaN where there is no number (truths are none).
+    """A column of numbers, of any type, for calculations: float64 [N], NaN where there is no number.
 
-    >>> floats(pd.Series([1, "x", None, True], dtype=object)).tolist()
-    [1.0, nan, nan, nan]
+    >>> floats(pd.Series([1, "x", None], dtype=object)).tolist()
+    [1.0, nan, nan]
     """
     column = in_memory(column.to_frame()).iloc[:, 0]
     dates = column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
-    if column.dtype.kind in "bO" and not dates:
-        column = column.astype(object).mask([isinstance(value, (bool, np.bool_)) for value in column])
     numbers = column if dates else pd.to_numeric(column, errors="coerce")
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
@@ -83,9 +81,10 @@ def floats(column: pd.Series) -> np.ndarray:
 
 
 def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.ndarray:
-    """A column of a table, as :func:`floats` gives it, in which a cell with something else than a number is refused."""
+    """A column of a table, as :func:`floats` gives it, in which a word, or true or false, is refused."""
     found, cells = floats(table[name]), table[name].astype(object)
-    lost = np.flatnonzero(np.isnan(found) & cells.notna().to_numpy(bool))
+    truths = [isinstance(cell, (bool, np.bool_)) for cell in cells] if table[name].dtype.kind in "bO" else False
+    lost = np.flatnonzero((np.isnan(found) & cells.notna().to_numpy(bool)) | truths)
     if len(lost):
         degrees = ": astropy.coordinates.SkyCoord(ra, dec, unit=('hourangle', 'deg')).ra.deg makes degrees of hours"
         raise ValueError(
@@ -240,8 +239,8 @@ def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Serie
         values = [value.strip() for value in values]
         gaps = [value for value in values if value in _GAPS]
         if gaps:
-            raise ValueError(f"column {column!r} has the word {gaps[0]!r} in {len(gaps)} rows, which stands for a missing "
-                             "value: leave those galaxies out")  # fmt: skip
+            raise ValueError(f"column {column!r} has the word {gaps[0]!r} in {len(gaps)} rows: it stands for a missing "
+                             "value, so leave those galaxies out")  # fmt: skip
         odd = next((value for value in values if not _NUMBER.fullmatch(value)), None)
         if odd is not None:
             if all(_NUMBER.fullmatch(value.replace(",", ".").rstrip(" %")) for value in values):

@@ -76,6 +76,10 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree, needed: bool = False)
     columns = tree.label_columns
     require(columns, catalog, f"of the tree {tree.name!r}, the catalogue")
     values = np.stack([floats(catalog[column]) for column in columns], axis=1)
+    for place, column in enumerate(columns):
+        if catalog[column].dtype.kind not in "iuf":
+            truths = [isinstance(value, (bool, np.bool_)) for value in catalog[column]]
+            values[truths, place] = np.nan
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)) & (values <= _MOST_VOTES))
     if bad.any():
         row, first = np.argwhere(bad)[0]

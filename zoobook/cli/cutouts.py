@@ -27,6 +27,7 @@ def cutouts(
     import numpy as np
 
     from zoobook import arguments, catalogs
+    from zoobook.catalogs.columns import floats
     from zoobook.cli import inputs
     from zoobook.files import ensure_writable_dir, replacing
     from zoobook.images import cutouts as stamps
@@ -45,8 +46,7 @@ def cutouts(
         table = catalogs.read(positions).drop(columns="file_loc", errors="ignore")
         if not {"r50_arcsec", "r50_pixels"} & set(table):
             table = stamps.measure_sources(sky, table, "drop" if skip_bad_images else "error", threshold)
-    named = [name for name in ("flag_star", "flag_small") if name in table and not everything]
-    flags = [table[name].astype(object).isin([True]) for name in named]  # 1 is one of them
+    flags = [floats(table[name]) > 0 for name in ("flag_star", "flag_small") if name in table and not everything]
     wanted = table[~np.any(flags, axis=0)] if flags else table
     if positions is None:
         wanted = wanted[wanted["r50_pixels"].notna()]
