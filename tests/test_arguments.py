@@ -105,7 +105,7 @@ SENSELESS = {
     "finite and whole": lambda: votes.fit_constant(np.full((1, 34), 0.5), TREE),
     "no decision tree is called": lambda: trees.load(["gz2"]),
     "not by .gz2": lambda: DecisionTree.from_dict("gz2"),
-    "bars must be": lambda: arguments.names("bars", 3),
+    "`bars` must be": lambda: arguments.names("bars", 3),
     "fractions must be a dictionary": lambda: samples.select(VOTES, TREE, ["bar_no"]),
     "an answer is named by text": lambda: samples.select(VOTES, TREE, {3: 0.5}),
     "has no question 3": lambda: samples.classes(VOTES, TREE, 3),
@@ -113,7 +113,7 @@ SENSELESS = {
         VOTES.assign(**{"bar-dr5_total-votes": "many"}), TREE, votes={"bar": 1}
     ),
     "holds True, where a number": lambda: samples.fraction(VOTES.assign(**{"bar-dr5_no": True}), TREE, "bar_no"),
-    "'ring' would be inf": lambda: samples.fraction(
+    "ring' would be inf in row 1": lambda: samples.fraction(
         RINGS.assign(**{"rare-features-dr5_total-votes": 0}), TREE, "rare-features_ring"
     ),
     "`ra` holds True": lambda: crossmatch.by_position(SKY.assign(ra=[True, False]), SKY),
