@@ -55,8 +55,8 @@ def test_whole_numbers_as_floats_are_classes():
 
 
 @pytest.mark.parametrize(("values", "kind"), [
-    (lambda i: i // 4 % 16 - 5, "classes"), (lambda i: i % 16 - 5.5, "regression"), (lambda i: 2 * (i % 2) - 1, "classes"),
-    (lambda i: i % 3, "classes"), (lambda i: (i % 3) / 2, "regression"), (lambda i: i / 50 - 1, "regression"),
+    (lambda i: i // 4 % 16 - 5, "classes"), (lambda i: i % 16 - 5.5, "regression"), (lambda i: i % 3, "classes"),
+    (lambda i: 2 * (i % 2) - 1, "classes"), (lambda i: (i % 3) / 2, "regression"), (lambda i: i / 50 - 1, "regression"),
     (lambda i: ("None", "weak", "1,5 bars")[i % 3], "classes"),
 ])  # fmt: skip
 def test_negative_numbers_and_odd_words_that_are_meant(catalog, values, kind):
