@@ -59,6 +59,7 @@ NOBODY = VOTES.assign(**dict.fromkeys(TREE.label_columns, 0))
 HISTORY = pd.DataFrame({"epoch": [0], "train_loss": 1.0, "val_loss": 1.0})
 RINGS = pd.DataFrame({"id_str": ["a", "b"], "rare-features-dr5_ring": [0, 1], "rare-features-dr5_total-votes": 5})
 PERCENT = pd.DataFrame({"id_str": ["a", "b"], "rare-features_ring_fraction": [30.0, 2.0]})
+SKY = pd.DataFrame({"id_str": ["a", "b"], "ra": [1.0, 2.0], "dec": [3.0, 4.0]})
 STAMP = np.zeros((8, 8, 3), np.uint8)
 SENSELESS = {
     "columns must be a whole number": lambda: plots.montage([STAMP], columns=0),
@@ -114,6 +115,38 @@ SENSELESS = {
     "finite and whole": lambda: votes.fit_constant(np.full((1, 34), 0.5), TREE),
     "no decision tree is called": lambda: trees.load(["gz2"]),
     "not by .gz2": lambda: DecisionTree.from_dict("gz2"),
+    "`bars` must be": lambda: arguments.names("bars", 3),
+    "fractions must be a dictionary": lambda: samples.select(VOTES, TREE, ["bar_no"]),
+    "an answer is named by text": lambda: samples.select(VOTES, TREE, {3: 0.5}),
+    "has no question 3": lambda: samples.classes(VOTES, TREE, 3),
+    "holds 'many', where a number must stand, in 2 rows": lambda: samples.select(
+        VOTES.assign(**{"bar-dr5_total-votes": "many"}), TREE, votes={"bar": 1}
+    ),
+    "holds True, where a number": lambda: samples.fraction(VOTES.assign(**{"bar-dr5_no": True}), TREE, "bar_no"),
+    "ring' would be inf in row 1": lambda: samples.fraction(
+        RINGS.assign(**{"rare-features-dr5_total-votes": 0}), TREE, "rare-features_ring"
+    ),
+    "`ra` holds True": lambda: crossmatch.by_position(SKY.assign(ra=[True, False]), SKY),
+    "`dec` holds True, where a number must stand, in 1 rows .counted from 0.: 1": lambda: crossmatch.near_pairs(
+        SKY.assign(dec=pd.Series([2.0, True], dtype=object))
+    ),
+    "two columns 'ra_right'": lambda: crossmatch.by_id(SKY, SKY.assign(ra_right=1)),
+    "It is the index": lambda: catalogs.read(VOTES.set_index("id_str")),
+    "here: 0.0, nan$": lambda: evaluation.roc_auc([0, np.nan, np.nan], [1, 2, 3]),
+    "pixels must be bytes, uint8": lambda: evaluation.radial_profiles(STAMP[None, ..., :1]),
+    "votes must be numbers throughout": lambda: votes.fit_constant([["a"] * 34], TREE),
+    "concentrations must be numbers throughout": lambda: votes.nll([[1, 2], [1]], np.ones((2, 34)), TREE),
+    "of no pass at all": lambda: votes.prediction_table(["a"], np.ones((1, 34, 0)), TREE),
+    "one or for each galaxy": lambda: votes.sample(np.ones((2, 34)), [1, 2, 3], TREE, 0),
+    "at least one Question": lambda: DecisionTree("a", [{"name": "q", "answers": ["x", "y"]}]),
+    "`images` must be a list": lambda: plots.montage(None),
+    "`images` must be a list of arrays .H, W, 3": lambda: plots.montage([STAMP[..., :2]]),
+    "`answers` must be a list of names": lambda: plots.fractions(ANSWERS, VOTES, TREE, "bar-dr5_no"),
+    "the tree must be a DecisionTree": lambda: plots.fractions(ANSWERS, VOTES, "decals_dr5", ["bar-dr5_no"]),
+    "size must be a positive number": lambda: plots.galaxy_map([[0, 1]], [STAMP], size=0),
+    "finite numbers for each of 1": lambda: plots.galaxy_map([["a", "b"]], [STAMP]),
+    "`curves` is empty": lambda: plots.roc({}),
+    "chosen must be one sample": lambda: rarity.plot([0, 1], [0.1, 0.2], 0.1, chosen={"purity": 1}),
     "must be a list of text, not .' '": lambda: DecisionTree.from_dict(
         {"name": "a", "questions": [{"name": "q", "answers": [" ", "b"]}]}
     ),

@@ -89,9 +89,9 @@ def test_no_column_is_lost_or_doubled(tmp_path):
         once = crossmatch.by_position(crossmatch.by_id(table, right, columns=["id_str"]), right, columns=["z", "z"])
         assert list(once.columns) == [*table.columns, "z_right", "separation_arcsec"]
         for again in (crossmatch.by_id, crossmatch.by_position):
-            with pytest.raises(ValueError, match="left table has a column '(z_right|separation_arcsec)' already"):
+            with pytest.raises(ValueError, match="two columns '(z_right|separation_arcsec)'"):
                 again(once, right, columns=["z"])
-        with pytest.raises(ValueError, match="has a column 'separation_arcsec' already"):
+        with pytest.raises(ValueError, match="two columns 'separation_arcsec'"):
             crossmatch.by_position(once, right, columns=["ra"])
 
 

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from toys import FOLDER
 
 from zoobook import label
 from zoobook.catalogs import split
@@ -91,6 +93,10 @@ def test_two_people_and_how_far_they_agree(store, path, tmp_path):
     assert found["kappa"] == pytest.approx((8 / 9 - chance) / (1 - chance))
     with pytest.raises(ValueError, match="labels has no column 'ring_eva'"):
         label.agreement(both, "ring_ana", "ring_eva")
+    counts = pd.DataFrame({"ana": pd.array([1, 0, None], "Int64"), "ben": [1.0, 0.0, np.nan], "cid": ["1", "0 ", "x"]})
+    assert label.agreement(counts, "ana", "ben")["kappa"] == 1  # as they come out of a CSV
+    with pytest.raises(ValueError, match="'ana, cid' holds numbers .* and text"):
+        label.agreement(counts, "ana", "cid")
     with pytest.raises(ValueError, match="an earlier file has a column 'ring_ana' too"):
         label.table(path, path)
 
@@ -224,6 +230,11 @@ def test_images_from_files_and_bad_ones_are_grey(catalog, path):
         ({"answers": {"u": "unclear", "r": "ring"}}, "the key 'u' is taken for not sure"),
         ({"answers": [f"kind {n}" for n in range(12)]}, "has no key of its own"),
         ({"answers": [0.5, 1.5]}, "text or whole numbers"),
+        ({"answers": 3}, "at least two answers"), ({"answers": ["ring ", "ring"]}, "at least two answers"),
+        ({"path": Path(FOLDER.name)}, "is a folder: give the name of a file in it"),
+        ({"order": "least_sure", "scores": {"toy_0": 1}}, "the table of scores must be a pandas DataFrame, not dict"),
+        ({"order": "least_sure", "scores": pd.DataFrame({"id_str": ["toy_0"], "ring_probability": "high"})},
+         "`ring_probability` holds 'high', where a number must stand"),
         ({"column": "id_str"}, "column must be a name"),
         ({"order": "best"}, "order must be one of"),
         ({"grid": 0}, "grid must be a whole number"),
@@ -247,7 +258,11 @@ def test_what_makes_no_sense_is_said(store, path, change, message):
 def test_files_that_are_none_of_labels(store, path):
     with pytest.raises(FileNotFoundError, match="there is no label file"):
         label.table(path)
-    for content, message in ((b"id_str,ring\na,1\n", "line 1 reads b'id_str,ring'"), (b"\x89PNG", "is not a file of")):
+    for content, message in (
+        (b"id_str,ring\na,1\n", "line 1 reads b'id_str,ring'"), (b"\x89PNG", "is not a file of"),
+        (b'{"column": "ring", "id_str": ["a"], "answer": 1}\n', "line 1 reads"),
+        (b'{"column": "ring", "id_str": "a", "answer": 0.5}\n', "line 1 reads"),
+    ):  # fmt: skip
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             labeler(store, path)

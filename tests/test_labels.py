@@ -54,6 +54,16 @@ def test_whole_numbers_as_floats_are_classes():
         assert task(values).kind.head == {"kind": "classes", "label": "y", "classes": [0, 1, 2]}
 
 
+@pytest.mark.parametrize(("values", "kind"), [
+    (lambda i: i // 4 % 16 - 5, "classes"), (lambda i: i % 16 - 5.5, "regression"), (lambda i: i % 3, "classes"),
+    (lambda i: 2 * (i % 2) - 1, "classes"), (lambda i: (i % 3) / 2, "regression"), (lambda i: i / 50 - 1, "regression"),
+    (lambda i: ("None", "weak", "1,5 bars")[i % 3], "classes"),
+])  # fmt: skip
+def test_negative_numbers_and_odd_words_that_are_meant(catalog, values, kind):
+    """Hubble types from -5 to 10, with many -1; answers -1 and 1; shares; numbers of both signs."""
+    assert task(pd.Series([values(i) for i in range(len(catalog))])).kind.head["kind"] == kind
+
+
 @pytest.mark.parametrize(("values", "message"), [
     (lambda i: i if i % 2 else "spiral", "holds numbers .such as 1. and text .such as 'spiral'"),
     (lambda i: i % 2 == 1 if i % 3 else "yes", "holds true or false .such as True. and text .such as 'yes'"),

@@ -13,7 +13,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from zoobook.catalogs import columns, tables
+from zoobook import catalogs, export
+from zoobook.catalogs import columns, crossmatch, tables
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.learning.runs import RunFolder
 
@@ -178,6 +179,37 @@ def test_foreign_byte_order():
 def test_what_is_no_id(ids, message):
     with pytest.raises(ValueError, match=message):
         tables.ids_of(ids)
+
+
+def test_ids_as_spreadsheets_are_made_to_keep_them(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f'id_str,ra\n="{LONG}",2\n"=""0123""",3\n')
+    assert catalogs.read(path)["id_str"].tolist() == [str(LONG), "0123"]
+    assert len(crossmatch.by_id(pd.DataFrame({"id_str": [LONG]}), path, columns=["ra"])) == 1
+    assert tables.ids_of([' ="a" ', 16]).tolist() == ["a", "16"]
+    for ids, message in ((['="1.5E+18"'], "floating-point"), (['=""'], "empty in 1 rows")):
+        with pytest.raises(ValueError, match=message):
+            tables.ids_of(ids)
+
+
+VOTABLE = """<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>
+<FIELD name="ra" datatype="double"/><FIELD name="ra" datatype="double"/><DATA><TABLEDATA><TR><TD>1</TD><TD>2</TD></TR>
+</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"""
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.vot", "t.fits"])
+def test_two_columns_of_one_name_in_a_file(tmp_path, name):
+    path = tmp_path / name
+    if name == "t.parquet":
+        pq.write_table(pa.table([[1], [2]], names=["ra", "ra"]), path)
+    elif name == "t.fits":
+        pd.DataFrame({"id_str": ["a"], "ra": 1.0, "rb": 2.0}).pipe(export.write, path)
+        path.write_bytes(path.read_bytes().replace(b"'rb      '", b"'ra      '"))
+    else:
+        path.write_text("ra,ra\n1,2\n" if name == "t.csv" else VOTABLE)
+    for ask in (tables.read, tables.column_names, catalogs.read):
+        with pytest.raises(ValueError, match=f"{name} .*several columns 'ra'.*rename them"):
+            ask(path)
 
 
 def test_ids_in_whatever_holds_them():

@@ -77,7 +77,12 @@ def test_own_tree_from_yaml(tmp_path):
     ("- {name: a, answers: [x]}", "at least two answers"),
     ("- {name: a, answers: x}", "must be a list of text"),
     ("- {name: a, answers: [x, y], after: [a_x]}", "unknown entry 'after'"),
-    ("- [x, y]", "needs a `name`"),
+    ("- [x, y]", "needs a `name`"), ("- {name: ' ', answers: [x, y]}", "needs a `name`"),
+    ("- {name: a, answers: [x, total-votes]}", "'a_total-votes', of an answer to 'a', would be named like another one"),
+    ("- {name: a, answers: [x, x_fraction]}", "'a_x_fraction', of an answer to 'a'"),
+    ("- {name: id, answers: [x, str]}", "'id_str', of an answer to 'id'"),
+    ("- {name: a_proportion_volunteers, answers: [asked, y]}\n- {name: a, answers: [x, y]}",
+     "'a_proportion_volunteers_asked', of an answer"),
     ("[", "not valid YAML"),
 ])
 def test_a_wrong_tree_says_what_is_wrong(tmp_path, questions, message):

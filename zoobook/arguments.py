@@ -95,6 +95,18 @@ def choice(name: str, value: Any, known: Collection[str]) -> str:
     return value
 
 
+def names(name: str, value: Any) -> list[str]:
+    """Several names, such as of columns or questions, as a list.
+
+    >>> names("questions", ("bar", "ring"))
+    ['bar', 'ring']
+    """
+    found = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [None]
+    if not all(isinstance(one, str) for one in found):
+        raise ValueError(f"`{name}` must be a list of names, such as ['bar'], not {value!r:.60}")
+    return found
+
+
 def truth(name: str, value: Any) -> bool:
     """True or false, and nothing that Python takes for it, such as the text "no"; else a ``ValueError``."""
     if not isinstance(value, (bool, np.bool_)):

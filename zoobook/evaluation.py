@@ -106,7 +106,7 @@ def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
     Raises:
         ValueError: the images have too few pixels for so many rings.
     """
-    if np.ndim(pixels) != 4 or pixels.dtype != np.uint8:
+    if np.ndim(pixels) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
         raise ValueError("pixels must be bytes, uint8 [N, H, W, 3], as those of an image store")
     n, height, width, _ = pixels.shape
     bins = arguments.whole("bins", bins)
@@ -122,7 +122,7 @@ def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
         features[:, 0, b], features[:, 1, b] = grey.mean(1), grey.std(1)
         features[:, 2, b] = (inside[..., 0] - inside[..., 1]).mean(1)
         features[:, 3, b] = (inside[..., 1] - inside[..., 2]).mean(1)
-    return features.reshape(n, -1)
+    return features.reshape(n, 4 * bins)
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -166,11 +166,11 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
     scores = tables.floats(pd.Series(scores))
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
-    present = set(labels.tolist())
+    present = set(pd.Series(labels, dtype=object).unique().tolist())
     if present != {0, 1}:
         found = listed(sorted(map(repr, present))) or "none"
         raise ValueError(f"{what} needs galaxies of both classes, 0 and 1; here: {found}")
-    return labels, scores
+    return (labels == 1).astype(int), scores
 
 
 def _auc(labels: np.ndarray, scores: np.ndarray) -> float:

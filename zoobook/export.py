@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,15 @@ def write(
         unit = (units or {}).get(name, unit)
         try:
             made[name].unit = Unit(unit) if unit else None
-        except ValueError:
+            if isinstance(unit, Real):
+                raise ValueError
+        except (ValueError, TypeError):
             raise ValueError(f"{unit!r} is no unit that astropy knows (column {name!r}); write it like 'deg'") from None
         if hasattr(made[name], "mask") and made[name].dtype.kind == "i":  # astropy's own for a gap, 999999, may occur
             made[name].fill_value = np.iinfo(made[name].dtype).min
         made[name].description = (descriptions or {}).get(name, description) or None
-    made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights), **{k: str(v) for k, v in provenance.items()}}
+    made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights)}
+    made.meta |= {name: " ".join(str(value).split()) for name, value in provenance.items()}  # FITS has no line breaks
     ensure_writable_dir(path.parent)
     with replacing(path) as part:
         try:

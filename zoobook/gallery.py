@@ -59,7 +59,9 @@ def page(
         raise ValueError(f"size must be a multiple of 16, so that stamps do not bleed into each other, not {size}")
     if not 1 <= len(table) <= MOST:
         raise ValueError(f"a page shows 1 to {MOST:,} galaxies, not {len(table):,}: give it some of the rows")
-    columns = _shown_columns(table) if columns is None else list(columns)
+    columns = _shown_columns(table) if columns is None else arguments.names("columns", columns)
+    if places is not None and len(arguments.names("places", places)) != 2:
+        raise ValueError(f"places must be two columns, across and up, not {places!r}")
     require([*columns, *(places or ())], table, "the table")
     data: dict = {"size": size, "across": _ACROSS, "ids": table["id_str"].tolist(), "columns": {}}
     for name in columns:
@@ -79,8 +81,8 @@ def page(
         warnings.warn(f"{len(bad)} of {len(table)} images cannot be used and are grey, such as {bad[0]}", stacklevel=2)
     text = (_STATIC / "gallery.html").read_text(encoding="utf-8")
     parts = {
-        "TITLE": html.escape(title),
-        "ABOUT": html.escape(about),
+        "TITLE": html.escape(str(title)),
+        "ABOUT": html.escape(str(about)),
         "STYLE": (_STATIC / "gallery.css").read_text(encoding="utf-8"),
         "SCRIPT": (_STATIC / "gallery.js").read_text(encoding="utf-8"),
         "DATA": json.dumps(data, separators=(",", ":"), default=arguments.plain).replace("<", "\\u003c"),

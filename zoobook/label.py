@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
-from zoobook.catalogs.columns import floats, ids_of, listed
+from zoobook.catalogs.columns import a_frame, ids_of, listed, numbers
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
 from zoobook.label_file import LabelFile, agreement, table
@@ -85,9 +85,10 @@ class Labeler:
             choice: one of the answers; ``None`` is "not sure".
             id_str: which galaxy; by default the one shown.
         """
-        galaxy = self._order[self._at] if id_str is None else ids_of(id_str)[0]
+        asked = [self._order[self._at]] if id_str is None else ids_of(id_str).tolist()
+        galaxy = asked[0] if len(asked) == 1 else None
         if galaxy not in self._order:
-            raise ValueError(f"{galaxy!r} is not among the galaxies to label")
+            raise ValueError(f"{listed(map(repr, asked))} is not among the galaxies to label")
         at = self._order.index(galaxy)
         self._file.add(self._order[at], choice)
         self._at = self._next_open(at)
@@ -170,14 +171,16 @@ class Labeler:
 
 def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
     """The answer of each key."""
-    given = list(answers.values()) if isinstance(answers, Mapping) else [] if isinstance(answers, str) else answers
+    given = list(answers.values()) if isinstance(answers, Mapping) else answers
+    given = given if isinstance(given, Iterable) and not isinstance(given, str) else []
     values = [value.item() if hasattr(value, "item") else value for value in given]
     if isinstance(answers, Mapping):
         keys = dict(zip(answers, values, strict=True))
     else:
         own = all(str(value) in tuple("0123456789") for value in values)
         keys = {str(value) if own else str(n): value for n, value in enumerate(values, 1)}
-    if not 2 <= len(set(keys.values())) == len(keys):
+    different = {value.strip() if isinstance(value, str) else value for value in keys.values()}
+    if not 2 <= len(different) == len(keys):
         raise ValueError(f"there must be at least two answers, all different, not {answers!r}")
     for key, value in keys.items():
         if not isinstance(value, (str, int)):
@@ -201,6 +204,7 @@ def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, se
         return list(galaxies["id_str"])
     if scores is None:
         raise ValueError(f"order={order!r} needs `scores`: a table of predictions, or of representations.interesting")
+    a_frame(scores, "the table of scores")
     rank = _doubt(scores) if order == "least_sure" else _first_of(scores, _RANKS)
     if rank is None:
         raise ValueError(f"`scores` has no column to tell the {order.replace('_', ' ')} by: {listed(scores.columns)}")
@@ -212,7 +216,7 @@ def _ordered(galaxies: pd.DataFrame, order: str, scores: pd.DataFrame | None, se
 
 
 def _first_of(scores: pd.DataFrame, names: Sequence[str]) -> np.ndarray | None:
-    return next((floats(scores[name]) for name in names if name in scores), None)
+    return next((numbers(scores, name, "the table of scores") for name in names if name in scores), None)
 
 
 def _doubt(scores: pd.DataFrame) -> np.ndarray | None:
@@ -220,7 +224,7 @@ def _doubt(scores: pd.DataFrame) -> np.ndarray | None:
     columns = [name for name in scores if str(name).endswith("_probability")]
     if not columns:
         return _first_of(scores, ("std",))
-    shares = np.stack([floats(scores[name]) for name in columns], axis=1)
+    shares = np.stack([numbers(scores, name, "the table of scores") for name in columns], axis=1)
     shares = np.concatenate([shares, 1 - shares], axis=1) if len(columns) == 1 else shares
     return -(shares * np.log(np.clip(shares, 1e-12, 1))).sum(1)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs import check_ids
-from zoobook.catalogs.columns import listed, require
+from zoobook.catalogs import keyed
+from zoobook.catalogs.columns import labels_of, listed, require
 from zoobook.files import ensure_writable_dir
 
 
@@ -30,6 +30,8 @@ class LabelFile:
         from filelock import FileLock, Timeout
 
         self.path, self.column, self._answers = arguments.path(path), _column(column), list(answers)
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder: give the name of a file in it")
         ensure_writable_dir(self.path.parent)
         if self.path in self._open:
             self._open[self.path].close()
@@ -144,10 +146,11 @@ def table(*paths: str | os.PathLike, catalog: pd.DataFrame | None = None) -> pd.
     found = found.rename_axis("id_str").reset_index()
     if catalog is None:
         return found
+    catalog = keyed(catalog)
     taken = [name for name in columns if name in catalog]
     if taken:
         raise ValueError(f"the catalogue has a column {taken[0]!r} already: rename or drop it, so that none is lost")
-    joined = catalog.assign(id_str=check_ids(catalog)).merge(found, on="id_str", how="inner", validate="one_to_one")
+    joined = catalog.merge(found, on="id_str", how="inner", validate="one_to_one")
     _say_what_is_lost(found["id_str"], set(joined["id_str"]), "labelled galaxies", "the catalogue")
     return joined
 
@@ -180,13 +183,14 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     require([one, other], labels, "the table of labels")
     if one == other:
         raise ValueError(f"give two columns to compare, not {one!r} twice")
-    both = labels[[one, other]].dropna().astype(str)
+    both = labels[[one, other]].dropna()
     if both.empty:
         raise ValueError(f"no galaxy has an answer in both {one!r} and {other!r}, so there is nothing to compare")
-    same = float((both[one] == both[other]).mean())
+    answers = labels_of(pd.concat([both[one], both[other]]), f"{one}, {other}")  # 1 is 1.0 of a column with gaps
+    first, second = answers.astype(str).to_numpy(object).reshape(2, -1)
     with np.errstate(invalid="ignore"):
-        kappa = cohen_kappa_score(both[one], both[other]) if both.stack().nunique() > 1 else np.nan
-    return pd.Series({"kappa": kappa, "same": same, "galaxies": len(both)})
+        kappa = cohen_kappa_score(first, second) if answers.nunique() > 1 else np.nan
+    return pd.Series({"kappa": kappa, "same": float(np.mean(first == second)), "galaxies": len(both)})
 
 
 def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
@@ -196,7 +200,10 @@ def _history(path: Path) -> dict[str, list[tuple[str, object]]]:
         try:
             row = json.loads(line)
             rows = columns.setdefault(row["column"], [])
-            rows.pop() if "undo" in row else rows.append((row["id_str"], row["answer"]))
+            galaxy, answer = ("", None) if "undo" in row else (row["id_str"], row["answer"])
+            if not isinstance(galaxy, str) or not isinstance(answer, (str, int, type(None))):
+                raise TypeError
+            rows.pop() if "undo" in row else rows.append((galaxy, answer))
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError(
                 f"{path} is not a file of labels, or was changed by hand: line {number} reads {line[:60]!r}"

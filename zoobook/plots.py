@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from zoobook import arguments, evaluation
 from zoobook.catalogs import check_votes, tables, total_votes, vote_fraction
-from zoobook.catalogs.columns import a_frame, require
+from zoobook.catalogs.columns import a_frame, numbers, require
 from zoobook.trees import DecisionTree, Question, check
 from zoobook.votes import checked
 
@@ -38,11 +38,9 @@ def montage(
     Raises:
         ValueError: there are no images, not as many titles, or a number makes no sense.
     """
-    images, titles = list(images), None if titles is None else list(titles)
+    images, titles = _pictures(images), None if titles is None else list(titles)
     if not len(images):
         raise ValueError("there are no images to show side by side: `images` is empty")
-    if any(np.ndim(image) != 3 for image in images):
-        raise ValueError("`images` must be a list of arrays [H, W, 3]")
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"there are {len(images)} images, but {len(titles)} titles")
     columns, size = arguments.whole("columns", columns), arguments.real("size", size)
@@ -58,6 +56,14 @@ def montage(
     top = 0.0 if titles is None else 0.24  # [inches] above the first row
     figure.subplots_adjust(0, 0, 1, 1 - top / (rows * height), 0.03, 0.03 if titles is None else 0.22)
     return figure
+
+
+def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Refuse what is no list of pictures that Matplotlib can show."""
+    given = list(images) if isinstance(images, Iterable) else [images]
+    if any(np.ndim(image) != 3 or np.shape(image)[2] not in (3, 4) for image in given):
+        raise ValueError("`images` must be a list of arrays [H, W, 3]")
+    return given
 
 
 # ---- The decision tree ----
@@ -262,7 +268,9 @@ def fractions(
     Raises:
         ValueError: ids or answers are bad, a galaxy has several rows, or a table lacks an answer.
     """
+    check(decision_tree)
     predictions, votes = evaluation.of_same_galaxies(predictions, catalog)
+    answers = arguments.names("answers", answers)
     minimum = arguments.whole("minimum", minimum, 0)
     if not answers:
         raise ValueError("there is nothing to show: `answers` is empty")
@@ -280,7 +288,7 @@ def fractions(
         total = total_votes(votes, decision_tree, question.name)
         enough = total >= max(minimum, 1)
         observed = vote_fraction(votes, decision_tree, column)[enough]
-        predicted = tables.floats(predictions[f"{column}_fraction"])[enough]
+        predicted = numbers(predictions, f"{column}_fraction", "the table of predictions")[enough]
         axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
         axis.scatter(predicted, observed, s=5, alpha=0.35, color=COLOURS[0], linewidths=0)
         axis.set_title(f"{question.name.removesuffix(decision_tree.suffix)}:\n"
@@ -317,8 +325,9 @@ def belief(
 
     if np.ndim(image) != 3:
         raise ValueError(f"`image` must be one array [H, W, 3], not of the shape {list(np.shape(image))}")
-    if isinstance(questions, str) or not len(questions):
-        raise ValueError(f"`questions` must be a list of names, such as ['bar'], not {questions!r}")
+    questions = arguments.names("questions", questions)
+    if not questions:
+        raise ValueError("there is nothing to show: `questions` is empty")
     concentrations = checked(np.asarray(concentrations)[None], decision_tree, "concentrations")[0]
     observed = checked(np.asarray(observed)[None], decision_tree, "votes")[0]
     figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.9),
@@ -364,7 +373,8 @@ def galaxy_map(
         cells: cells along a side.
         size: side of the figure in inches.
     """
-    positions, cells = np.asarray(positions, float), arguments.whole("cells", cells)
+    cells, size = arguments.whole("cells", cells), arguments.real("size", size)
+    positions = pd.DataFrame(np.asarray(positions)).apply(tables.floats).to_numpy()
     if positions.shape != (len(images), 2) or not len(images) or not np.isfinite(positions).all():
         raise ValueError(f"there must be two finite numbers for each of {len(images)} images, and one image at least; "
                          f"the positions have the shape {list(positions.shape)}")  # fmt: skip
@@ -396,6 +406,8 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     pairs = {}
+    if not len(curves):
+        raise ValueError("there is nothing to show: `curves` is empty")
     for name, pair in _named("curves", curves, "{'my network': (labels, scores)}").items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ValueError(f"curves[{name!r}] must be (labels, scores), not {pair!r:.60}")

@@ -142,6 +142,9 @@ def plot(
     axis.fill_between(table["completeness"], table["purity_low"], table["purity_high"], color=COLOURS[0], alpha=0.2)
     axis.axhline(share, color=COLOURS[1], linewidth=1, label="drawn at random: the rarity")
     if chosen is not None:
+        wanted = [name + end for name in ("completeness", "purity") for end in ("", "_low", "_high")]
+        if not isinstance(chosen, pd.Series) or not {"threshold", *wanted} <= set(chosen.index):
+            raise ValueError(f"chosen must be one sample, as rarity.sample gives it, not {type(chosen).__name__}")
         spans = [[[chosen[name] - chosen[f"{name}_low"]], [chosen[f"{name}_high"] - chosen[name]]]
                  for name in ("completeness", "purity")]  # fmt: skip
         axis.errorbar(chosen["completeness"], chosen["purity"], xerr=spans[0], yerr=spans[1], fmt="o", color="black",

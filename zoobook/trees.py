@@ -126,7 +126,7 @@ class DecisionTree:
     def question(self, name: str) -> Question:
         """The question of that name, with or without the campaign's suffix; a ValueError where there is none."""
         for question in self.questions:
-            if question.name in (name, name + self.suffix):
+            if question.name in (name, f"{name}{self.suffix}"):
                 return question
         raise ValueError(_unknown(f"tree {self.name!r} has no question", name, [q.name for q in self.questions]))
 
@@ -189,7 +189,7 @@ class DecisionTree:
         parsed = []
         for number, item in enumerate(spec["questions"], 1):
             where = f"decision tree {name!r}, question {number}"
-            if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+            if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"].strip():
                 raise ValueError(f"{where}: each question needs a `name` and a list of `answers`")
             unknown = set(item) - {"name", "asks", "answers", "asked_after"}
             if unknown:
@@ -241,6 +241,8 @@ class DecisionTree:
 
     def _check(self) -> None:
         where = f"decision tree {self.name!r}"
+        if not self.questions or not all(isinstance(question, Question) for question in self.questions):
+            raise ValueError(f"{where} needs at least one Question; from_dict makes a tree of dictionaries")
         seen: dict[str, str] = {}
         for number, question in enumerate(self.questions):
             if question.name in {q.name for q in self.questions[:number]}:
@@ -254,6 +256,12 @@ class DecisionTree:
                         f"and {question.name!r}. Rename a question or an answer."
                     )
                 seen[answer.column] = question.name
+        made = {self.total_column(question.name) for question in self.questions} | {"id_str", "file_loc"}
+        made |= {f"{question.name}_proportion_volunteers_asked" for question in self.questions}
+        made |= {f"{column}_{what}" for column in seen for what in ("fraction", "concentration", "oracle", "debiased")}
+        for column in sorted(made & set(seen)):
+            raise ValueError(f"{where}: the column {column!r}, of an answer to {seen[column]!r}, would be named like "
+                             "another one of tables. Rename the question or the answer.")  # fmt: skip
         _ = self.walking_order  # raises where the questions lead round in a circle
 
 

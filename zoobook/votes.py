@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import betaincinv, digamma, gammaln
 
 from zoobook import arguments
-from zoobook.catalogs.columns import ids_of, require, unmasked
+from zoobook.catalogs.columns import floats, ids_of, require, unmasked
 from zoobook.trees import DecisionTree, check
 
 LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
@@ -115,11 +115,13 @@ def sample(
     Returns:
         ndarray: int64 [N, A] vote counts.
     """
-    concentrations = checked(concentrations, tree, "concentrations")
+    concentrations, rng = checked(concentrations, tree, "concentrations"), np.random.default_rng(rng)
     votes = np.zeros(concentrations.shape, np.int64)
-    if not np.all(np.isfinite(volunteers) & (np.mod(volunteers, 1) == 0) & (np.asarray(volunteers) >= 0)):
-        raise ValueError(f"volunteers must be whole numbers, 0 or more, not {volunteers!r}")
-    everybody = np.broadcast_to(np.asarray(volunteers, np.int64), len(votes))
+    everybody = floats(pd.Series(np.ravel(volunteers)))
+    whole = np.all((everybody >= 0) & (everybody < 2**31) & (everybody % 1 == 0))
+    if not whole or len(everybody) not in (1, len(votes)):
+        raise ValueError(f"volunteers must be whole numbers, 0 or more, one or for each galaxy, not {volunteers!r:.60}")
+    everybody = np.broadcast_to(everybody.astype(np.int64), len(votes))
     for i in tree.walking_order:
         start, stop = tree.index_groups[i]
         ways = tree.parents[i]
@@ -177,11 +179,12 @@ def prediction_table(ids: Iterable[str], concentrations: np.ndarray, tree: Decis
         ``{answer}_fraction`` (the expected share, averaged over the passes); for each question
         ``{question}_proportion_volunteers_asked``.
     """
-    ids, concentrations = ids_of(ids), np.asarray(concentrations, np.float32)
+    ids, passes = ids_of(ids), np.moveaxis(concentrations, 2, 0) if np.ndim(concentrations) == 3 else [concentrations]
+    if not len(passes):
+        raise ValueError("there are concentrations of no pass at all")
+    concentrations = np.stack([checked(one, tree, "concentrations") for one in passes], axis=2).astype(np.float32)
     if len(ids) != len(concentrations):
         raise ValueError(f"there are {len(ids)} ids, but concentrations of {len(concentrations)} galaxies")
-    if concentrations.ndim == 2:
-        concentrations = concentrations[:, :, None]
     by_pass = [expected_fractions(one, tree) for one in np.moveaxis(concentrations, -1, 0)]
     fractions = np.mean(by_pass, axis=0)
     asked = np.mean([proportion_asked(f, tree) for f in by_pass], axis=0)
@@ -231,7 +234,10 @@ def _of_question(values: np.ndarray, tree: DecisionTree) -> np.ndarray:
 def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
     """Concentrations, votes or fractions (``what`` they are) as float64 [N, A], if they can be those of a tree."""
     check(tree)
-    values = np.asarray(unmasked(values), float)
+    try:
+        values = np.asarray(unmasked(values), float)
+    except (TypeError, ValueError):  # text, lists of different lengths, pandas' sign for a gap
+        raise ValueError(f"{what} must be numbers throughout, equally many for each galaxy") from None
     if values.ndim != 2 or values.shape[1] != len(tree.label_columns):
         raise ValueError(
             f"{what} must have the shape [galaxies, {len(tree.label_columns)}] for tree {tree.name!r}, "

@@ -15,6 +15,8 @@ from zoobook.arguments import ADDRESS, did_you_mean
 
 _EXPONENT = r"[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
 _WRITTEN_AS_FLOAT = rf"[+-]?\d+\.0*|{_EXPONENT}"
+_OF_EXCEL = r'^\s*="(.*)"\s*$', r"\1"
+_GAPS = ("nan", "NaN", "<NA>", "NaT")  # where a column with gaps was made text
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")  # 007 is a code
 
 
@@ -25,10 +27,16 @@ def a_frame(table: object, where: str = "the table") -> pd.DataFrame:
         if isinstance(table, (str, os.PathLike)):
             given, how = str(table), "zoobook.catalogs.read reads one"
         raise ValueError(f"{where} must be a pandas DataFrame, not {given}{how and f': {how}'}")
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise ValueError(f"{where} has several columns {twice!r}: rename them, or drop all but one")
+    refuse_twice(table.columns, where)
     return table
+
+
+def refuse_twice(names: Iterable, where: str) -> None:
+    """Refuse a table, called ``where`` in the message, with two columns of one name."""
+    twice = pd.Series(list(names), dtype=object)
+    if twice.duplicated().any():
+        name = twice[twice.duplicated()].iloc[0]
+        raise ValueError(f"{where} has several columns {name!r}: rename them, or drop all but one")
 
 
 def in_memory(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
@@ -70,6 +78,20 @@ def floats(column: pd.Series) -> np.ndarray:
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
+
+
+def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.ndarray:
+    """A column of a table, as :func:`floats` gives it, in which a word, or true or false, is refused."""
+    found, cells = floats(table[name]), table[name].astype(object)
+    truths = [isinstance(cell, (bool, np.bool_)) for cell in cells] if table[name].dtype.kind in "bO" else False
+    lost = np.flatnonzero((np.isnan(found) & cells.notna().to_numpy(bool)) | truths)
+    if len(lost):
+        degrees = ": astropy.coordinates.SkyCoord(ra, dec, unit=('hourangle', 'deg')).ra.deg makes degrees of hours"
+        raise ValueError(
+            f"{where}: `{name}` holds {cells.iloc[lost[0]]!r}, where a number must stand, in {len(lost)} rows (counted "
+            f"from 0): {listed(lost)}{degrees if name in ('ra', 'dec') else ''}"
+        )
+    return found
 
 
 def unmasked(values: object) -> np.ndarray:
@@ -118,7 +140,8 @@ def ids_of(values: object, where: str = "the ids asked for", column: str = "id_s
 def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column: str) -> pa.Array:
     """Ids, text or whole numbers, as text without blanks around them; none may be empty.
 
-    A float is refused, since it cannot hold 18 digits. ``where`` and ``column`` name table and column in a message.
+    A float is refused, since it cannot hold 18 digits; ``="123"``, by which Excel is made to keep them, is 123.
+    ``where`` and ``column`` name table and column in a message.
     """
     if isinstance(values, pd.Series):
         values = in_memory(values.to_frame()).iloc[:, 0]
@@ -133,7 +156,7 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
             raise ValueError(f"{where}: `{column}` holds {ids.type}: an id is a text or a whole number")
         from_floats = pa.types.is_floating(ids.type) and ids.null_count < len(ids)
         if not from_floats:
-            ids = ids.cast(pa.string())
+            values = ids = pc.replace_substring_regex(ids.cast(pa.string()), *_OF_EXCEL)
             words = pc.if_else(pc.equal(ids, "nan"), None, ids)  # what pandas writes where floats have gaps
             every, some = (
                 test(pc.match_substring_regex(words, f"^\\s*({pattern})\\s*$"), min_count=1).as_py()
@@ -143,7 +166,8 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):  # of several types
         raw = [_id_text(v, where, column) for v in (values.tolist() if hasattr(values, "tolist") else values)]
         from_floats = any(map(_is_float, raw))
-        ids = pa.array([None if pd.isna(v) else str(v) for v in raw], pa.string())
+        ids = pc.replace_substring_regex(
+            pa.array([None if pd.isna(v) else str(v) for v in raw], pa.string()), *_OF_EXCEL)
     if from_floats:
         row, shown = _first_float(values)
         raise ValueError(
@@ -193,10 +217,11 @@ def keyed(table: pd.DataFrame, where: str = "the catalogue") -> pd.DataFrame:
     return in_memory(table, where).assign(id_str=check_ids(table, where))
 
 
-def labels_of(values: pd.Series, column: str) -> pd.Series:
+def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Series:
     """Labels, none of them missing, as booleans, numbers, or text without blanks: what the values are, whatever holds
     them. Text that is numbers throughout is numbers. Several kinds, or another one, are a ``ValueError``; so is a
-    number such as -99 or 9999 far from all others, by which tables say that there is none.
+    number such as -9.99 or 99 far from all others, or -1 where no other is negative, by which tables say that there is
+    none. In ``ratings`` -1 may be a rating.
 
     >>> labels_of(pd.Series([" 0", "1.5"]), "z").tolist(), labels_of(pd.Series(["007", "1"]), "z").tolist()
     ([0.0, 1.5], ['007', '1'])
@@ -212,27 +237,42 @@ def labels_of(values: pd.Series, column: str) -> pd.Series:
         raise ValueError(f"column {column!r} holds {shown}; labels must be all text, all numbers, or all true or false")
     if "text" in found:
         values = [value.strip() for value in values]
-        if not all(map(_NUMBER.fullmatch, values)):
+        gaps = [value for value in values if value in _GAPS]
+        if gaps:
+            raise ValueError(f"column {column!r} has the word {gaps[0]!r} in {len(gaps)} rows: it stands for a missing "
+                             "value, so leave those galaxies out")  # fmt: skip
+        odd = next((value for value in values if not _NUMBER.fullmatch(value)), None)
+        if odd is not None:
+            if all(_NUMBER.fullmatch(value.replace(",", ".").rstrip(" %")) for value in values):
+                raise ValueError(f"column {column!r} holds {odd!r}: write numbers with a point and without a %")
             return pd.Series(values)
         values = pd.to_numeric(pd.Series(values)).tolist()
     elif "true or false" not in found and not all(isinstance(value, Integral) for value in values):
         values = list(map(float, values))
-    _refuse_stand_in(values, column)
+    _refuse_stand_in(values, column, ratings)
     return pd.Series(values)
 
 
-def _refuse_stand_in(values: list, column: str) -> None:
-    """Refuse numbers of which the lowest is -99 …, the highest 9999 …, one is beyond 1e20, and others are far off."""
-    for end, pattern, beyond in ((min, r"-99+(\.9+)?", "below"), (max, r"9999+(\.9+)?", "above")):
+def _refuse_stand_in(values: list, column: str, ratings: bool) -> None:
+    """Refuse numbers of which the lowest is -9.99 …, the highest 99 …, one is beyond 1e20, and others are far off.
+
+    Also -1 below several numbers of which none is negative, and 9 beside 0 and 1.
+    """
+    for end, pattern, beyond in ((min, r"-9+(\.9+)?", "below"), (max, r"99+(\.9+)?", "above")):
         extreme = end(values, default=0)
         others = [value for value in values if value != extreme]
         if not extreme or not others:
             continue
-        shown, ratio = f"{extreme:g}", end(others) / extreme
-        if (re.fullmatch(pattern, shown) and ratio < 0.5) or (abs(extreme) >= 1e20 and abs(ratio) < 1e-6):
+        shown, ratio, different = f"{extreme:g}", end(others) / extreme, set(others)
+        alone = len(different) > 1 and min(different) >= 0 and not ratings
+        if (
+            (re.fullmatch(pattern, shown) and ratio < 0.5) or (abs(extreme) >= 1e20 and abs(ratio) < 1e-6)
+            or (extreme == -1 and alone) or (extreme == 9 and different == {0, 1})
+        ):  # fmt: skip
             raise ValueError(
                 f"column {column!r} has {shown} in {len(values) - len(others)} rows, and nothing else {beyond} "
-                f"{end(others):g}: in tables that stands for a missing value. Leave those galaxies out"
+                f"{end(others):g}: in tables that stands for a missing value. Leave those galaxies out (or, if it is "
+                "meant as a number, add the same to all labels)"
             )
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import floats, ids_of, in_memory, listed, require
+from zoobook.catalogs.columns import ids_of, in_memory, listed, numbers, require
 
 _MEANING = {
     "matched": "galaxies that both tables have",
@@ -186,10 +186,11 @@ def _join(
     require(names if columns is None else columns, names, _name(right))
     wanted = [name for name in dict.fromkeys(names if columns is None else columns) if name not in without]
     new = {name: f"{name}_right" if name in left.columns else name for name in wanted}
-    taken = [name for name in (*new.values(), *added) if name in left.columns]
+    all_names = [*left.columns, *new.values(), *added]
+    taken = [name for name in (*new.values(), *added) if all_names.count(name) > 1]
     if taken:
-        raise ValueError(f"the left table has a column {taken[0]!r} already, perhaps of an earlier join: rename or "
-                         "drop it, or say in `columns` what to add")  # fmt: skip
+        raise ValueError(f"the joined table would have two columns {taken[0]!r}, perhaps because of an earlier join: "
+                         "rename or drop one, or say in `columns` what to add")  # fmt: skip
     if isinstance(right, pd.DataFrame):
         other = right[wanted].iloc[right_rows]
     elif wanted:
@@ -210,11 +211,11 @@ def _positions(table: pd.DataFrame | Path, where: str):
         table = tables.read(table, ["ra", "dec"])
     degrees = {}
     for name, low, high in (("ra", -360.0, 360.0), ("dec", -90.0, 90.0)):
-        degrees[name] = floats(table[name])
+        degrees[name] = numbers(table, name, where)
         bad = np.flatnonzero(~((degrees[name] >= low) & (degrees[name] <= high)))
         if len(bad):
             raise ValueError(
                 f"{where}: `{name}` is missing or not within {low:g} … {high:g} degrees in {len(bad)} rows (counted "
-                f"from 0): {listed(bad)}. Drop or correct those rows."
+                f"from 0): {listed(bad)}. The first has {table[name].iloc[bad[0]]}. Drop or correct those rows."
             )
     return SkyCoord(degrees["ra"], degrees["dec"], unit="deg")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from zoobook.catalogs.columns import a_frame, floats
+from zoobook.catalogs.columns import a_frame, numbers
 from zoobook.catalogs.reading import check_votes
 from zoobook.trees import DecisionTree, check
 
@@ -46,10 +46,11 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
     found = next((name for name in names if name in a_frame(catalog, "the catalogue")), None)
     if found is None:
         raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {names[-1]!r}")
-    shares = floats(catalog[found])
+    shares = numbers(catalog, found)
     if found == count:
         total = total_votes(catalog, tree, question)
-        shares = shares / np.where(total > 0, total, np.nan)
+        with np.errstate(divide="ignore"):  # answers without a total are refused below
+            shares = shares / np.where((total > 0) | (shares > 0), total, np.nan)
     bad = np.flatnonzero((shares < 0) | (shares > 1.001))
     if len(bad):
         raise ValueError(f"the share of {answer!r} would be {shares[bad[0]]:g} in row {bad[0]} (counted from 0), and "
@@ -66,17 +67,17 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
         question: such as ``"bar"``; of one outside the tree the total is needed.
     """
     check(tree)
-    question = question.removesuffix(tree.suffix)
+    question = str(question).removesuffix(tree.suffix)
     total, answers = tree.total_column(f"{question}{tree.suffix}"), _answers(tree, question)
     if total in a_frame(catalog, "the catalogue"):
-        return floats(catalog[total])
+        return numbers(catalog, total)
     absent = [column for column in answers if column not in catalog.columns]
     if absent or not answers:
         raise ValueError(
             f"the catalogue has no votes on {question!r}: the columns {', '.join(map(repr, [total, *absent[:1]]))} are "
             "missing. Predictions have none; cut on `asked_fraction` instead."
         )
-    votes = np.stack([floats(catalog[column]) for column in answers])
+    votes = np.stack([numbers(catalog, column) for column in answers])
     missing = np.isnan(votes)
     return np.where(missing.any(0) & ~missing.all(0), np.nan, np.nansum(votes, axis=0))
 
@@ -86,6 +87,8 @@ def parted(tree: DecisionTree, answer: str) -> tuple[str, str]:
 
     A question that the tree does not have ends at the first one.
     """
+    if not isinstance(answer, str):
+        raise ValueError(f"an answer is named by text, such as 'bar_strong', not {answer!r}")
     names = [name for question in tree.questions for name in (question.name, question.name.removesuffix(tree.suffix))]
     question = max((n for n in names if answer.startswith(f"{n}_")), key=len, default=answer.partition("_")[0])
     return question.removesuffix(tree.suffix), answer[len(question) + 1 :]

@@ -39,6 +39,8 @@ def read(source: str | os.PathLike | pd.DataFrame, tree: DecisionTree | None = N
         catalog, where, folder = tables.read(path), str(path), path.parent
     column = next((name for name in _ID_COLUMNS if name in catalog.columns), None)
     if column is None:
+        if isinstance(source, pd.DataFrame):
+            require([name for name in _ID_COLUMNS if name in source.index.names], source, where)
         raise ValueError(
             f"{where} has neither `id_str` nor `iauname`, so its galaxies have no id. "
             f"Rename the column that names them; there are: {listed(catalog.columns)}."

@@ -5,11 +5,13 @@ as in predictions), and that tree. Answers and questions are named without the c
 ``"bar"``. A ``ValueError`` says what the tree or the catalogue does not have.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs.columns import floats, in_memory, require
+from zoobook.catalogs.columns import in_memory, numbers, require
 from zoobook.catalogs.fractions import parted, total_votes
 from zoobook.catalogs.fractions import vote_fraction as fraction
 from zoobook.trees import DecisionTree, check
@@ -44,6 +46,9 @@ def select(
     """
     check(tree)
     catalog = in_memory(catalog, "the catalogue")
+    for what, wanted in {"fractions": fractions, "votes": votes}.items():
+        if not isinstance(wanted, Mapping | None):
+            raise ValueError(f"{what} must be a dictionary, such as {{'bar_strong': 0.5}}, not {wanted!r:.60}")
     keep, left = np.ones(len(catalog), bool), [("all", len(catalog))]
     for question, fewest in (votes or {}).items():
         tree.question(question)  # refuses one that the tree does not have
@@ -136,8 +141,8 @@ def debiased(catalog: pd.DataFrame, tree: DecisionTree) -> pd.DataFrame:
     first = tree.questions[tree.walking_order[0]].name.removesuffix(tree.suffix)
     catalog = in_memory(catalog)
     holds = (
-        pd.Series(floats(catalog["redshift"]), catalog.index).between(*DEBIASED_REDSHIFT, inclusive="neither")
-        & pd.Series(floats(catalog["elpetro_absmag_r"])).between(*DEBIASED_MAGNITUDE, inclusive="neither").to_numpy()
+        pd.Series(numbers(catalog, "redshift"), catalog.index).between(*DEBIASED_REDSHIFT, inclusive="neither")
+        & pd.Series(numbers(catalog, "elpetro_absmag_r")).between(*DEBIASED_MAGNITUDE, inclusive="neither").to_numpy()
         & (total_votes(catalog, tree, first) >= DEBIASED_VOTES)
     )
     return catalog[columns].where(holds).rename(columns=lambda name: name.removesuffix("_debiased"))

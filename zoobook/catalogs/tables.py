@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from zoobook import arguments
-from zoobook.catalogs.columns import floats, id_array, ids_of, in_memory, listed, require
+from zoobook.catalogs.columns import floats, id_array, ids_of, in_memory, listed, refuse_twice, require
 from zoobook.catalogs.shards import table_files
 from zoobook.files import unpacked
 
@@ -120,13 +120,20 @@ def _names(path: Path) -> list[str]:
     if _is_parquet(path):
         return _parquet_names(table_files(path)[0])
     if _CSV_NAME.search(path.name):
-        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
+        return _csv_names(path)
     return list(_read_astropy(path).columns)
+
+
+def _csv_names(path: Path) -> list[str]:
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str)
+    refuse_twice(first.iloc[0].dropna(), "it")  # pandas would give the second another name
+    return [str(name) for name in pd.read_csv(path, nrows=0).columns]
 
 
 def _parquet_names(path: Path) -> list[str]:
     """All but the columns in which pandas keeps a nameless row index, and astropy where others have gaps."""
     schema = pq.read_schema(path)
+    refuse_twice(schema.names, "it")
     gaps = set(_mask_columns(schema).values())
     return [name for name in schema.names if not re.fullmatch(r"__index_level_\d+__", name) and name not in gaps]
 
@@ -169,7 +176,7 @@ def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataF
 
 def _check_rows(path: Path) -> None:
     """Refuse a CSV with a row that is shorter or longer than its first, which pandas would fill or shift silently."""
-    names = pd.read_csv(path, nrows=0).columns
+    names = _csv_names(path)
     other = re.search("[;\t|]", names[0])
     if len(names) == 1 and other:
         raise ValueError(f"its cells are parted by {other[0]!r}, not by commas: save it with commas")
@@ -273,6 +280,7 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         raise ValueError("it has no table")
     if len(tables) > 1:
         warnings.warn(f"{path} has {len(tables)} tables: the first is read", stacklevel=2)
+    refuse_twice([field.name for field in tables[0].fields if field.name], "it")
     table = tables[0].to_table(use_names_over_ids=True)
     return table, {name: table[name].mask for name in table.colnames
                    if table[name].dtype.kind == "b" and hasattr(table[name], "mask")}  # fmt: skip
@@ -293,6 +301,7 @@ def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         if len(numbers) > 1:
             warnings.warn(f"{path} has {len(numbers)} tables: the first is read, that of extension {numbers[0]}",
                           stacklevel=2)  # fmt: skip
+        refuse_twice([name.strip() for name in hdu.columns.names], "it")
         hdu.header.remove("COMMENT", ignore_missing=True, remove_all=True)  # by which astropy makes objects of columns
         table = Table.read(hdu)
         # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.

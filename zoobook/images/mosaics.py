@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from zoobook import arguments, parallel
-from zoobook.catalogs.columns import floats, listed
+from zoobook.catalogs.columns import listed, numbers
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.images import fits
 from zoobook.images.checks import naming
@@ -155,7 +155,7 @@ class Mosaic:
 
     def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Where the sources of a table are: its ``x`` and ``y``, or its ``ra`` and ``dec`` [deg] as pixels from 0."""
-        known = {name: _numbers(table, name) for name in ("x", "y", "ra", "dec") if name in table}
+        known = {name: numbers(table, name, "the table") for name in ("x", "y", "ra", "dec") if name in table}
         on_sky = {"ra", "dec"} <= set(known)
         if {"x", "y"} <= set(known):
             if on_sky and self.wcs is not None:
@@ -313,17 +313,6 @@ def _celestial(header):
             return wcs if placed and np.isfinite(fits.pixel_arcsec(header)) else None
         except Exception:  # what astropy raises for odd headers has no common class
             return None
-
-
-def _numbers(table: pd.DataFrame, name: str) -> np.ndarray:
-    """A column of positions; text that is no number is refused."""
-    numbers = floats(table[name])
-    lost = table[name][np.isnan(numbers) & table[name].notna().to_numpy()]
-    if len(lost):
-        how = ", unit=('hourangle', 'deg')).ra.deg makes degrees of such" if name in ("ra", "dec") else ""
-        raise ValueError(f"`{name}` holds {lost.iloc[0]!r}, where a number must stand ({len(lost)} such rows)"
-                         + (f": astropy.coordinates.SkyCoord(ra, dec{how}" if how else ""))  # fmt: skip
-    return numbers
 
 
 def _same_sky(one, other, shape: tuple[int, int]) -> bool:

@@ -105,7 +105,7 @@ def disagreement(
     """
     check(tree)
     names = [question.name for question in tree.questions]
-    asked_for = [questions] if isinstance(questions, str) else questions or names
+    asked_for = [questions] if isinstance(questions, str) else arguments.names("questions", questions or names)
     wanted = {tree.question(name).name for name in asked_for}
     predictions = keyed(predictions, "the table of predictions")
     concentrations = votes.predicted_concentrations(predictions, tree)

@@ -50,6 +50,8 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
     if out in (table.path, *table.files):
         raise ValueError(f"{out} is the table that is to be compressed: choose another name for the result")
     check_replaceable(out, b"PAR1")
+    if out.suffix.lower() in (".csv", ".gz", ".fits", ".vot"):
+        raise ValueError(f"{out.name}: the result is parquet: let its name end in .parquet")
     rows, width = len(table), len(table.columns)
     what = f"n_components, for {rows} galaxies of {width} features,"
     n_components = arguments.whole(what, n_components, 1, min(width, rows))

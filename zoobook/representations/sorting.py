@@ -63,7 +63,7 @@ def interesting(
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():
         raise ValueError(f"the rating of {rated[int(np.argmin(np.isfinite(known)))]!r} is not a finite number")
-    labels_of(values, "ratings")  # refuses numbers that stand for none
+    labels_of(values, "ratings", ratings=True)  # refuses numbers that stand for none
     predict = _fit_ratings(table.take(table.rows_of(rated)).astype(float), known, seed)
     found = _for_each_galaxy(table, predict)
     found = found[~found["id_str"].isin(rated)]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import listed, refuse_repeated
+from zoobook.catalogs.columns import listed, refuse_repeated, refuse_twice
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
@@ -34,6 +34,7 @@ class FeatureTable:
         self.files, self.path = table_files(path), arguments.path(path)
         schema = _schema(self.files[0])
         names = schema.names
+        refuse_twice(names, str(path))
         for file in self.files[1:]:
             if _schema(file).names != names:
                 raise ValueError(f"{file} has other columns than {self.files[0]}: they are not parts of one table")
@@ -42,9 +43,9 @@ class FeatureTable:
         if not self.columns:
             raise ValueError(f"{path} has no feature columns (feat_0, feat_1, …), only {', '.join(names[:8])} …")
         for name in self.columns:
-            kinds = [field.type for field in schema if field.name == name]
-            if len(kinds) > 1 or not any(test(kinds[0]) for test in (pa.types.is_floating, pa.types.is_integer)):
-                raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {listed(kinds)}")
+            kind = schema.field(name).type
+            if not any(test(kind) for test in (pa.types.is_floating, pa.types.is_integer)):
+                raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {kind}")
         if len({number for number, _ in numbered}) < len(numbered):
             raise ValueError(f"{path} has two sets of features, {listed(self.columns)}: leave only one in it")
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
