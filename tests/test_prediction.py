@@ -172,7 +172,7 @@ def test_several_devices_share_the_work(half, store, monkeypatch):
 
 def test_features_that_are_no_numbers_are_refused(half, store):
     model = trained(half).model
-    arrays = {name: np.full_like(array, np.nan) for name, array in half.models.to_arrays(model).items()}
+    arrays = {name: np.full_like(array, 1e30) for name, array in half.models.to_arrays(model).items()}
     broken = half.models.from_arrays(model.spec, arrays)
     for apply in (half.predict, half.represent):
         with pytest.raises(ValueError, match="features are no finite numbers: its weights are damaged"):
