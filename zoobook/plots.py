@@ -85,19 +85,19 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
         raise ValueError(f"there are {len(shares)} shares for the {len(decision_tree.questions)} questions of tree "
                          f"{decision_tree.name!r}; `expected` gives one for each")  # fmt: skip
     questions, places = decision_tree.questions, _places(decision_tree)
-    left, right = -0.45, max(x for x, _ in places) + 0.45
-    bottom, top = min(y for _, y in places) - 0.75, max(y for _, y in places) + 0.55
-    # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.7 by 1.07 inches.
-    figure, axis = plt.subplots(figsize=(2.7 * (right - left), 1.07 * (top - bottom)))
+    left, right = -0.42, max(x for x, _ in places) + 0.42
+    bottom, top = min(y for _, y in places) - 0.6, max(y for _, y in places) + 0.55
+    # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.2 by 1.2 inches.
+    figure, axis = plt.subplots(figsize=(2.2 * (right - left), 1.2 * (top - bottom)))
     asker = {answer.column: (q, answer.name) for q, question in enumerate(questions) for answer in question.answers}
     for q, (question, place) in enumerate(zip(questions, places, strict=True)):
         title = question.name.removesuffix(decision_tree.suffix)
-        _draw_question(axis, question, place, title if shares is None else f"{title}  ({100 * shares[q]:.0f} %)",
+        _draw_question(axis, question, place, title if shares is None else f"{title}\n({100 * shares[q]:.0f} %)",
                        leading={column for other in questions for column in other.asked_after})  # fmt: skip
         if question.asked_after:
             after = " or ".join(dict.fromkeys(asker[column][1] for column in question.asked_after))
-            axis.text(place[0] - 0.36, place[1] + 0.29, f"if {after}", fontsize=6.5, style="italic", color="#444444",
-                      zorder=4)  # fmt: skip
+            axis.text(place[0] - 0.36, place[1] + (0.29 if shares is None else 0.42), f"if {after}", fontsize=7,
+                      style="italic", color="#444444", zorder=4)  # fmt: skip
         for column in question.asked_after:
             _draw_line(axis, places[asker[column][0]], place)
     axis.set(xlim=(left, right), ylim=(bottom, top))
@@ -129,11 +129,12 @@ def _draw_question(axis: Axes, question: Question, place: tuple[int, float], tit
     x, y = place
     answers = [answer.name + (" ›" if answer.column in leading else "") for answer in question.answers]
     together = "  ".join(answer.replace(" ", "\xa0") for answer in answers)
-    lines = textwrap.wrap(together, 34, break_on_hyphens=False)
+    lines = textwrap.wrap(together, 27, break_on_hyphens=False)
     axis.text(x, y, title, ha="center", va="bottom", fontsize=8.5, weight="bold", zorder=4)
-    axis.text(x, y - 0.03, "\n".join(lines), ha="center", va="top", fontsize=7, color="#444444", zorder=4)
+    axis.text(x, y - 0.03, "\n".join(lines), ha="center", va="top", fontsize=7.5, color="#444444", zorder=4)
+    bottom, top = y - 0.1 - 0.12 * len(lines), y + 0.1 + 0.13 * len(title.splitlines())
     axis.add_patch(FancyBboxPatch(
-        (x - 0.36, y - 0.1 - 0.13 * len(lines)), 0.72, 0.33 + 0.13 * len(lines),
+        (x - 0.37, bottom), 0.74, top - bottom,
         boxstyle="round,pad=0.02", facecolor="white", edgecolor=COLOURS[x % 6], linewidth=1.3, zorder=3,
     ))
 
@@ -142,7 +143,7 @@ def _draw_line(axis: Axes, parent: tuple[int, float], child: tuple[int, float]) 
     """A line in the form of an S from one box to another."""
     along = np.linspace(0, 1, 30)
     ease = along * along * (3 - 2 * along)
-    start, stop = parent[0] + 0.38, child[0] - 0.38
+    start, stop = parent[0] + 0.39, child[0] - 0.39
     axis.plot(start + (stop - start) * along, parent[1] + (child[1] - parent[1]) * ease,
               color=COLOURS[parent[0] % 6], linewidth=1.1, alpha=0.7, zorder=1)
 

@@ -178,7 +178,8 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
     for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names break after _ / .
-        first, *rest = re.findall(r"(?s).+?(?:[_/]|\.(?=[A-Za-z])|\Z)", cell.string or "") or [""]
+        # but not before the last letter or two
+        first, *rest = re.findall(r"(?s).+?(?:[_/](?!.{0,2}\Z)|\.(?=[A-Za-z])|\Z)", cell.string or "") or [""]
         if rest and len(cell.string) > LONG_NAME:
             cell.string = first
             for part in rest:
