@@ -147,8 +147,9 @@ def plot(
             raise ValueError(f"chosen must be one sample, as rarity.sample gives it, not {type(chosen).__name__}")
         spans = [[[chosen[name] - chosen[f"{name}_low"]], [chosen[f"{name}_high"] - chosen[name]]]
                  for name in ("completeness", "purity")]  # fmt: skip
-        axis.errorbar(chosen["completeness"], chosen["purity"], xerr=spans[0], yerr=spans[1], fmt="o", color="black",
-                      capsize=3, label=f"scores from {chosen['threshold']:.3g}")  # fmt: skip
+        place = chosen["completeness"], chosen["purity"]
+        axis.errorbar(*place, xerr=spans[0], yerr=spans[1], fmt="o", color="black", capsize=3)
+        axis.plot([], [], "o", color="black", label=f"scores from {chosen['threshold']:.3g}")
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
     figure.legend(fontsize=8, frameon=False, loc="outside upper center", ncols=2)
     return figure

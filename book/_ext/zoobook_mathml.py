@@ -1,10 +1,18 @@
 """Formulas as MathML, which browsers draw themselves: the book needs no script from elsewhere, so it reads offline."""
 from __future__ import annotations
 
+import re
+
 from docutils import nodes
-from latex2mathml.converter import convert
+from latex2mathml import converter
 from sphinx.locale import _
 from sphinx.util.math import get_node_equation_number
+
+
+def convert(formula: str, display: str = "inline") -> str:
+    """A formula as MathML, in which ``max(`` and its like stand as closely as any function before its bracket."""
+    return re.sub(r"<mo>(\w{2,4})</mo>(?=<mo[^>]*>(?:\(|&#x00028;))", r'<mo lspace="0.1em" rspace="0">\1</mo>',
+                  converter.convert(formula, display=display))  # fmt: skip
 
 
 def inline(self, node) -> None:
