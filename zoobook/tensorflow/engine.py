@@ -179,7 +179,7 @@ class Trainer:
         def whole(*data):
             return self.strategy.reduce("SUM", self.strategy.run(share, [data]), axis=None)
 
-        return tf.function(whole, autograph=False)
+        return tf.function(functools.partial(whole), autograph=False)  # see `_compiled`
 
 
 class GalaxyLosses(keras.layers.Layer):
