@@ -1,6 +1,7 @@
 """TensorFlow as an engine of zoobook, see :class:`zoobook.learning.engine.Engine`; ``tf.distribute`` joins devices."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 
@@ -70,7 +71,8 @@ def _seen_features(model: GalaxyModel) -> Callable:
 
 
 def _compiled(function: Callable) -> Callable:
-    return tf.function(function, reduce_retracing=True, autograph=False)
+    # TensorFlow counts graphs by their code, and would warn of the graphs of several models: a partial has none
+    return tf.function(functools.partial(function), reduce_retracing=True, autograph=False)
 
 
 def features(replica: tuple, images: tf.Tensor, views: tf.Tensor, share: float) -> np.ndarray:
@@ -177,7 +179,7 @@ class Trainer:
         def whole(*data):
             return self.strategy.reduce("SUM", self.strategy.run(share, [data]), axis=None)
 
-        return tf.function(whole, autograph=False)
+        return tf.function(functools.partial(whole), autograph=False)  # see `_compiled`
 
 
 class GalaxyLosses(keras.layers.Layer):
