@@ -135,7 +135,7 @@ class Trainer:
         learn, judge = _steps(module, optimizer)
         self._epochs(model, optimizer, run, self._on_all(learn), self._on_all(judge))
         # Together again: the others must not read what the first is still writing.
-        self.strategy.reduce("SUM", self.strategy.run(tf.function(lambda: tf.constant(1))), axis=None)
+        self.strategy.reduce("SUM", self.strategy.run(tf.function(functools.partial(tf.constant, 1))), axis=None)
 
     def _epochs(self, model: GalaxyModel, optimizer, run: Run, learn: Callable, judge: Callable) -> None:
         """Epoch after epoch, until there are enough."""
