@@ -442,7 +442,8 @@ def benchmarks(results: dict) -> Figure:
         if row["floor"]:
             axis.plot(row["floor"], place, "|", color=COLOURS[1], markersize=14, markeredgewidth=2)
     axis.axvline(1, color=_GREY, linewidth=0.8)
-    axis.set_yticks(range(len(rows)), [f"{row['title'].split(', against')[0]}\n(against {row['other']})" for row in rows], fontsize=8)
+    names = [f"{row['title'].split(', against')[0]}\n(against {row['other']})" for row in rows]
+    axis.set_yticks(range(len(rows)), names, fontsize=8)
     axis.set(xscale="log", xlabel="times as fast")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_title(f"{results['machine']}, {results['date']}", fontsize=9)
