@@ -378,7 +378,7 @@ def test_addresses_are_those_of_the_configuration(file):
         ("[two](representations.md#maps)", f"[two]({layout.SITE}/book/representations.html#maps)"),
         ("see [](glossary.md)", f"see [Glossary]({layout.SITE}/book/glossary.html)"),
         ("![logo](_static/logo.svg)", f"![logo]({layout.RAW}/book/_static/logo.svg)"),
-        ("{cite:t}`walmsley2022decals`", "[Walmsley et al. (2022)](https://doi.org/10.1093/mnras/stab2093)"),
+        ("{cite:t}`walmsley2022decals`", "[Walmsley et al. (2022a)](https://doi.org/10.1093/mnras/stab2093)"),
         ("{cite:p}`lupton2004rgb,sersic1963`",
          f"([Lupton et al. 2004](https://doi.org/10.1086/382245); [Sérsic 1963]({layout.SITE}/book/references.html))"),
         ("{py:func}`~zoobook.votes.nll`", f"[`nll`]({layout.SITE}/book/api.html#zoobook.votes.nll)"),
