@@ -82,8 +82,11 @@ def floats(column: pd.Series) -> np.ndarray:
 
 def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.ndarray:
     """A column of a table, as :func:`floats` gives it, in which a word, or true or false, is refused."""
-    found, cells = floats(table[name]), table[name].astype(object)
-    truths = [isinstance(cell, (bool, np.bool_)) for cell in cells] if table[name].dtype.kind in "bO" else False
+    found = floats(table[name])
+    if table[name].dtype.kind in "fiu":  # it holds nothing else, and may be long
+        return found
+    cells = table[name].astype(object)
+    truths = [isinstance(cell, (bool, np.bool_)) for cell in cells]
     lost = np.flatnonzero((np.isnan(found) & cells.notna().to_numpy(bool)) | truths)
     if len(lost):
         degrees = ": astropy.coordinates.SkyCoord(ra, dec, unit=('hourangle', 'deg')).ra.deg makes degrees of hours"
