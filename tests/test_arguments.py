@@ -130,12 +130,14 @@ SENSELESS = {
     "`dec` holds True, where a number must stand, in 1 rows .counted from 0.: 1": lambda: crossmatch.near_pairs(
         SKY.assign(dec=pd.Series([2.0, True], dtype=object))
     ),
+    "rounds must be a list of the tables that classify made, not None": lambda: representations.settled(None),
     "two columns 'ra_right'": lambda: crossmatch.by_id(SKY, SKY.assign(ra_right=1)),
     "It is the index": lambda: catalogs.read(VOTES.set_index("id_str")),
     "here: 0.0, nan$": lambda: evaluation.roc_auc([0, np.nan, np.nan], [1, 2, 3]),
     "pixels must be bytes, uint8": lambda: evaluation.radial_profiles(STAMP[None, ..., :1]),
     "votes must be numbers throughout": lambda: votes.fit_constant([["a"] * 34], TREE),
     "concentrations must be numbers throughout": lambda: votes.nll([[1, 2], [1]], np.ones((2, 34)), TREE),
+    "concentrations must be numbers throughout, eq": lambda: votes.nll(np.ones((2, 34), bool), np.ones((2, 34)), TREE),
     "of no pass at all": lambda: votes.prediction_table(["a"], np.ones((1, 34, 0)), TREE),
     "one or for each galaxy": lambda: votes.sample(np.ones((2, 34)), [1, 2, 3], TREE, 0),
     "at least one Question": lambda: DecisionTree("a", [{"name": "q", "answers": ["x", "y"]}]),

@@ -28,6 +28,16 @@ GALAXIES = pd.DataFrame(
 )
 
 
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    kept, link = tmp_path / "elsewhere" / "rings.parquet", tmp_path / "rings.parquet"
+    kept.parent.mkdir()
+    link.symlink_to(kept)  # to what is not there yet
+    for galaxies in (GALAXIES, GALAXIES[:2]):
+        export.write(galaxies, link)
+        assert link.is_symlink() and len(tables.read(kept)) == len(galaxies)
+    assert sorted(file.name for file in kept.parent.iterdir()) == ["rings.parquet"]
+
+
 @pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
 def test_astropy_reads_back_values_units_descriptions_and_provenance(tmp_path, ending):
     path = export.write(

@@ -257,7 +257,7 @@ def test_a_fits_table_behind_an_image_and_a_folder_of_parquet(tmp_path):
     ("a,1,\nb,2,\n", "row 2 .counted from 1. has 3 cells, where the first row has 2"),  # pandas takes ids for an index
     ("a,1\nb\n", "row 3 .counted from 1. has 1 cells"),  # and fills this up
     ("a,1\nb", "was the file cut off"),
-    ('a,1\nb,"2\n', "could not be read as a table"),
+    ('a,1\nb,"2\n', "row 3 .counted from 1. has a quotation mark that is never closed"),
 ])  # fmt: skip
 def test_a_csv_with_rows_of_unequal_length(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(f"id_str,x\n{text}")

@@ -26,6 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """The name under which to write a file that is never seen half-written: then it gets its own, or goes."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file", str(path))
+    path = Path(os.path.realpath(path))  # a link stays one
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part

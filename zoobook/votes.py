@@ -235,7 +235,10 @@ def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
     """Concentrations, votes or fractions (``what`` they are) as float64 [N, A], if they can be those of a tree."""
     check(tree)
     try:
-        values = np.asarray(unmasked(values), float)
+        values = unmasked(values)
+        if values.dtype.kind == "b":
+            raise TypeError
+        values = values.astype(float)
     except (TypeError, ValueError):  # text, lists of different lengths, pandas' sign for a gap
         raise ValueError(f"{what} must be numbers throughout, equally many for each galaxy") from None
     if values.ndim != 2 or values.shape[1] != len(tree.label_columns):

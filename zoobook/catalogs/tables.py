@@ -107,6 +107,8 @@ def named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} could not be read as a table: it is no text in UTF-8; save it as such") from None
     except Exception as error:
         reason = str(error).strip().splitlines()
+        if found := re.search(r"EOF inside string starting at row (\d+)", str(error)):  # which pandas counts from 0
+            reason = [f"row {int(found[1]) + 1} (counted from 1) has a quotation mark that is never closed"]
         raise ValueError(
             f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}"
         ) from None

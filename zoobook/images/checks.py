@@ -60,3 +60,17 @@ def blank_share(image: np.ndarray) -> float:
         value = values[np.argmax(counts)]  # of them, those of the commonest value: a ramp is not blank
         rows, columns = rows & (image[:, 0] == value).all(axis=1), columns & (image[0] == value).all(axis=1)
     return 1 - (1 - rows.mean()) * (1 - columns.mean())
+
+
+def stand_in(seen: np.ndarray) -> str:
+    """What to say of pixels, [N], many of which have one value far from all others, such as -9999 or 1e30; else ""."""
+    for sign, end, least in ((1, "below", 0.0), (-1, "above", 1e20)):
+        pixels = sign * seen
+        others = pixels[pixels > pixels.min()] if len(pixels) else pixels
+        if not 0 < len(others) < 0.99 * len(pixels) or abs(pixels.min()) < least:
+            continue
+        second = others.min()
+        if second - pixels.min() > 10 * (np.median(others) - second):
+            return (f"{1 - len(others) / len(pixels):.0%} of its pixels have the value {sign * pixels.min():g}, far "
+                    f"{end} all others; if that stands for no observation, write NaN there")
+    return ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.files import unpacked
-from zoobook.images.checks import Unusable, check_shape
+from zoobook.images.checks import Unusable, check_shape, stand_in
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
 BANDS = tuple("ugrizy")  # in the order of their wavelengths
@@ -44,6 +44,9 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
         check_shape(*chosen[0].shape[-2:])
         planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
         pixel = pixel_arcsec(chosen[0].header)
+    for plane in planes:
+        if told := stand_in(plane[np.isfinite(plane)]):
+            raise Unusable(told)
     return stretch(planes, pixel if np.isfinite(pixel) else NATIVE_ARCSEC, max_blank)[::-1].copy()
 
 
@@ -65,7 +68,7 @@ def stretch(planes: np.ndarray, pixel: float, max_blank: float, unit: float | No
         unit = units.mean() if len(units) else np.abs(planes / scales).max() / 250  # then the peak is nearly white
     if len(planes) == 1:
         planes = planes * scales / scales[1]
-    light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)  # gaps may be marked by huge numbers
+    light = np.clip(planes / unit, -1e30, 1e30).astype(np.float32)
     return colour(light)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids
+from zoobook.images.checks import stand_in
 from zoobook.images.decals import ZERO_POINT
 from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section
 
@@ -205,7 +206,8 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
         raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
     for plane in planes:
-        _refuse_stand_in(mosaic.name, plane[~blank], where)
+        if told := stand_in(plane[~blank]):
+            raise ValueError(f"{mosaic.name} in {where}: {told}")
     weights = noise**-2 / np.sum(noise**-2)
     light = np.zeros_like(planes[0])
     for weight, plane, sky in zip(weights, planes, skies, strict=True):
@@ -241,17 +243,6 @@ def _sep():
     sep.set_extract_pixstack(10_000_000)
     sep.set_sub_object_limit(16_384)
     return sep
-
-
-def _refuse_stand_in(name: str, seen: np.ndarray, where: str) -> None:
-    """Refuse pixels of which many have one value far below all others, such as -9999."""
-    lowest = seen.min()
-    others = seen[seen > lowest]
-    if len(seen) - len(others) > 0.01 * len(seen) and len(others):
-        second = others.min()
-        if second - lowest > 10 * (np.median(others) - second):
-            raise ValueError(f"{1 - len(others) / len(seen):.0%} of the pixels of {name} in {where} have the value "
-                             f"{lowest:g}, far below all others. If that stands for no observation, write NaN there.")
 
 
 def _sky(sep, plane: np.ndarray, blank: np.ndarray):

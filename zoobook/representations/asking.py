@@ -12,7 +12,7 @@ asked for is no fair sample of the sky: measure purity and completeness on galax
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +176,8 @@ def settled(rounds: Sequence[pd.DataFrame]) -> bool:
     """
     from sklearn.metrics import cohen_kappa_score
 
+    if isinstance(rounds, (str, pd.DataFrame)) or not isinstance(rounds, Iterable):
+        raise ValueError(f"rounds must be a list of the tables that classify made, not {rounds!r:.60}")
     last = [_likeliest(one) for one in list(rounds)[-ROUNDS:]]
     if len(last) < ROUNDS or any(one.nunique() < 2 for one in last):
         return False
