@@ -519,7 +519,7 @@ def test_the_six_commands_of_the_book(sky, tmp_path, monkeypatch):
     if not any(find_spec(package) for package in zoobook.FRAMEWORKS.values()):
         pytest.skip("needs a framework")
     page = (Path(__file__).parents[1] / "book" / "a_survey_of_your_own.md").read_text("utf8")
-    commands = page.split("```console\n")[1].split("```")[0].splitlines()
+    commands = page.split("```console\n")[1].split("```")[0].replace("\\\n", " ").splitlines()
     assert len(commands) == 6
     monkeypatch.chdir(tmp_path)
     for file in sky.files:

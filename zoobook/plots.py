@@ -229,7 +229,7 @@ def training(
         axis.axhline(value, color=_GREY, linestyle=("--", ":", "-.")[number % 3], linewidth=1.2, label=name)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False)
     figure.tight_layout()
     return figure
 
@@ -277,9 +277,9 @@ def fractions(
         raise ValueError("there is nothing to show: `answers` is empty")
     require(answers, decision_tree.label_columns, f"the tree {decision_tree.name!r}")
     require([f"{column}_fraction" for column in answers], predictions, "the table of predictions")
-    columns = min(len(answers), 4)
+    columns = min(len(answers), 2 if len(answers) <= 4 else 3)
     rows = -(-len(answers) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.75 * rows), squeeze=False,
+    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.5 * rows), squeeze=False,
                                 sharex=True, sharey=True)
     for axis in axes.flat[len(answers):]:
         axis.axis("off")
@@ -331,13 +331,13 @@ def belief(
         raise ValueError("there is nothing to show: `questions` is empty")
     concentrations = checked(np.asarray(concentrations)[None], decision_tree, "concentrations")[0]
     observed = checked(np.asarray(observed)[None], decision_tree, "votes")[0]
-    figure, axes = plt.subplots(1, 1 + len(questions), figsize=(2.3 + 2.7 * len(questions), 2.9),
-                                width_ratios=[0.85] + [1] * len(questions))
-    axes[0].imshow(image)
-    axes[0].axis("off")
-    axes[1].set_ylabel("probability density", fontsize=8.5)
+    figure, axes = plt.subplot_mosaic([["image", place] for place in range(len(questions))], width_ratios=[0.75, 1],
+                                      figsize=(6.2, 2.3 * len(questions)), layout="constrained")
+    axes["image"].imshow(image)
+    axes["image"].axis("off")
     share = np.linspace(0.001, 0.999, 400)
-    for axis, name in zip(axes[1:], questions, strict=True):
+    for place, name in enumerate(questions):
+        axis = axes[place]
         question = decision_tree.question(name)
         start, stop = decision_tree.index_groups[decision_tree.questions.index(question)]
         alpha, votes = concentrations[start:stop], observed[start:stop]
@@ -349,10 +349,9 @@ def belief(
             if votes.sum():
                 axis.axvline(votes[a] / votes.sum(), color=colour, linestyle="--", linewidth=1.2)
         axis.set(xlim=(0, 1), ylim=(0, None), yticks=[])
-        axis.set_title(question.name.removesuffix(decision_tree.suffix), fontsize=9)
-        axis.set_xlabel("vote fraction", fontsize=8.5)
-        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
-    figure.tight_layout()
+        axis.set_title(question.name.removesuffix(decision_tree.suffix), fontsize=10)
+        axis.set(xlabel="vote fraction", ylabel="probability density")
+        axis.legend(frameon=False, fontsize=9)
     return figure
 
 
@@ -421,7 +420,7 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         false, true, _ = roc_curve(labels, scores)
         axis.plot(false, true, color=colour, linewidth=1.6, label=f"{name} (AUC {roc_auc_score(labels, scores):.2f})")
     axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(frameon=False, fontsize=7.5, loc="lower right")
+    axis.legend(frameon=False, loc="lower right")
     figure.tight_layout()
     return figure
 

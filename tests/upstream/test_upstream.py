@@ -196,7 +196,7 @@ def test_data_sets_join_and_campaigns_stay_apart(server):
     joined = crossmatch.by_id(votes, auto, on="iauname", columns=["bar-dr5_proportion_volunteers_asked"])
     assert len(joined) == rows(VOTES)
     gz2 = datasets.load("gz2")
-    with pytest.warns(UserWarning, match=r"1 rows of 'gz2_images' left out: earlier rows have their ids"):
+    with pytest.warns(UserWarning, match="left out of 'gz2_images': 1 with an id of an earlier row"):
         shown = datasets.load("gz2_images", images="/data/images")
     joined = crossmatch.by_id(gz2, shown, columns=["file_loc"]).set_index("id_str")
     assert joined.loc["587736542560715163", "file_loc"] == "/data/images/91609.jpg" and len(joined) == rows("gz2")
@@ -207,7 +207,7 @@ def test_images(server, tmp_path):
     assert list(found.columns[:2]) == ["id_str", "file_loc"]
     assert found["file_loc"].map(lambda file: Path(file).is_file()).all()
     assert found["published_subset"].value_counts().to_dict() == {"train": 24, "test": 6}
-    with pytest.warns(UserWarning, match="1 galaxies of 'galaxy_mnist' left out: they have no image"):
+    with pytest.warns(UserWarning, match="left out of 'galaxy_mnist': 1 without an image"):
         datasets.load("galaxy_mnist")
     decals = datasets.load(VOTES, images=tmp_path / "png", columns=["ra"])
     name = decals["id_str"][0]

@@ -138,7 +138,7 @@ def _with_images(
     catalog, lacking = images_for(catalog, archives, folder, pictures["image"], f"images of {name}", download)
     if len(lacking):
         first = lacking.iloc[0]
-        _say(notes, f"{len(lacking):,} galaxies of {name!r} left out: they have no image (such as {first['id_str']!r}: "
+        _say(notes, f"left out of {name!r}: {len(lacking):,} without an image (such as {first['id_str']!r}: "
                     f"{first['cause']})")
     return catalog
 
@@ -263,7 +263,7 @@ def _unique(catalog: pd.DataFrame, name: str, notes: list[str]) -> pd.DataFrame:
     again = catalog["id_str"].duplicated()
     if again.any():
         first = catalog["id_str"][again].iloc[0]
-        _say(notes, f"{again.sum():,} rows of {name!r} left out: earlier rows have their ids (such as {first!r})")
+        _say(notes, f"left out of {name!r}: {again.sum():,} with an id of an earlier row (such as {first!r})")
         catalog = catalog[~again].reset_index(drop=True)
     return catalog
 
