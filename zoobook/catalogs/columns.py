@@ -80,19 +80,22 @@ def floats(column: pd.Series) -> np.ndarray:
     return numbers.to_numpy(float, na_value=np.nan)
 
 
+def truths(column: pd.Series) -> np.ndarray:
+    """Which cells of a column, bool [N], hold true or false, which :func:`floats` takes for 1 and 0."""
+    if column.dtype.kind in "fiu":  # it holds nothing else, and may be long
+        return np.zeros(len(column), bool)
+    return np.array([isinstance(cell, (bool, np.bool_)) for cell in column.astype(object)], bool)
+
+
 def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.ndarray:
     """A column of a table, as :func:`floats` gives it, in which a word, or true or false, is refused."""
-    found = floats(table[name])
-    if table[name].dtype.kind in "fiu":  # it holds nothing else, and may be long
-        return found
-    cells = table[name].astype(object)
-    truths = [isinstance(cell, (bool, np.bool_)) for cell in cells]
-    lost = np.flatnonzero((np.isnan(found) & cells.notna().to_numpy(bool)) | truths)
+    found, cells = floats(table[name]), table[name]
+    lost = np.flatnonzero((np.isnan(found) & cells.notna().to_numpy(bool)) | truths(cells))
     if len(lost):
         degrees = ": astropy.coordinates.SkyCoord(ra, dec, unit=('hourangle', 'deg')).ra.deg makes degrees of hours"
         raise ValueError(
-            f"{where}: `{name}` holds {cells.iloc[lost[0]]!r}, where a number must stand, in {len(lost)} rows (counted "
-            f"from 0): {listed(lost)}{degrees if name in ('ra', 'dec') else ''}"
+            f"{where}: `{name}` holds {cells.astype(object).iloc[lost[0]]!r}, where a number must stand, in "
+            f"{len(lost)} rows (counted from 0): {listed(lost)}{degrees if name in ('ra', 'dec') else ''}"
         )
     return found
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import check_ids, file_locations, floats, in_memory, listed, require
+from zoobook.catalogs.columns import check_ids, file_locations, floats, in_memory, listed, require, truths
 from zoobook.trees import DecisionTree, check
 
 _ID_COLUMNS = ("id_str", "iauname")
@@ -77,9 +77,7 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree, needed: bool = False)
     require(columns, catalog, f"of the tree {tree.name!r}, the catalogue")
     values = np.stack([floats(catalog[column]) for column in columns], axis=1)
     for place, column in enumerate(columns):
-        if catalog[column].dtype.kind not in "iuf":
-            truths = [isinstance(value, (bool, np.bool_)) for value in catalog[column]]
-            values[truths, place] = np.nan
+        values[truths(catalog[column]), place] = np.nan
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)) & (values <= _MOST_VOTES))
     if bad.any():
         row, first = np.argwhere(bad)[0]
