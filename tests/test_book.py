@@ -515,11 +515,11 @@ def test_a_pdf_is_one_book_with_its_own_links(two_editions, tmp_path, monkeypatc
     with chromium() as browser:
         print_book.print_edition(browser, "tensorflow", root, tmp_path / "book.pdf")
     book = print_book.PdfReader(tmp_path / "book.pdf")
-    texts = [page.extract_text() for page in book.pages]
+    texts = ["".join(page.extract_text().split()) for page in book.pages]  # older versions read "T ensorFlow"
     assert len(texts) == 4 and "TensorFlow" in texts[0] and "folded" in texts[3]
     assert "answer" in texts[3] and "Click" not in texts[3]
     assert [mark.title for mark in book.outline if not isinstance(mark, list)] == ["zoobook", "One", "Two"]
-    assert re.findall(r"(One|Two)\s*(\d)", texts[1]) == [("One", "3"), ("Two", "4")]
+    assert re.findall(r"(One|Two)(\d)", texts[1]) == [("One", "3"), ("Two", "4")]
     assert {name: 1 + book.get_destination_page_number(to) for name, to in book.named_destinations.items()} == {
         "/a--same": 3, "/b--same": 4,
     }  # fmt: skip
