@@ -3,6 +3,8 @@ import json
 import shlex
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from scipy.special import gammainc, gammaincinv
 from typer.testing import CliRunner
 
 import zoobook
-from zoobook import cli, label, simulation
+from zoobook import chapters, cli, label, simulation
 from zoobook.images import BadImage, ImageStore, cutouts, mosaics, sources
 from zoobook.images.cutouts import Mosaic, cut_stamps, find_sources, measure_sources
 from zoobook.images.sources import RADII, petrosian
+from zoobook.simulation.mosaic import SimulatedSky
 
 pytest.importorskip("sep", reason="sep is not installed (the extra `sky`)")
 PIXEL = 0.4  # arcsec
@@ -145,6 +148,31 @@ def test_the_sky_does_not_depend_on_the_processes(tmp_path):
     skies = [simulation.make_mosaic(tmp_path / str(n), 3, 0.8, seed=2, workers=n) for n in (1, 2)]
     assert skies[0].files[0].read_bytes() == skies[1].files[0].read_bytes()
     pd.testing.assert_frame_equal(skies[0].objects, skies[1].objects)
+
+
+def test_a_sky_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    files = simulation.make_mosaic(tmp_path, 1, 0.8, seed=2, workers=1).files
+    before = [file.read_bytes() for file in files]
+    monkeypatch.setattr("zoobook.simulation.mosaic._spoil", lambda *_: 1 / 0)  # when nearly all is painted
+    with pytest.raises(ZeroDivisionError):
+        simulation.make_mosaic(tmp_path, 1, 0.8, seed=3, workers=1)
+    assert [file.read_bytes() for file in files] == before and sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_two_editions_at_once_make_one_sky(tmp_path, monkeypatch):
+    made = []
+
+    def slowly(folder, *_, **options):
+        made.append(folder)
+        time.sleep(0.3)
+        return SimulatedSky([], pd.DataFrame({"id_str": ["a"]}), pd.DataFrame())
+
+    monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
+    monkeypatch.setattr(simulation, "make_mosaic", slowly)
+    runs = [chapters.Run(name, "simulated", chapters.SCALES["quick"]) for name in zoobook.FRAMEWORKS]
+    with ThreadPoolExecutor() as pool:
+        skies = list(pool.map(chapters.Run.sky, runs))
+    assert len(made) == 1 and skies[0][0] == skies[1][0] and skies[0][1].equals(skies[1][1])
 
 
 def test_galaxies_are_found_and_stars_told_from_them(sky, found):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 import zoobook
 from zoobook import catalogs, datasets, parallel, simulation, trees, weights
 from zoobook.datasets import published
-from zoobook.files import ensure_writable_dir, fingerprint
+from zoobook.files import ensure_writable_dir, fingerprint, replacing
 from zoobook.images import ImageStore
 from zoobook.learning.devices import tune_malloc
 from zoobook.simulation.survey import galaxy_id, save_picture
@@ -120,8 +121,11 @@ class Run:
         key = fingerprint(simulation.VERSION, number, SKY_SEED, SKY_PIXEL)[:8]
         folder = ensure_writable_dir(datasets.home() / "chapters" / f"sky-{key}")
         truth, files = folder / "truth.parquet", [folder / f"sky_{band}.fits" for band in "grz"]
-        if not truth.exists():  # it is written last
-            simulation.make_mosaic(folder, number, SKY_PIXEL, seed=SKY_SEED).galaxies.to_parquet(truth)
+        with FileLock(folder / ".lock"):  # the chapter may run in both frameworks at once
+            if not truth.exists():  # it is written last
+                sky = simulation.make_mosaic(folder, number, SKY_PIXEL, seed=SKY_SEED)
+                with replacing(truth) as part:
+                    sky.galaxies.to_parquet(part)
         return files, pd.read_parquet(truth)
 
     def training(self) -> dict:

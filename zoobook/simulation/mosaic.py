@@ -1,6 +1,7 @@
 """A simulated picture of the sky, of which everything is known: the survey's galaxies, stars, background, faults."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from scipy import fft
 from tqdm import tqdm
 
 from zoobook import arguments, parallel
-from zoobook.files import check_room, ensure_writable_dir
+from zoobook.files import check_room, ensure_writable_dir, replacing
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, ZERO_POINT
 from zoobook.simulation import artifacts, scene
 from zoobook.simulation.profiles import Grid, point_sources, psf_transform
@@ -72,15 +73,16 @@ def make_mosaic(
     side = int(np.ceil(np.sqrt(ROOM * np.sum(truth["true_frame_arcsec"] ** 2)) / step / BLOCK) * BLOCK)
     x, y = _places(truth["true_frame_arcsec"].to_numpy() / step, side, np.random.default_rng([seed, 7]))
     files = [folder / f"sky_{band}.fits" for band in BANDS]
-    here_already = sum(file.stat().st_size for file in files if file.exists())
-    check_room(folder, 4 * len(BANDS) * side**2 - here_already, "the mosaic needs", "another folder")
-    canvas = [_create(file, band, side, step) for file, band in zip(files, BANDS, strict=True)]
-    _paint_galaxies(canvas, truth, x, y, step, seed, workers)
-    others = [*_companions(truth, x, y, step), *_paint_sky(canvas, step, noise, seed)]
-    for place, galaxy in zip(np.stack([x, y], axis=1), truth.to_dict("records"), strict=True):
-        others += _spoil(canvas, place, Truth(galaxy), step, seed)
-    for plane in canvas:
-        plane.flush()
+    check_room(folder, 4 * len(BANDS) * side**2, "the mosaic needs", "another folder")
+    with ExitStack() as stack:
+        parts = [stack.enter_context(replacing(file)) for file in files]
+        canvas = [_create(part, band, side, step) for part, band in zip(parts, BANDS, strict=True)]
+        _paint_galaxies(canvas, truth, x, y, step, seed, workers)
+        others = [*_companions(truth, x, y, step), *_paint_sky(canvas, step, noise, seed)]
+        for place, galaxy in zip(np.stack([x, y], axis=1), truth.to_dict("records"), strict=True):
+            others += _spoil(canvas, place, Truth(galaxy), step, seed)
+        while canvas:
+            canvas.pop().flush()  # and closed, without which Windows renames no file
 
     ids = [f"sky{seed}-{index:07d}" for index in truth["true_index"]]
     x, y = x + truth["true_offset_x_arcsec"].to_numpy() / step, y + truth["true_offset_y_arcsec"].to_numpy() / step
