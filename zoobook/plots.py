@@ -414,13 +414,13 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         labels, scores = pair
         pairs[name] = evaluation.of_two_classes(labels, scores, "a ROC curve")
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
-    axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
+    axis.plot([0, 1], [0, 1], ":", color=_GREY, linewidth=1)
     for number, (name, (labels, scores)) in enumerate(pairs.items()):
         colour = COLOURS[number % len(COLOURS)]
         false, true, _ = roc_curve(labels, scores)
         axis.plot(false, true, color=colour, linewidth=1.6, label=f"{name} (AUC {roc_auc_score(labels, scores):.2f})")
     axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(loc="lower right", fontsize=9, frameon=True, edgecolor="none", framealpha=1)
     figure.tight_layout()
     return figure
 

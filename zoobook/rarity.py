@@ -151,7 +151,7 @@ def plot(
         axis.errorbar(*place, xerr=spans[0], yerr=spans[1], fmt="o", color="black", capsize=3)
         axis.plot([], [], "o", color="black", label=f"scores from {chosen['threshold']:.3g}")
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
-    figure.legend(fontsize=8, frameon=False, loc="outside upper center", ncols=2)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return figure
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs.columns import check_ids, floats
-from zoobook.files import check_room, ensure_writable_dir, fingerprint
+from zoobook.files import check_room, ensure_writable_dir, fingerprint, replacing
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
 from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
 from zoobook.images.fits import stretch
@@ -108,7 +108,8 @@ def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
     if len(set(files)) < len(files):
         raise ValueError("some ids differ only in characters that cannot be in the name of a file; rename them")
     for file, pixels in zip(files, store.pixels, strict=True):
-        Image.fromarray(pixels).save(file)
+        with replacing(file) as part:
+            Image.fromarray(pixels).save(part, "png")
     return pd.DataFrame({"id_str": store.ids, "file_loc": [str(file) for file in files]})
 
 
