@@ -168,7 +168,9 @@ def _say_what_is_lost(given: Iterable[str], there: Container[str], what: str, wh
 
 
 def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
-    """How far two people agree beyond what chance would give: Cohen's kappa (1960, Educ. Psychol. Meas. 20, 37).
+    """How far two people agree beyond what chance would give, by Cohen's kappa.
+
+    The method is that of Cohen 1960, Educ. Psychol. Meas. 20, 37.
 
     Args:
         labels: a :func:`table` with both columns.

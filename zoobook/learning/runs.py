@@ -21,7 +21,7 @@ class Result:
     """What training gives back."""
 
     model: Any  #: the model with the weights of its best epoch, ready to predict
-    #: one row an epoch: ``epoch``, ``train_loss``, ``val_loss`` (nats per galaxy, or the loss of the task),
+    #: one row an epoch, with ``epoch``, ``train_loss``, ``val_loss`` (nats per galaxy, or the loss of the task),
     #: ``learning_rate``, ``seconds``
     history: pd.DataFrame
     checkpoint: Path  #: the weight file of the best epoch, in zoobook's neutral format

@@ -32,7 +32,7 @@ class Kind:
 
     name: ClassVar[str]  #: as ``spec["head"]["kind"]`` of a model has it
     loss: ClassVar[str]  #: name of the loss, as the ``losses`` of either framework have it
-    activation: ClassVar[str]  #: what follows the head's logits: ``"sigmoid"``, ``"softmax"`` or ``"linear"``
+    activation: ClassVar[str]  #: ``"sigmoid"``, ``"softmax"`` or ``"linear"``, after the head's logits
 
     def __init__(self, head: dict, tree: DecisionTree | None = None):
         self.head, self.tree = head, tree

@@ -58,7 +58,7 @@ def read_legacy(path: str | Path, framework: str, architecture: str | None = Non
         architecture: timm's name of the encoder; needed only where a fine-tuned file does not say it.
 
     Returns:
-        the model, in evaluation mode. Models of 2022 kept dropout on when predicting: ``predict(…, passes=5)`` does so.
+        the model, in evaluation mode. Models of 2022 kept dropout on when predicting, as ``predict(…, passes=5)`` does.
 
     Raises:
         ValueError: the file is not whole, of no known layout, would run something, or tensors are missing,
