@@ -380,7 +380,7 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
         (np.full((200, 200), 7, np.float32), "pixels are alike"),
         (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
         (np.full((200, 200), np.nan, np.float32), "no sources found"),
-        (np.vstack([blob(), np.full((9, 200), -9999)]).astype(np.float32), "4% of its pixels have the value -9999"),
+        (np.vstack([blob(), np.full((9, 200), -9999)]).astype(np.float32), "4% of the pixels .* value -9999"),
     ],
 )
 def test_mosaics_with_nothing_on_them(tmp_path, data, message):

@@ -123,6 +123,8 @@ class Run:
         truth, files = folder / "truth.parquet", [folder / f"sky_{band}.fits" for band in "grz"]
         with FileLock(folder / ".lock"):  # the chapter may run in both frameworks at once
             if not truth.exists():  # it is written last
+                for left_over in folder.glob("*.part"):  # of a killed run
+                    left_over.unlink()
                 sky = simulation.make_mosaic(folder, number, SKY_PIXEL, seed=SKY_SEED)
                 with replacing(truth) as part:
                     sky.galaxies.to_parquet(part)

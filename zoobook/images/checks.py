@@ -62,15 +62,14 @@ def blank_share(image: np.ndarray) -> float:
     return 1 - (1 - rows.mean()) * (1 - columns.mean())
 
 
-def stand_in(seen: np.ndarray) -> str:
-    """What to say of pixels, [N], many of which have one value far from all others, such as -9999 or 1e30; else ""."""
-    for sign, end, least in ((1, "below", 0.0), (-1, "above", 1e20)):
+def stand_in(seen: np.ndarray) -> float | None:
+    """The one value, far from all others, that many of the pixels [N] have, such as -9999 or 1e30; None without one."""
+    for sign, least in ((1, 0.0), (-1, 1e20)):
         pixels = sign * seen
         others = pixels[pixels > pixels.min()] if len(pixels) else pixels
         if not 0 < len(others) < 0.99 * len(pixels) or abs(pixels.min()) < least:
             continue
         second = others.min()
         if second - pixels.min() > 10 * (np.median(others) - second):
-            return (f"{1 - len(others) / len(pixels):.0%} of its pixels have the value {sign * pixels.min():g}, far "
-                    f"{end} all others; if that stands for no observation, write NaN there")
-    return ""
+            return sign * pixels.min()
+    return None

@@ -45,8 +45,7 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
         planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
         pixel = pixel_arcsec(chosen[0].header)
     for plane in planes:
-        if told := stand_in(plane[np.isfinite(plane)]):
-            raise Unusable(told)
+        plane[plane == stand_in(plane[np.isfinite(plane)])] = np.nan
     return stretch(planes, pixel if np.isfinite(pixel) else NATIVE_ARCSEC, max_blank)[::-1].copy()
 
 
