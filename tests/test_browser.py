@@ -173,7 +173,7 @@ def test_a_gallery_of_1000_opens_in_2_seconds_sorts_filters_and_is_accessible(pa
     page.locator("#filters select").select_option("bar")
     wanted = best[(best["ring_probability"] >= 0.9) & (best["kind"] == "bar")]
     assert names(page) == wanted["id_str"].tolist()
-    assert page.locator("#count").inner_text() == f"{len(wanted)} of 1000 galaxies"
+    assert page.locator("#count").inner_text() == f"{len(wanted)} of 1,000 galaxies"
     assert violations(page, axe) == []
     page.locator("#stamps button").first.focus()
     page.keyboard.press("Enter")

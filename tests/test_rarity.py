@@ -41,6 +41,15 @@ def test_numbers_are_those_of_a_survey_of_true_rarity():
     assert found["completeness"] == pytest.approx(stats.norm.sf(-1), abs=0.02)
 
 
+def test_a_curve_has_the_exact_intervals_and_never_runs_backwards():
+    labels, scores = validation(np.random.default_rng(5), positives=40, negatives=60)
+    table = rarity.curve(labels, scores, RARE)
+    assert (np.diff(table[["completeness", "completeness_low", "completeness_high", "number"]], axis=0) >= 0).all()
+    above = np.array([(scores[labels == 1] >= at).sum() for at in table["threshold"]])
+    for name, share in (("completeness_low", 0.025), ("completeness", 0.5), ("completeness_high", 0.975)):
+        assert table[name].to_numpy() == pytest.approx(stats.beta.ppf(share, above + 0.5, 40.5 - above), abs=0.02)
+
+
 def test_an_uncertain_rarity_widens_the_interval():
     labels, scores = validation(np.random.default_rng(2))
     sure, unsure = (rarity.sample(labels, scores, share, threshold=2.3) for share in (RARE, (4, 200)))

@@ -168,12 +168,14 @@ def test_what_finishing_does_to_a_page(tmp_path):
 def test_what_finishing_does_to_numbers_names_and_line_breaks(tmp_path):
     text = """<article><h2><span class="section-number">8.3. </span>3. Look</h2><a href="#look">8.3. 3. Look</a>
         <p>about 1 ± 2, 3 % or <span class="math">x</span>, and</p><pre>1 ± 2 3 %</pre>
+        <p id="units">64 pixels, <em>5</em> GB, 3 sigma, 2 shares</p>
         <div class="cell_output"><table><tr><td>a_long_name_of_one</td><td>a_b</td>
             <td>a.b/c.de/f 1.5\ng</td></tr></table>
         <div class="output stream"><pre>a sentence</pre></div><div class="output stream"><pre>a   b</pre></div></div>"""
     soup = BeautifulSoup(zoobook_pages.finish(text, tmp_path / "p.html", {}, {}), "html.parser")
     assert [tag.get_text() for tag in soup.select("h2, a")] == ["3. Look", "3. Look"]
     assert "1\u00a0±\u00a02, 3\u00a0% or" in soup.p.get_text() and soup.pre.get_text() == "1 ± 2 3 %"
+    assert soup.find(id="units").get_text() == "64\u00a0pixels, 5\u00a0GB, 3 sigma, 2 shares"
     assert soup.select_one(".zb-together").get_text() == "x," and soup.p.get_text().endswith("x, and")
     assert [len(cell("wbr")) for cell in soup("td")] == [4, 0, 4]
     assert soup.select("td")[2].get_text() == "a.b/c.de/f 1.5\ng"

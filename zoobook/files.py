@@ -49,8 +49,9 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
         atomic_write(path / ".writable", b"")
         (path / ".writable").unlink(missing_ok=True)
     except OSError as error:
+        remedy = " or free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise type(error)(
-            f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder, or free some space."
+            f"cannot write to the folder {path}: {error.strerror or error}. Choose another folder{remedy}."
         ) from None
     return path
 
@@ -92,9 +93,10 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, NoRoom) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
+        remedy = "let it be written to" if error.errno == errno.EROFS else "free some space"
         raise NoRoom(
             error.errno, f"cannot write to the folder {folder}: {os.strerror(error.errno)}. What is finished is kept: "
-            "free some space, and run again to go on."
+            f"{remedy}, and run again to go on."
         ) from None  # fmt: skip
 
 

@@ -166,8 +166,11 @@ def _curve(labels, scores, rarity, thresholds: np.ndarray | None, survey, level,
     passing = {}
     for kind in (1, 0):
         ordered = np.sort(scores[labels == kind])
-        above = len(ordered) - np.searchsorted(ordered, thresholds)[:, None]
-        passing[kind] = rng.beta(above + 0.5, len(ordered) - above + 0.5, (len(thresholds), _DRAWS))
+        above = len(ordered) - np.searchsorted(ordered, thresholds)
+        # A beta distribution at each threshold, drawn as one Dirichlet for all, so that no curve runs backwards.
+        shapes = np.diff(above, prepend=-0.5, append=len(ordered) + 0.5)
+        weights = rng.standard_gamma(shapes[:, None], (len(shapes), _DRAWS)).cumsum(axis=0)
+        passing[kind] = weights[:-1] / weights[-1]
     taken = prior * passing[1] + (1 - prior) * passing[0]
     draws = {"completeness": passing[1], "purity": prior * passing[1] / taken, "number": taken}
     if survey is not None:

@@ -31,6 +31,8 @@ TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
 CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
 CARD_ALT = "The word zoobook on a dark sky, with simulated galaxies: spirals, rings, edge-on disks and ellipticals."
+UNITS = "%|px|pixels|[kMGT]B|ms|s|seconds|min|minutes|hours|nats|arcsec|arcseconds"
+UNIT = re.compile(rf"(?:(?<=\d)|^) (?=(?:{UNITS})(?!\w))")  # a number may stand in a span of its own, before the text
 MOST_TOLD = 200  # characters of a description: what search engines show
 
 
@@ -193,7 +195,7 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
 
 
 def _numbers_and_breaks(soup: BeautifulSoup) -> None:
-    """Steps that have a number get no second one; no line breaks at ± or %, or between a formula and its comma."""
+    """Numbered steps get no second number; no line breaks at ±, before a unit, or between a formula and its comma."""
     for number in soup.select(":is(h2, h3, h4) > .section-number"):
         if re.match(r"\d+\. ", number.next_sibling or ""):
             number.decompose()
@@ -201,9 +203,9 @@ def _numbers_and_breaks(soup: BeautifulSoup) -> None:
         twice = re.fullmatch(r"\s*\d+(?:\.\d+)+\. (\d+\. .+?)\s*", link.get_text(), flags=re.DOTALL)
         if twice:
             link.string = twice[1]
-    for text in soup.find_all(string=re.compile(r"\S ± \S|\d %")):
+    for text in soup.find_all(string=re.compile(rf"\S ± \S|{UNIT.pattern}")):
         if not text.find_parent(["pre", "code", "script", "style"]):
-            text.replace_with(re.sub(r"(?<=\d) %", "\u00a0%", text.replace(" ± ", "\u00a0±\u00a0")))
+            text.replace_with(UNIT.sub("\u00a0", text.replace(" ± ", "\u00a0±\u00a0")))
     for formula in soup.select("span.math"):
         after = formula.next_sibling
         mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, NavigableString) else None

@@ -82,7 +82,8 @@ function place(galaxy) { // in pixels of the page
   return [canvas.clientWidth / 2 + (x - view.x) * side, canvas.clientHeight / 2 - (y - view.y) * side];
 }
 function draw() {
-  at("count").textContent = `${chosen.length} of ${ids.length} galaxies`;
+  const [some, all] = [chosen, ids].map((list) => list.length.toLocaleString("en"));
+  at("count").textContent = `${some} of ${all} galaxies`;
   if (at("map").hidden) return;
   const ratio = window.devicePixelRatio || 1;
   const tint = [at("sort").value, ...names].find((name) => name && isNumber(name)), by = columns[tint] ?? [0];
