@@ -53,7 +53,7 @@ def sample(
 
     >>> found = sample([1] * 90 + [0] * 910, [2] * 80 + [0] * 10 + [2] * 5 + [0] * 905, 0.02, threshold=1)
     >>> [round(float(found[name]), 2) for name in ("completeness", "purity", "purity_low", "purity_high")]
-    [0.89, 0.76, 0.61, 0.89]
+    [0.89, 0.76, 0.61, 0.9]
     """
     if (threshold is None) == (purity is None):
         raise ValueError("give either `threshold` or `purity`, and not both")
