@@ -11,7 +11,7 @@ from zoobook import arguments, catalogs, evaluation, files, plots, rarity, repre
 from zoobook.catalogs import crossmatch, samples
 from zoobook.datasets.published import sample_runs
 from zoobook.images import ImageStore, read_image, stamps
-from zoobook.learning import runs
+from zoobook.learning import architectures, runs
 from zoobook.trees import DecisionTree
 from zoobook.weights import inspect, write
 
@@ -85,6 +85,12 @@ SENSELESS = {
     "an id is a text or a whole number": lambda: catalogs.check_ids(pd.DataFrame({"id_str": [[1.0], [2.0]]})),
     "size must be a whole number": lambda: sample_runs(VOTES, -1),
     "no images": lambda: plots.montage([]),
+    "0 to 255, or floats from 0 to 1, not from 200 to 200 in float64": lambda: plots.montage([STAMP * 0 + 200.0]),
+    "holds 'much', where a number must stand": lambda: plots.information(
+        pd.DataFrame({"information_captured": ["much"], "information_captured_error": 0.1})),
+    "shares must be numbers": lambda: plots.tree(TREE, ["a"] * len(TREE.questions)),
+    "channels must be 1 .grey. or 3 .colour., not True": lambda: architectures.check_options({"channels": True}),
+    "seed must be a whole number, from 0 to 4294967295, not 'a'": lambda: votes.sample(np.ones((1, 34)), 5, TREE, "a"),
     "must be a list of arrays": lambda: plots.montage(STAMP),
     "pixels must be bytes": lambda: evaluation.radial_profiles(np.zeros((1, 64, 64, 3))),
     "any of these 2": lambda: evaluation.evaluate(ANSWERS, NOBODY, TREE),

@@ -371,6 +371,21 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
         cut_stamps(Mosaic(sky.files), table[["id_str", "x", "y"]], tmp_path / "b.arrow", workers=1)
 
 
+@pytest.mark.parametrize("value", [-9999, -999, 1e24, 65535])
+def test_what_stands_for_no_observation_is_a_gap_as_nan_is(tmp_path, value):
+    here, tables, stores = pd.DataFrame({"id_str": ["a"], "x": [100.0], "y": [100.0]}), [], []
+    for gap in (value, np.nan):
+        data = blob().astype(np.float32)
+        data[:, :60] = gap
+        data[110:112, 104:106] = gap
+        mosaic = Mosaic(write(tmp_path / f"{gap}.fits", data, **wcs_header()))
+        tables.append(measure_sources(mosaic, here, workers=1))
+        radius = here.assign(r50_arcsec=3.0)
+        stores.append(cut_stamps(mosaic, radius, tmp_path / f"{gap}.arrow", size=64, max_blank=1, workers=1))
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["flag_edge"].all() and (stores[0].pixels == stores[1].pixels).all()
+
+
 # What is refused
 
 
@@ -380,7 +395,6 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
         (np.full((200, 200), 7, np.float32), "pixels are alike"),
         (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
         (np.full((200, 200), np.nan, np.float32), "no sources found"),
-        (np.vstack([blob(), np.full((9, 200), -9999)]).astype(np.float32), "4% of the pixels .* value -9999"),
     ],
 )
 def test_mosaics_with_nothing_on_them(tmp_path, data, message):
@@ -488,6 +502,23 @@ def test_on_the_command_line(sky, tmp_path):
     assert wrong.exit_code == 1 and "the file is missing" in wrong.output
 
 
+def test_the_catalogue_is_there_even_where_names_make_no_png(quiet, tmp_path):
+    folder, table = quiet
+    table.assign(id_str=["a/b", "a_b"]).to_csv(tmp_path / "own.csv", index=False)
+    run = CliRunner().invoke(cli.app, ["cutouts", str(folder / "sky.fits"), "--png", "--out", str(tmp_path),
+                                       "--positions", str(tmp_path / "own.csv")])  # fmt: skip
+    assert run.exit_code == 1 and "some ids differ only in characters" in run.output
+    assert len(pd.read_parquet(tmp_path / "catalogue.parquet")) == 2 and (tmp_path / "stamps.arrow").exists()
+
+
+def test_a_cube_with_an_axis_too_many_is_read(tmp_path):
+    planes = np.stack([blob(flux=flux) for flux in (1e3, 1e4, 1e5)])
+    fits.writeto(tmp_path / "a.fits", planes[:, None])
+    fits.writeto(tmp_path / "b.fits", planes)
+    where = np.s_[10:30], np.s_[90:110]
+    np.testing.assert_array_equal(*(Mosaic(tmp_path / name).read(*where) for name in ("a.fits", "b.fits")))
+
+
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
     """A mosaic without sky coordinates, a picture, and two sources on either, with their radii."""
@@ -503,6 +534,8 @@ def quiet(tmp_path_factory):
         ({}, ["a", "b"]),
         ({"flag_star": [0, 1]}, ["a"]),  # as other programs write truths, and no flag_small
         ({"flag_star": [None, True], "flag_small": [False, False]}, ["a"]),
+        ({"flag_star": ["F", "T"]}, ["a"]),
+        ({"flag_star": ["no", "Yes"], "flag_small": ["false", ""]}, ["a"]),
         ({"file_loc": "old.png"}, ["a", "b"]),
     ],
 )
@@ -528,6 +561,9 @@ def test_a_table_with_radii_is_cut_as_it_is(quiet, tmp_path, change, cut):
         (["sky.fits", "--positions", "own.parquet", "--max-magnitude", "20"], 1, "goes with a search"),
         (["sky.fits", "--positions", "catalogue.parquet"], 1, "catalogue.parquet would be overwritten"),
         (["sky.fits", "--positions", "empty.csv"], 1, "has no sources"),
+        (["sky.fits", "--positions", "words.csv"], 1, "`flag_star` holds 'perhaps', where yes or no must stand"),
+        (["sky.fits", "--positions", "radii.csv"], 1, "`r50_pixels` holds 'big', where a number must stand"),
+        (["sky.fits", "--positions", "complex.fits"], 1, "a column that catalogue.parquet cannot hold"),
     ],
 )
 def test_options_that_make_no_sense(quiet, tmp_path, monkeypatch, options, code, message):
@@ -536,6 +572,10 @@ def test_options_that_make_no_sense(quiet, tmp_path, monkeypatch, options, code,
     table.to_parquet("own.parquet")
     table.to_parquet("catalogue.parquet")
     table.head(0).to_csv("empty.csv", index=False)
+    table.assign(flag_star=["yes", "perhaps"]).to_csv("words.csv", index=False)
+    table.assign(r50_pixels=["big", 5]).to_csv("radii.csv", index=False)
+    numbers = {name: table[name].to_numpy() for name in ("x", "y", "r50_pixels")}
+    Table({"id_str": ["a", "b"], **numbers, "c": 1j * np.ones(2)}).write("complex.fits")
     before = Path("catalogue.parquet").read_bytes()
     run = CliRunner().invoke(cli.app, ["cutouts", str(folder / options[0]), *options[1:], "--out", "."])
     assert run.exit_code == code and message in run.output, run.output

@@ -157,3 +157,38 @@ def test_what_a_masked_array_hides_is_missing():
 
 def test_an_interval_of_few_galaxies_and_samples():
     assert evaluation.roc_auc([0, 1], [1, 2], resamples=1) == {"auc": 1.0, "low": 1.0, "high": 1.0}
+
+
+@pytest.mark.parametrize("cells", [True, [True, 2.0], "[]", pd.NA, pd.Timestamp(0)], ids=str)
+def test_what_is_no_concentration(survey, cells):
+    catalog, truth, _ = survey
+    table = votes.prediction_table(catalog["id_str"][:4], truth[:4], TREE)
+    name = f"{TREE.label_columns[3]}_concentration"
+    with pytest.raises(ValueError, match=f"{name}. does not hold equally many numbers"):
+        evaluation.evaluate(table.assign(**{name: [cells] * 4}), catalog, TREE)
+
+
+def test_whose_concentrations_are_wrong_is_said(survey):
+    catalog, truth, _ = survey
+    table = votes.prediction_table(catalog["id_str"], truth, TREE)
+    with pytest.raises(ValueError, match="the baseline: concentrations: nan in row 0"):
+        evaluation.evaluate(table, catalog, TREE, baseline=np.full(34, np.nan))
+    name = f"{TREE.label_columns[0]}_oracle"
+    with pytest.raises(ValueError, match="the columns …_oracle of the catalogue: .* in row 2, column .*; they must"):
+        evaluation.evaluate(table, catalog.assign(**{name: catalog[name].mask(catalog.index == 2)}), TREE)
+
+
+def test_where_the_oracle_loses_there_is_nothing_to_capture(survey):
+    catalog, truth, cast = survey
+    for count in (2, 3, 4, 5):
+        few = catalog.tail(count)
+        scores = evaluation.evaluate(votes.prediction_table(few["id_str"], truth[:count], TREE), few, TREE)
+        lost = scores["nll_oracle"] >= scores["nll_constant"]
+        assert scores.loc[lost, ["information_captured", "information_captured_error"]].isna().all(axis=None)
+        assert scores.loc[lost].index.size and (scores["nll"] > 0).any()
+
+
+def test_labels_as_text():
+    scores = [0.1, 0.4, 0.35, 0.8]
+    for labels in (["0", "0", "1", "1"], np.array([b"0", b"0", b"1", b"1"]), [False, False, True, True]):
+        assert evaluation.roc_auc(labels, scores) == evaluation.roc_auc([0, 0, 1, 1], scores)

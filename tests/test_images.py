@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -226,16 +227,60 @@ def test_fits_nan_is_sky_and_a_picture_without_noise_shows(tmp_path):
     assert clean.max() > 250 and np.median(clean) < 80
 
 
-@pytest.mark.parametrize(("value", "sky"), [(-9999, 0), (1e30, 0), (0, 1000)])  # the last: no data beyond an edge
-def test_many_pixels_of_one_value_far_from_all_others_are_gaps(tmp_path, value, sky):
+@pytest.mark.parametrize("values, sky, wide", [
+    ((-9999,), 0, 9), ((1e30,), 0, 9), ((0,), 1000, 9),  # the last: no data beyond an edge
+    ((-9999, 1e30), 0, 18), ((-9999, -999), 0, 18), ((1e38, -1e38), 0, 18), ((65535,), 1000, 30), ((0,), -7, 30),
+    ((-9999,), 0, 0.5), ((1e30,), 0, 0.5), ((-32768,), 300, 0.5),
+])  # fmt: skip
+def test_values_that_stand_for_no_observation_are_gaps(tmp_path, values, sky, wide):
     pictures = []
-    for name, gap in (("value", value), ("nan", np.nan), ("whole", None)):
+    for name, gaps in (("value", values), ("nan", [np.nan] * len(values)), ("whole", None)):
         flux = galaxy().astype(np.float32) + np.float32(sky)
-        flux[:, :9] = flux[:, :9] if gap is None else gap
+        for n, gap in enumerate(gaps or ()):
+            flux[3 + 40 * n : 43 + 40 * n if wide >= 1 else 9, : max(1, int(wide))] = gap
         fits.writeto(tmp_path / f"{name}.fits", flux)
         pictures.append(read_image(tmp_path / f"{name}.fits"))
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert (pictures[0] != pictures[2]).any()
+
+
+@pytest.mark.parametrize("data", [
+    np.pad(galaxy(noise=0)[20:-20, 20:-20] - 7, 20),  # black around it, as segmented stamps are
+    np.round(galaxy() * 3), galaxy() - 99,
+])  # fmt: skip
+def test_light_is_not_taken_for_a_stand_in(data):
+    assert not checks.unobserved(data.astype(float)).any()
+
+
+def test_of_a_cube_a_plane_that_stands_for_no_observation_is_refused(tmp_path):
+    planes = np.stack([galaxy()] * 3)
+    planes[2] = -9999
+    fits.writeto(tmp_path / "a.fits", planes)
+    with pytest.raises(BadImage, match="one of its planes is blank"):
+        read_image(tmp_path / "a.fits")
+
+
+def test_weights_are_never_taken_for_the_image(tmp_path):
+    flux, weight = galaxy(), galaxy(noise=5) ** 2 + 1
+    fits.writeto(tmp_path / "plain.fits", np.stack([flux] * 3))
+    for n, words in enumerate([("IMAGE_{}", "INVVAR_{}"), ("{}", "{}_WEIGHT"), ("{}", "WHT-{}"), ("SCI_{}", "ERR_{}")]):
+        for order in (1, -1):
+            hdus = [fits.ImageHDU(pixels, name=word.format(band)) for band in "GRZ"
+                    for word, pixels in list(zip(words, (flux, weight), strict=True))[::order]]  # fmt: skip
+            file = tmp_path / f"{n}{order}.fits"
+            fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(file)
+            np.testing.assert_array_equal(read_image(file), read_image(tmp_path / "plain.fits"))
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(weight, name="VARIANCE"), fits.ImageHDU(flux, name="INTENSITY")]
+                 ).writeto(tmp_path / "b.fits")  # fmt: skip
+    fits.writeto(tmp_path / "grey.fits", flux)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.fits"), read_image(tmp_path / "grey.fits"))
+
+
+def test_unsigned_64_bit_pixels_keep_their_digits(tmp_path):
+    flux = np.round(1e6 + 1000 * galaxy())
+    for kind in ("u8", "i8"):
+        fits.writeto(tmp_path / f"{kind}.fits", flux.astype(kind))
+    np.testing.assert_array_equal(read_image(tmp_path / "u8.fits"), read_image(tmp_path / "i8.fits"))
 
 
 def bad_files(folder):
@@ -425,6 +470,19 @@ def test_a_write_that_fails_keeps_what_is_done(tmp_path, decoded, limit):
     decoded.clear()
     assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
     assert len(decoded) == 60 - min((limit - 4096) // 4800, 60)
+
+
+def test_an_image_replaced_by_one_of_the_same_size_and_age(tmp_path):
+    catalog, pictures = galaxies(tmp_path / "in", count=3)
+    files = [Path(file).with_suffix(".bmp") for file in catalog["file_loc"]]  # all of one size
+    for file, picture in zip(files, pictures, strict=True):
+        save(picture, file)
+        os.utime(file, ns=(10**18, 10**18))
+    catalog["file_loc"] = list(map(str, files))
+    assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
+    os.replace(files[1], files[0])
+    shutil.copy2(files[0], files[1])
+    assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures[[1, 1, 2]]).all()
 
 
 def test_no_room_and_no_folder(tmp_path, monkeypatch):

@@ -113,6 +113,14 @@ while True:
 """
 
 
+def test_an_empty_answer_is_none(store, path):
+    table = pd.DataFrame({"id_str": list("abcd"), "ana": ["r", "", "n", ""], "ben": ["r", "", "n", "r"]})
+    assert label.agreement(table, "ana", "ben")["galaxies"] == 2
+    for answers in (["", "x"], ["nan", "x"], [-1, 99]):
+        with pytest.raises(ValueError, match="of the answers"):
+            label.Labeler(store, path, "ring", answers)
+
+
 def test_killed_at_any_moment_and_two_processes_on_one_file(store, path):
     for _ in range(2):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, store.path, path], stdout=subprocess.PIPE, text=True)

@@ -71,7 +71,7 @@ BAD_LABELS = {  # of one column
     "'radius' has -1 in 24 rows, and nothing else": {"radius": lambda column: column.where(column.index % 4 > 0, -1)},
     "'radius' has -9.99 in 1 rows": {"radius": first(-9.99)},
     "'radius' has 99 in 1 rows, and nothing else above": {"radius": first(99.0)},
-    "'kind' has the word 'nan' in 1 rows": {"kind": first("nan")},
+    "'kind' has 'nan' in 1 rows": {"kind": first("nan")},
     "'radius' holds '.*,.*': write numbers": {"radius": lambda column: [f"{v}".replace(".", ",") for v in column]},
     "'radius' holds '.*%': write numbers": {"radius": lambda column: [f"{100 * v:.0f}%" for v in column]},
     "'large' has no usable value for 1": {"large": first("  ")},

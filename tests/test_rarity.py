@@ -72,6 +72,7 @@ def test_the_figure_marks_the_rarity():
     axis = rarity.plot(labels, scores, RARE, rarity.sample(labels, scores, RARE, purity=0.6)).axes[0]
     names = axis.get_legend_handles_labels()[1]
     assert "in the survey (one in 50)" in names and "drawn at random: the rarity" in names
+    rarity.plot((labels == 1).astype(object), scores, np.array(RARE))  # as pandas and NumPy may hold them
     assert axis.get_xlabel() == "completeness" and axis.get_ylabel() == "purity"
 
 

@@ -362,3 +362,50 @@ def test_positions_come_in_degrees_and_lists_in_the_order_of_this_machine(tmp_pa
     got = tables.read(tmp_path / name)
     assert got["ra"].tolist() == pytest.approx([180]) and got["dec"].tolist() == pytest.approx([0.5])
     assert got["v"][0].dtype.isnative and got["v"][0].tolist() == [1, LONG]
+
+
+@pytest.mark.parametrize("unit, kind, given, degrees", [
+    ("arcmin", "J", [90, -45], [1.5, -0.75]), ("deg", "J", [90, 45], [90, 45]),
+    ("h", "D", [1.5, 2], [22.5, 30]), ("hourangle", "D", [1.5, 2], [22.5, 30]),
+])  # fmt: skip
+def test_right_ascensions_in_other_units_keep_their_fractions(tmp_path, unit, kind, given, degrees):
+    columns = [fits.Column("ra", kind, unit=unit, array=given), fits.Column("dec", "D", unit="deg", array=[0, 1])]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    assert tables.read(tmp_path / "a.fits")["ra"].tolist() == pytest.approx(degrees)
+
+
+def test_a_gap_is_one_before_it_is_scaled(tmp_path):
+    hdu = fits.BinTableHDU.from_columns([fits.Column("z", "I", array=np.array([-32768, 60], np.int16))])
+    hdu.header.update({"TSCAL1": 0.1, "TZERO1": 5.0, "TNULL1": -32768})
+    hdu.writeto(tmp_path / "a.fits")
+    np.testing.assert_allclose(tables.read(tmp_path / "a.fits")["z"], [np.nan, 11])
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+@pytest.mark.parametrize("rows, message", [
+    ([2], r"row 2 \(counted from 0\) is asked for, and it has 2"), ([-1], "whole numbers from 0"),
+    (np.array([True, False]), "whole numbers from 0"), ([1, 0], "ascending"), ([0.5], "whole numbers from 0"),
+])  # fmt: skip
+def test_rows_that_there_are_not(tmp_path, name, rows, message):
+    write_as(pd.DataFrame({"id_str": ["a", "b"]}), tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        tables.read(tmp_path / name, rows=rows)
+
+
+def test_files_that_are_something_else_than_they_say(tmp_path):
+    frame = pd.DataFrame({"id_str": ["a", "b"], "v": [1, 2]})
+    frame.to_parquet(tmp_path / "a.csv", engine="pyarrow")
+    with pytest.raises(ValueError, match="it is a parquet file: rename it"):
+        tables.read(tmp_path / "a.csv")
+    (tmp_path / "many").mkdir()
+    frame.to_parquet(tmp_path / "many" / "0.parquet")
+    for other, message in ((frame.assign(v=0.5), "'v' is double in 1.parquet, but int64 in 0"),
+                           (frame[["id_str"]], "1.parquet has no column 'v'")):  # fmt: skip
+        other.to_parquet(tmp_path / "many" / "1.parquet")
+        with pytest.raises(ValueError, match=message):
+            tables.read(tmp_path / "many")
+
+
+def test_truths_of_a_csv_beside_the_word_nan(tmp_path):
+    (tmp_path / "a.csv").write_text("id_str,ring\na,True\nb,nan\nc,False\n")
+    assert tables.read(tmp_path / "a.csv")["ring"].fillna(True).tolist() == [True, True, False]

@@ -52,8 +52,13 @@ def test_a_file_that_is_no_weight_file_or_cut_short(tmp_path):
     refused("not one written by zoobook")
     save_file({"encoder.x": np.arange(1000, dtype=np.float32)}, file, {"format": "zoobook 1", "spec": json.dumps({})})
     assert weights.read(file)[1]["encoder.x"][-1] == 999
+    with pytest.raises(ValueError, match="does not say the architecture, channels, dropout, image_size of its"):
+        weights.load(file, "pytorch")
     file.write_bytes(file.read_bytes()[:-100])
     refused("not a whole safetensors file")
+    for spec in ("x", "[]", "null"):
+        save_file({"encoder.x": np.zeros(9, np.float32)}, file, {"format": "zoobook 1", "spec": spec})
+        refused("does not say of what network its weights are")
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)

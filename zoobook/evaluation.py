@@ -8,7 +8,7 @@ from scipy.stats import betabinom, rankdata
 from zoobook import arguments
 from zoobook import votes as _votes
 from zoobook.catalogs import check_votes, keyed, tables
-from zoobook.catalogs.columns import listed, unmasked
+from zoobook.catalogs.columns import listed, numbers, unmasked
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -23,7 +23,7 @@ def evaluate(
     *Information captured* says how far the model has come from knowing nothing to knowing all that can be known:
     (NLL of the best constant - NLL of the model) / (NLL of the best constant - NLL of the oracle). The oracle knows the
     concentrations from which a simulated galaxy's votes were drawn, so 1 cannot be passed but by luck. Its standard
-    error comes from resampling the galaxies.
+    error comes from resampling the galaxies. Both are NaN where galaxies are so few that the constant beats the oracle.
 
     Args:
         predictions: a table made by ``predict``: ``id_str`` and ``{answer}_concentration``.
@@ -49,11 +49,13 @@ def evaluate(
     concentrations = _votes.predicted_concentrations(predictions, tree)
     if baseline is None:
         baseline = _votes.fit_constant(votes, tree)
+    baseline = _votes.checked(np.reshape(unmasked(baseline), (1, -1)), tree, "concentrations", "the baseline")
     nll = {"": _mixture_nll(concentrations, votes, tree)}
-    nll["_constant"] = _votes.nll(np.tile(baseline, (len(votes), 1)), votes, tree)
+    nll["_constant"] = _votes.nll(np.repeat(baseline, len(votes), axis=0), votes, tree)
     oracle_columns = [f"{column}_oracle" for column in tree.label_columns]
     if set(oracle_columns) <= set(catalog):
-        oracle = np.stack([tables.floats(catalog[column]) for column in oracle_columns], axis=1)
+        oracle = np.stack([numbers(catalog, column) for column in oracle_columns], axis=1)
+        oracle = _votes.checked(oracle, tree, "concentrations", "the columns …_oracle of the catalogue")
         nll["_oracle"] = _votes.nll(oracle, votes, tree)
     fractions = np.mean([_votes.expected_fractions(one, tree) for one in np.moveaxis(concentrations, 2, 0)], axis=0)
     totals = np.stack([votes[:, start:stop].sum(1) for start, stop in tree.index_groups], axis=1)
@@ -106,7 +108,8 @@ def radial_profiles(pixels: np.ndarray, bins: int = 16) -> np.ndarray:
     Raises:
         ValueError: the images have too few pixels for so many rings.
     """
-    if np.ndim(pixels) != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+    pixels = np.asarray(pixels)
+    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
         raise ValueError("pixels must be bytes, uint8 [N, H, W, 3], as those of an image store")
     n, height, width, _ = pixels.shape
     bins = arguments.whole("bins", bins)
@@ -166,6 +169,8 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
     scores = tables.floats(pd.Series(scores))
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
+    known = tables.floats(pd.Series(labels))
+    labels = known if np.isfinite(known).all() else labels  # also of text
     present = set(pd.Series(labels, dtype=object).unique().tolist())
     if present != {0, 1}:
         found = listed(sorted(map(repr, present))) or "none"
@@ -191,8 +196,11 @@ def _information(nll: dict[str, np.ndarray], resamples: int = 200) -> dict[str, 
     if "_oracle" in nll:
         drawn = np.random.default_rng(0).integers(0, len(nll[""]), (resamples, len(nll[""])))
         gained, possible = nll["_constant"] - nll[""], nll["_constant"] - nll["_oracle"]
+        if possible.sum() <= 0:  # by chance, among few galaxies: then there is nothing to capture
+            return row | {"information_captured": np.nan, "information_captured_error": np.nan}
         row["information_captured"] = gained.sum() / possible.sum()
-        row["information_captured_error"] = np.std(gained[drawn].sum(1) / possible[drawn].sum(1))
+        each = possible[drawn].sum(1)
+        row["information_captured_error"] = np.std(gained[drawn].sum(1) / each) if each.min() > 0 else np.nan
     return row
 
 

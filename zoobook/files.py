@@ -35,6 +35,15 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def state(file: str | os.PathLike) -> tuple[int, int, int]:
+    """What changes with a file: its size, and when it was written and put there [ns].
+
+    The last tells a file that was replaced by one of the same size and age, as ``cp -p``, tar and rsync do.
+    """
+    seen = os.stat(file)
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a small file so that it is never seen half-written; text is encoded as UTF-8."""
     with replacing(path) as part:

@@ -1,6 +1,6 @@
 """A page of galaxies to give to others: one HTML file with stamps and scores that needs neither network nor Python.
 
-It sorts, filters and shows galaxies one by one; with positions (of :mod:`umap`, say, or right ascension and
+It sorts, filters and shows galaxies one by one; with positions (of UMAP, say, or right ascension and
 declination) it is a map too, whose points show their stamp. All stamps travel as sprites: a few large JPEG images.
 """
 

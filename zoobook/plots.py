@@ -61,8 +61,15 @@ def montage(
 def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Refuse what is no list of pictures that Matplotlib can show."""
     given = list(images) if isinstance(images, Iterable) else [images]
-    if any(np.ndim(image) != 3 or np.shape(image)[2] not in (3, 4) for image in given):
-        raise ValueError("`images` must be a list of arrays [H, W, 3]")
+    for image in given:
+        pixels = np.asarray(image)
+        if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype.kind not in "uif" or not pixels.size:
+            raise ValueError("`images` must be a list of arrays [H, W, 3], not such as "
+                             f"{type(image).__name__} of the shape {list(pixels.shape)}")  # fmt: skip
+        most = 255 if pixels.dtype.kind in "ui" else 1
+        if not (0 <= pixels.min() and pixels.max() <= most):  # Matplotlib would clip them
+            raise ValueError("the pixels of `images` must be bytes, 0 to 255, or floats from 0 to 1, not from "
+                             f"{pixels.min():g} to {pixels.max():g} in {pixels.dtype}")  # fmt: skip
     return given
 
 
@@ -81,6 +88,8 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
     """
     check(decision_tree)
     shares = None if shares is None else tables.floats(pd.Series(np.ravel(shares)))
+    if shares is not None and not np.isfinite(shares).all():
+        raise ValueError(f"shares must be numbers, one for each question; {np.isnan(shares).sum()} are none")
     if shares is not None and len(shares) != len(decision_tree.questions):
         raise ValueError(f"there are {len(shares)} shares for the {len(decision_tree.questions)} questions of tree "
                          f"{decision_tree.name!r}; `expected` gives one for each")  # fmt: skip
@@ -240,12 +249,14 @@ def information(table: pd.DataFrame) -> Figure:
     Args:
         table: the result of :func:`zoobook.evaluation.evaluate` for a survey whose oracle is known.
     """
-    require(["information_captured", "information_captured_error"], table, "the table of scores")
+    columns = ["information_captured", "information_captured_error"]
+    require(columns, table, "the table of scores")
     table = table[::-1]
     figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
     colours = [COLOURS[1] if name == "all" else COLOURS[0] for name in table.index]
-    axis.barh(table.index, table["information_captured"], xerr=table["information_captured_error"],
-              color=colours, error_kw={"linewidth": 1, "capsize": 2})
+    captured, error = (numbers(table, name, "the table of scores") for name in columns)
+    axis.barh(table.index.astype(str), captured, xerr=np.abs(error), color=colours,
+              error_kw={"linewidth": 1, "capsize": 2})  # fmt: skip
     axis.axvline(0, color="black", linewidth=0.8)
     axis.axvline(1, color=_GREY, linestyle="--", linewidth=1)
     axis.set(xlabel="information captured (0: the best constant, 1: the oracle)")
@@ -326,6 +337,7 @@ def belief(
 
     if np.ndim(image) != 3:
         raise ValueError(f"`image` must be one array [H, W, 3], not of the shape {list(np.shape(image))}")
+    image = _pictures([image])[0]
     questions = arguments.names("questions", questions)
     if not questions:
         raise ValueError("there is nothing to show: `questions` is empty")
@@ -374,6 +386,8 @@ def galaxy_map(
         size: side of the figure in inches.
     """
     cells, size = arguments.whole("cells", cells), arguments.real("size", size)
+    if not isinstance(images, (Sequence, np.ndarray)):
+        raise ValueError(f"`images` must be a list of arrays [H, W, 3], not {type(images).__name__}")
     positions = pd.DataFrame(np.asarray(positions)).apply(tables.floats).to_numpy()
     if positions.shape != (len(images), 2) or not len(images) or not np.isfinite(positions).all():
         raise ValueError(f"there must be two finite numbers for each of {len(images)} images, and one image at least; "
@@ -387,7 +401,7 @@ def galaxy_map(
     for column, row in np.unique(cell[((cell >= 0) & (cell < cells)).all(1)], axis=0):
         here = np.flatnonzero((cell == (column, row)).all(1))
         chosen = here[centred[here].argmin()]
-        axis.imshow(images[chosen], extent=(column, column + 1, row, row + 1), interpolation="bilinear")
+        axis.imshow(_pictures([images[chosen]])[0], extent=(column, column + 1, row, row + 1), interpolation="bilinear")
     axis.set(xlim=(0, cells), ylim=(0, cells), aspect="equal")
     axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1)

@@ -133,7 +133,9 @@ def plot(
     from zoobook.plots import COLOURS
 
     table = curve(labels, scores, rarity)
-    share = rarity[0] / rarity[1] if isinstance(rarity, (tuple, list, np.ndarray)) else rarity
+    given = np.asarray(rarity, float)
+    share = float(given[0] / given[1] if given.ndim else given)
+    labels, scores = of_two_classes(labels, scores, "purity")
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
@@ -174,7 +176,7 @@ def _curve(labels, scores, rarity, thresholds: np.ndarray | None, survey, level,
     taken = prior * passing[1] + (1 - prior) * passing[0]
     draws = {"completeness": passing[1], "purity": prior * passing[1] / taken, "number": taken}
     if survey is not None:
-        draws["number"] = rng.binomial(arguments.whole("survey", survey), taken)
+        draws["number"] = rng.binomial(arguments.whole("survey", survey, 1, 2**62), taken)
     table = {"threshold": thresholds}
     for name, values in draws.items():
         middle = np.quantile(values, [0.5, (1 - level) / 2, (1 + level) / 2], axis=1)
@@ -184,7 +186,7 @@ def _curve(labels, scores, rarity, thresholds: np.ndarray | None, survey, level,
 
 def _rarity(rarity: float | tuple[int, int], rng: np.random.Generator) -> float | np.ndarray:
     """The share of what is sought: exact, or [draws] of it from a count."""
-    if not isinstance(rarity, (tuple, list, np.ndarray)):
+    if np.ndim(rarity) == 0:
         return arguments.real("rarity", rarity, lambda share: 0 < share < 1, "between 0 and 1, or (found, looked_at)")
     if len(rarity) != 2:
         raise ValueError(f"rarity must be a share, or two numbers, (found, looked_at), not {rarity!r}")

@@ -115,7 +115,8 @@ def sample(
     Returns:
         ndarray: int64 [N, A] vote counts.
     """
-    concentrations, rng = checked(concentrations, tree, "concentrations"), np.random.default_rng(rng)
+    concentrations = checked(concentrations, tree, "concentrations")
+    rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(arguments.seed(rng))
     votes = np.zeros(concentrations.shape, np.int64)
     everybody = floats(pd.Series(np.ravel(volunteers)))
     whole = np.all((everybody >= 0) & (everybody < 2**31) & (everybody % 1 == 0))
@@ -215,14 +216,25 @@ def predicted_concentrations(predictions: pd.DataFrame, tree: DecisionTree) -> n
 def _several(column: pd.Series) -> np.ndarray:
     """A column of lists, float64 [N, P]; a CSV has them as text, such as ``[1.5 2.5]`` or ``[1.5, 2.5]``."""
     try:
-        lists = [value.strip("[] ").replace(",", " ").split() if isinstance(value, str) else np.atleast_1d(value)
-                 for value in column]  # fmt: skip
-        return np.stack([np.asarray(values, float) for values in lists])
-    except ValueError:
+        found = np.stack([_numbers_in(cell) for cell in column])
+        if found.ndim != 2 or not found.shape[1]:
+            raise ValueError
+        return found
+    except (ValueError, TypeError):
         raise ValueError(
             f"the column {column.name!r} does not hold equally many numbers for each galaxy. A CSV keeps no lists: "
             "write predictions with to_parquet and read them with read_parquet, or give predict a folder as `out`."
         ) from None
+
+
+def _numbers_in(cell: object) -> np.ndarray:
+    """One number, or a list of them, or the same as text; true and false are none."""
+    if isinstance(cell, str):
+        return np.asarray(cell.strip("[] ").replace(",", " ").split(), float)
+    numbers = cell if isinstance(cell, np.ndarray) and cell.dtype.kind in "fiu" else np.asarray(cell, object)
+    if numbers.dtype.kind == "O" and any(isinstance(value, (bool, np.bool_)) for value in numbers.flat):
+        raise ValueError
+    return np.atleast_1d(numbers).astype(float)
 
 
 def _of_question(values: np.ndarray, tree: DecisionTree) -> np.ndarray:
@@ -231,8 +243,12 @@ def _of_question(values: np.ndarray, tree: DecisionTree) -> np.ndarray:
     return np.repeat(np.add.reduceat(values, starts, axis=1), stops - starts, axis=1)
 
 
-def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
-    """Concentrations, votes or fractions (``what`` they are) as float64 [N, A], if they can be those of a tree."""
+def checked(values: np.ndarray, tree: DecisionTree, what: str, where: str = "") -> np.ndarray:
+    """Concentrations, votes or fractions (``what`` they are) as float64 [N, A], if they can be those of a tree.
+
+    ``where`` they are from, for the message.
+    """
+    called = f"{where}: {what}" if where else what
     check(tree)
     try:
         values = unmasked(values)
@@ -240,10 +256,10 @@ def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
             raise TypeError
         values = values.astype(float)
     except (TypeError, ValueError):  # text, lists of different lengths, pandas' sign for a gap
-        raise ValueError(f"{what} must be numbers throughout, equally many for each galaxy") from None
+        raise ValueError(f"{called} must be numbers throughout, equally many for each galaxy") from None
     if values.ndim != 2 or values.shape[1] != len(tree.label_columns):
         raise ValueError(
-            f"{what} must have the shape [galaxies, {len(tree.label_columns)}] for tree {tree.name!r}, "
+            f"{called} must have the shape [galaxies, {len(tree.label_columns)}] for tree {tree.name!r}, "
             f"one column an answer, not {list(values.shape)}"
         )
     accepted, meaning = {
@@ -255,7 +271,7 @@ def checked(values: np.ndarray, tree: DecisionTree, what: str) -> np.ndarray:
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise ValueError(
-            f"{what}: {values[row, column]} in row {row}, column {tree.label_columns[column]!r} "
+            f"{called}: {values[row, column]} in row {row}, column {tree.label_columns[column]!r} "
             f"({int(bad.sum())} such values); they must be finite and {meaning}"
         )
     return values

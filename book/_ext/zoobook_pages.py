@@ -179,7 +179,7 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
     for head in soup.select("th"):
         if not head.get_text(strip=True) and not head.find("img"):
             head.name = "td"
-    for cell in soup.select(".cell_output :is(th, td), table code .pre"):  # long names break after _ / .
+    for cell in soup.select(".cell_output :is(th, td), :is(table code, dt.sig) .pre"):  # long names break after _ / .
         # but not before the last letter or two
         first, *rest = re.findall(r"(?s).+?(?:[_/](?!.{0,2}\Z)|\.(?=[A-Za-z])|\Z)", cell.string or "") or [""]
         if rest and len(cell.string) > LONG_NAME:

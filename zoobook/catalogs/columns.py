@@ -46,7 +46,7 @@ def in_memory(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
     """
     a_frame(table, where)
     foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
-    encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind == "O" and _is_encoded(table.iloc[:, n])]
+    encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind in "OS" and _is_encoded(table.iloc[:, n])]
     if not foreign and not encoded:
         return table
     columns = [table.iloc[:, n] for n in range(table.shape[1])]
@@ -98,6 +98,19 @@ def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.
             f"{len(lost)} rows (counted from 0): {listed(lost)}{degrees if name in ('ra', 'dec') else ''}"
         )
     return found
+
+
+def flags(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column of yes or no, bool [N]: truths, numbers above 0, or words; a gap is a no."""
+    known = {"t": 1, "true": 1, "yes": 1, "y": 1, "f": 0, "false": 0, "no": 0, "n": 0}
+    cells = table[name].astype(object)
+    told = [known.get(cell.strip().lower(), cell) if isinstance(cell, str) else cell for cell in cells]
+    found = floats(pd.Series(told, dtype=object))
+    lost = np.flatnonzero(np.isnan(found) & table[name].notna().to_numpy(bool))
+    if len(lost):
+        raise ValueError(f"the table: `{name}` holds {table[name].iloc[lost[0]]!r}, where yes or no must stand, in "
+                         f"{len(lost)} rows (counted from 0): {listed(lost)}")  # fmt: skip
+    return found > 0
 
 
 def unmasked(values: object) -> np.ndarray:
@@ -243,9 +256,9 @@ def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Serie
         raise ValueError(f"column {column!r} holds {shown}; labels must be all text, all numbers, or all true or false")
     if "text" in found:
         values = [value.strip() for value in values]
-        gaps = [value for value in values if value in _GAPS]
+        gaps = [value for value in values if value in ("", *_GAPS)]
         if gaps:
-            raise ValueError(f"column {column!r} has the word {gaps[0]!r} in {len(gaps)} rows: it stands for a missing "
+            raise ValueError(f"column {column!r} has {gaps[0]!r} in {len(gaps)} rows: it stands for a missing "
                              "value, so leave those galaxies out")  # fmt: skip
         odd = next((value for value in values if not _NUMBER.fullmatch(value)), None)
         if odd is not None:

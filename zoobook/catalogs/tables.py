@@ -70,11 +70,15 @@ def read(
     path = arguments.path(path)
     if columns is not None:
         require(columns, column_names(path), str(path))
+    if rows is not None:
+        rows = np.asarray(rows, None if len(rows) else int)
+        if rows.dtype.kind not in "iu" or rows.ndim != 1 or (len(rows) and rows[0] < 0) or (np.diff(rows) < 0).any():
+            raise ValueError("rows must be whole numbers from 0, ascending: positions of the rows to keep")
     return _guarded(path, _read, columns, rows, text)
 
 
 def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) -> pa.Array:
-    """The ids in one column of a table in memory or on disk (called ``where`` in messages); see :func:`id_array`."""
+    """The ids in one column of a table in memory or on disk (called ``where`` in messages); see ``id_array``."""
     require([column], table if isinstance(table, pd.DataFrame) else column_names(table), where)
     if isinstance(table, pd.DataFrame):
         return id_array(table[column], where, column)
@@ -164,7 +168,15 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: 
     else:
         table = _read_astropy(path)
     table = table if columns is None else table[columns]
-    return table if rows is None else table.iloc[rows].reset_index(drop=True)
+    if rows is None:
+        return table
+    _check_reach(rows, len(table))
+    return table.iloc[rows].reset_index(drop=True)
+
+
+def _check_reach(rows: np.ndarray, total: int) -> None:
+    if len(rows) and rows[-1] >= total:
+        raise ValueError(f"row {rows[-1]} (counted from 0) is asked for, and it has {total}")
 
 
 def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataFrame:
@@ -178,6 +190,9 @@ def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataF
 
 def _check_rows(path: Path) -> None:
     """Refuse a CSV with a row that is shorter or longer than its first, which pandas would fill or shift silently."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"PAR1":
+            raise ValueError("it is a parquet file: rename it to end in .parquet")
     names = _csv_names(path)
     other = re.search("[;\t|]", names[0])
     if len(names) == 1 and other:
@@ -218,6 +233,8 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
             with contextlib.suppress(ValueError, OverflowError):  # words, among which is the word nan
                 numbers = pd.to_numeric(filled, dtype_backend="numpy_nullable")
                 return _settled(numbers if numbers.dtype.kind in "iuf" else filled.astype("UInt64"), True)
+            if filled.dropna().str.lower().isin(["true", "false"]).all():
+                return filled.str.lower().map({"true": True, "false": False}).astype("boolean")
         return column.astype(object).where(~gaps, np.nan).astype(_TEXT)
     if isinstance(column.dtype, pd.Float64Dtype):
         return pd.Series(column.to_numpy(float, na_value=np.nan), column.index, name=column.name)
@@ -228,10 +245,23 @@ def _read_file(file: Path, columns: list[str]) -> pa.Table:
     return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
+def _check_alike(files: list[Path], columns: list[str]) -> None:
+    """Refuse parquet files of one table whose columns differ."""
+    first = pq.read_schema(files[0])
+    for file in files[1:]:
+        schema = pq.read_schema(file)
+        require(columns, schema.names, file.name)
+        for name in columns:
+            kinds = first.field(name).type, schema.field(name).type
+            if kinds[0] != kinds[1]:
+                raise ValueError(f"the column {name!r} is {kinds[1]} in {file.name}, but {kinds[0]} in {files[0].name}")
+
+
 def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
     asked = _parquet_names(files[0]) if columns is None else columns
     masks = _mask_columns(pq.read_schema(files[0]))
     columns = [*asked, *(masks[name] for name in asked if name in masks)]
+    _check_alike(files, columns)
     if rows is None:
         return _to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]), asked)
     groups, start = [], 0
@@ -251,6 +281,7 @@ def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray
                     taken |= {name: part.column(name) for name in block}
                 groups.append(pa.table(taken).replace_schema_metadata(file.schema_arrow.metadata))
             start += length
+    _check_reach(rows, start)
     return _to_pandas(pa.concat_tables(groups or [empty]), asked, self_destruct=True)
 
 
@@ -309,6 +340,9 @@ def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.
         binary = isinstance(hdu, fits.BinTableHDU)
         logical = [column.name for column in hdu.columns if binary and column.format in ("L", "1L")]
+        for column in hdu.columns:  # a gap is one before it is scaled, which astropy forgets
+            if binary and column.null is not None and table[column.name].dtype.kind == "f":
+                table[column.name][np.rec.recarray.field(hdu.data, column.name) == column.null] = np.nan
         return table, {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
 
 
@@ -319,7 +353,12 @@ def _read_astropy(path: Path) -> pd.DataFrame:
         table[name] = table[name][:, 0]
     for name in {"ra", "dec"} & set(table.colnames):
         unit = table[name].unit
-        if unit is not None and unit.physical_type == "angle":
+        if unit is None or table[name].dtype.kind not in "iuf":
+            continue
+        table[name] = table[name].astype(float)  # of whole minutes of arc no whole degrees come
+        if name == "ra" and str(unit) in ("h", "hr", "hour", "hours", "hourangle"):
+            table[name] = table[name] * 15
+        elif unit.physical_type == "angle":
             table[name].convert_unit_to("deg")  # pandas knows no units, and all that asks for positions wants degrees
     scalars = [name for name in table.colnames if table[name].ndim == 1]
     frame = table[scalars].to_pandas()

@@ -1,5 +1,6 @@
 """`zoobook cutouts`: from a picture of the sky to a catalogue and stamps, on the command line."""
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def cutouts(
     import numpy as np
 
     from zoobook import arguments, catalogs
-    from zoobook.catalogs.columns import floats
+    from zoobook.catalogs.columns import flags
     from zoobook.cli import inputs
     from zoobook.files import ensure_writable_dir, replacing
     from zoobook.images import cutouts as stamps
@@ -46,17 +47,25 @@ def cutouts(
         table = catalogs.read(positions).drop(columns="file_loc", errors="ignore")
         if not {"r50_arcsec", "r50_pixels"} & set(table):
             table = stamps.measure_sources(sky, table, "drop" if skip_bad_images else "error", threshold)
-    flags = [floats(table[name]) > 0 for name in ("flag_star", "flag_small") if name in table and not everything]
-    wanted = table[~np.any(flags, axis=0)] if flags else table
+    left = [flags(table, name) for name in ("flag_star", "flag_small") if name in table and not everything]
+    wanted = table[~np.any(left, axis=0)] if left else table
     if positions is None:
         wanted = wanted[wanted["r50_pixels"].notna()]
     if wanted.empty and len(table):
         raise ValueError("all sources look like stars, are too small, or have no radius; --all cuts them")
     if len(wanted) < len(table):
         echo(f"{len(table) - len(wanted):,} look like stars, are too small, or have no radius: they are not cut")
+    try:
+        table.to_parquet(io.BytesIO(), index=False)  # before the work: what the catalogue cannot hold
+    except Exception as error:  # what pandas and Arrow raise for odd columns has no common class
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{positions} has a column that catalogue.parquet cannot hold ({reason}): drop it") from None
     store = stamps.cut_stamps(sky, wanted, out / "stamps.arrow", size, bad)
+    catalogue = out / "catalogue.parquet"
+    with replacing(catalogue) as part:
+        table.to_parquet(part, index=False)
     if png:
         table = table.merge(stamps.save_stamps(store, out / "stamps"), on="id_str", how="left")
-    with replacing(out / "catalogue.parquet") as part:
-        table.to_parquet(part, index=False)
-    echo(f"{len(store):,} stamps are in {store.path}, the catalogue in {out / 'catalogue.parquet'}")
+        with replacing(catalogue) as part:
+            table.to_parquet(part, index=False)
+    echo(f"{len(store):,} stamps are in {store.path}, the catalogue in {catalogue}")

@@ -2,7 +2,7 @@
 
 `requests` asks, `filelock` keeps two processes apart, `pooch` hashes. What none of them does is here: going on in the
 middle of a file, and never taking a piece of another version of it for one of this. What may pass is tried four times,
-in :meth:`Web.first_that_works`.
+in ``Web.first_that_works``.
 """
 from __future__ import annotations
 

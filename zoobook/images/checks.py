@@ -8,6 +8,9 @@ import numpy as np
 
 SMALLEST = 8  # pixels of the shorter side
 LARGEST = 100_000_000  # pixels in all
+UNSEEN = 1e20  # no light is so bright
+STAND_INS = np.array([-99, -999, -9999, -99999, -999999, -32767, -32768, -(2**31)], float)  # for no observation
+MANY = 0.01  # share of the pixels with one value
 MOST_BLANK = 0.75  # share of the pixels, unless one says otherwise
 
 
@@ -62,14 +65,39 @@ def blank_share(image: np.ndarray) -> float:
     return 1 - (1 - rows.mean()) * (1 - columns.mean())
 
 
-def stand_in(seen: np.ndarray) -> float | None:
-    """The one value, far from all others, that many of the pixels [N] have, such as -9999 or 1e30; None without one."""
-    for sign, least in ((1, 0.0), (-1, 1e20)):
-        pixels = sign * seen
-        others = pixels[pixels > pixels.min()] if len(pixels) else pixels
-        if not 0 < len(others) < 0.99 * len(pixels) or abs(pixels.min()) < least:
-            continue
-        second = others.min()
-        if second - pixels.min() > 10 * (np.median(others) - second):
-            return sign * pixels.min()
-    return None
+def unobserved(plane: np.ndarray) -> np.ndarray:
+    """Which pixels of a plane, float [H, W], hold no light but a value that stands for none.
+
+    Such are NaN and what is infinite or beyond 1e20, as SExtractor's 1e30; what many pixels have, and lies far from all
+    others; the usual -999, -9999, -32768 … even in few pixels, where they lie far from all others; and zeros among the
+    noise of a sky that is no whole numbers.
+    """
+    blank = ~(np.abs(plane) < UNSEEN)
+    usual = np.isin(plane, STAND_INS)
+    if usual.any():
+        blank[usual] = _far_below(plane[usual], plane[~(usual | blank)])
+    for sign in (1, -1):
+        while (value := _many_far_below(sign * plane[~blank])) is not None:
+            blank |= plane == sign * value
+    zeros = (plane == 0) & ~blank
+    if zeros.mean() >= MANY:
+        others = plane[~(zeros | blank)]
+        noisy = len(others) and min((others < 0).mean(), (others > 0).mean()) > 0.1
+        if noisy and (others != np.rint(others)).any():
+            blank |= zeros
+    return blank
+
+
+def _many_far_below(pixels: np.ndarray) -> float | None:
+    """The least value, if a good many pixels have it and all others lie far above it."""
+    least = pixels.min() if len(pixels) else np.nan
+    share = np.mean(pixels == least) if len(pixels) else 0
+    return least if MANY < share < 1 and _far_below(least, pixels[pixels > least]) else None
+
+
+def _far_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether values lie further below all others than ten times as far as these reach below their median."""
+    if not len(others):
+        return np.ones(np.shape(values), bool)
+    least = others.min()
+    return least - values > 10 * (np.median(others) - least)

@@ -14,8 +14,8 @@ from filelock import FileLock
 from PIL import Image
 
 from zoobook import arguments
-from zoobook.catalogs.columns import check_ids, floats
-from zoobook.files import check_room, ensure_writable_dir, fingerprint, replacing
+from zoobook.catalogs.columns import check_ids, numbers
+from zoobook.files import check_room, ensure_writable_dir, fingerprint, replacing, state
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
 from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
 from zoobook.images.fits import stretch
@@ -88,8 +88,8 @@ def cut_stamps(
     if not len(ids):
         raise ValueError("the table has no sources, so there is nothing to cut")
     places = np.stack([*mosaic.pixels(catalog), factor * _sides(mosaic, catalog)], axis=1)
-    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in mosaic.files]
-    key = fingerprint("cutouts 2", files, mosaic.units, ids.tolist(), places, size, max_blank)
+    files = [(str(file), *state(file)) for file in mosaic.files]
+    key = fingerprint("cutouts 3", files, mosaic.units, ids.tolist(), places, size, max_blank)
     store = ImageStore.finished(path, key)  # looked at without a lock: it may be in a read-only folder
     if store is None:
         ensure_writable_dir(path.parent)
@@ -157,8 +157,8 @@ def _sides(mosaic: Mosaic, catalog: pd.DataFrame) -> np.ndarray:
     if f"r50_{unit}" not in catalog:
         raise ValueError(f"the table has no column `r50_{unit}` with the half-light radii"
                          + (" (the mosaic does not tell the size of its pixels)" if not known else ""))  # fmt: skip
-    r50 = floats(catalog[f"r50_{unit}"])
-    r90 = floats(catalog[f"r90_{unit}"]) if f"r90_{unit}" in catalog else np.full(len(r50), np.inf)
+    r50 = numbers(catalog, f"r50_{unit}", "the table")
+    r90 = numbers(catalog, f"r90_{unit}", "the table") if f"r90_{unit}" in catalog else np.full(len(r50), np.inf)
     sides = frame_arcsec(r50, r90) / mosaic.pixel_arcsec if known else STAMP_PIXELS * np.fmin(0.04 * r50, 0.02 * r90)
     return np.where((r50 > 0) & np.isfinite(r50) & ~(r90 <= 0), sides, np.nan)
 
@@ -203,6 +203,9 @@ def picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float = 1.0) -> np.nd
     Raises:
         zoobook.images.checks.Unusable: more than that is blank.
     """
+    if np.ndim(planes) != 3:
+        raise ValueError(f"planes must be [bands, H, W], as Mosaic.cutout gives them, not {list(np.shape(planes))}")
+    max_blank = arguments.share("max_blank", max_blank)
     if mosaic.picture is None:
         known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
         unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None

@@ -26,8 +26,9 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
     noise are the median and its absolute deviation in a frame along the edges, a tenth of the side wide, and the planes
     are scaled so that their noise is on average that of the survey at the same size of pixel, which comes from the
     header (if it has none: the survey's own). Without any noise, the brightest pixel becomes nearly white. NaN counts
-    as sky, as do whole numbers that the header declares undefined (``BLANK``), and a value far from all others that
-    many pixels have, such as -9999. The lowest row of a FITS image is its
+    as sky, as does what stands for no observation: whole numbers that the header declares undefined (``BLANK``), all
+    beyond 1e20, a value far from all others that many pixels have, -999, -9999 or -32768 far from all others, and exact
+    zeros amid noise. HDUs named after weights, noise or masks are left out. The lowest row of a FITS image is its
     first, so rows are turned round.
 
     Args:

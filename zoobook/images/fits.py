@@ -10,10 +10,14 @@ import numpy as np
 
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.files import unpacked
-from zoobook.images.checks import Unusable, check_shape, stand_in
+from zoobook.images.checks import Unusable, check_shape, unobserved
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
 BANDS = tuple("ugrizy")  # in the order of their wavelengths
+NO_LIGHT = re.compile(  # words in the names of what comes with an image: its weights, noise, masks
+    "(inv|i)?var(iance)?|we?i?gh?ts?(map)?|wht|err(or)?s?|sigma|std(dev)?|rms|noise|uncert(ainty)?|masks?|msk|dq|"
+    "flags?|quality|expo?(time|map)?|nexp|cov(erage)?|psf"
+)
 
 
 def is_fits(file: Path, begin: bytes) -> bool:
@@ -45,7 +49,7 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
         planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
         pixel = pixel_arcsec(chosen[0].header)
     for plane in planes:
-        plane[plane == stand_in(plane[np.isfinite(plane)])] = np.nan
+        plane[unobserved(plane)] = np.nan
     return stretch(planes, pixel if np.isfinite(pixel) else NATIVE_ARCSEC, max_blank)[::-1].copy()
 
 
@@ -106,13 +110,14 @@ def image_hdus(hdus: list) -> list:
     images = [hdu for hdu in hdus if is_image(hdu)]
     if not images:
         raise Unusable("it is a FITS file without an image")
-    first = next((hdu for hdu in images if hdu.name in ("SCI", "IMAGE")), images[0])  # weights may come before
+    images = [hdu for hdu in images if not any(map(NO_LIGHT.fullmatch, _words(hdu.name)))] or images
+    first = next((hdu for hdu in images if hdu.name in ("SCI", "IMAGE")), images[0])
     planes = [n for n in first.shape[:-2] if n > 1]
     if planes not in ([], [3]):
         shape = (*planes, *first.shape[-2:])
         raise Unusable(f"its image has the shape {shape}; one plane, or three (g, r, z), can be shown")
     alike = [hdu for hdu in images if hdu.shape == first.shape]
-    bands = {band_of(hdu.header): hdu for hdu in alike}
+    bands = {band_of(hdu.header): hdu for hdu in reversed(alike)}  # the first of each
     if planes or len(alike) < 3:
         return [first]
     if {"g", "r", "z"} <= bands.keys():
@@ -126,14 +131,24 @@ def image_hdus(hdus: list) -> list:
 def band_of(header: Mapping) -> str:
     """The band that a FITS header names: a letter, empty where it has no name at all."""
     name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
-    words = re.findall("[a-z0-9]+", name.lower())
-    return next((word for word in words if word in BANDS), name)
+    return next((word for word in _words(name) if word in BANDS), name)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall("[a-z0-9]+", name.lower())
 
 
 def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     """Float64 [planes, H, W], NaN where a pixel is undefined: Astropy does not see it among unsigned numbers."""
     scale, zero, undefined = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK", header.get("ZBLANK"))
-    planes = stored.astype(np.float64) * float(scale) + float(zero)  # some write '1.0'
+    try:
+        scale, zero = float(scale), float(zero)  # some write '1.0'
+    except (TypeError, ValueError):
+        raise Unusable(f"its header has BSCALE = {scale!r} and BZERO = {zero!r}, where numbers must stand") from None
+    if stored.dtype.kind == "i" and (scale, zero) == (1, 2**63):  # unsigned: more digits than a float has to add it
+        planes = (stored.astype(np.int64).view(np.uint64) ^ np.uint64(2**63)).astype(np.float64)
+    else:
+        planes = stored.astype(np.float64) * scale + zero
     if stored.dtype.kind in "iu" and undefined is not None:
         planes[stored == undefined] = np.nan
     return planes.reshape(-1, *planes.shape[-2:])

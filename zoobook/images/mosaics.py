@@ -16,12 +16,11 @@ from zoobook import arguments, parallel
 from zoobook.catalogs.columns import listed, numbers
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.images import fits
-from zoobook.images.checks import naming
+from zoobook.images.checks import naming, unobserved
 from zoobook.images.decals import ZERO_POINT
 from zoobook.images.decoding import read_image
 
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
-UNSEEN = 1e25  # such numbers, as SExtractor's 1e30, stand for pixels that were not observed
 SECTION = 2048  # pixels: what is read at a time
 
 
@@ -29,8 +28,8 @@ class Mosaic:
     """A picture of the sky, one band or several, read section by section.
 
     A FITS mosaic is one file of one plane or of three (or three HDUs), or several files, one for each band, all on one
-    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are NaN, infinite, 1e25 or more, or
-    exactly 0 count as not observed. Anything else that :func:`~zoobook.images.read_image` reads is a picture with a
+    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are exactly 0 count as not observed,
+    and so does what :func:`~zoobook.images.read_image` takes for a gap. Anything else that it reads is a picture with a
     stretch of its own, which is kept: sizes measured on it depend on that.
 
     Args:
@@ -147,10 +146,12 @@ class Mosaic:
         for file, hdu, plane, unit in self._planes:
             with naming(file), fits.opened(file) as hdus:
                 section = _lazy(hdus[hdu], file)
-                cut = section[rows, columns] if len(hdus[hdu].shape) == 2 else section[..., plane, rows, columns]
+                shape = hdus[hdu].shape
+                place = np.unravel_index(plane, shape[:-2]) if len(shape) > 2 else ()  # of the plane among the axes
+                where = (*place, rows, columns)
+                cut = section[where]
                 cut = fits.physical(hdus[hdu].header, cut)[0].astype(np.float32)
-            seen = (cut != 0) & (np.abs(cut) < UNSEEN)
-            planes.append(np.where(seen, cut * np.float32(unit), np.nan))
+            planes.append(np.where(unobserved(cut) | (cut == 0), np.nan, cut * np.float32(unit)))
         return np.stack(planes)
 
     def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -20,14 +20,14 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs.columns import check_ids, file_locations, ids_of, listed
-from zoobook.files import check_replaceable, ensure_writable_dir, fingerprint
+from zoobook.files import check_replaceable, ensure_writable_dir, fingerprint, state
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
 from zoobook.images.decoding import read_image
 from zoobook.images.store_file import UnfinishedStore, checksum, complete, quarantine_file
 from zoobook.images.views import check_radii
 
-_VERSION = 4  # of the store's layout and of everything that decides a pixel
+_VERSION = 5  # of the store's layout and of everything that decides a pixel
 _BEGINS = rb"ARROW1.*zoobook"  # a store, whole or cut short; other Arrow files do not have the second word
 _SHOWN = 5
 
@@ -171,7 +171,7 @@ class ImageStore:
         return pd.read_parquet(file)
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Where galaxies are in the store: int64 rows of :attr:`pixels`, in the order of the ids asked for."""
+        """Where galaxies are in the store: int64 rows of ``pixels``, in the order of the ids asked for."""
         if self._index is None:
             self._index = pd.Index(self.ids, dtype=object)
         ids = ids_of(ids)
@@ -219,11 +219,11 @@ def _decode(file: str, size: int, max_blank: float) -> tuple[np.ndarray | None, 
 
 def _rowkey(file: str, size: int, max_blank: float) -> int:
     try:
-        stat = os.stat(file)
-        state = (file, stat.st_size, stat.st_mtime_ns, size, max_blank, _VERSION)
+        seen = state(file)
     except OSError:
-        state = (file, None, None, size, max_blank, _VERSION)
-    return int.from_bytes(hashlib.blake2b(repr(state).encode(), digest_size=8).digest(), "little") | 1  # 0: not done
+        seen = None
+    made_of = (file, seen, size, max_blank, _VERSION)
+    return int.from_bytes(hashlib.blake2b(repr(made_of).encode(), digest_size=8).digest(), "little") | 1  # 0: not done
 
 
 def _bad_files(left_out: pd.DataFrame, total: int, path: Path) -> BadImage:

@@ -203,7 +203,7 @@ def whole_spec(spec: dict) -> dict:
 
 def check_options(spec: dict) -> dict:
     """A model's description with its numbers as Python's own; a ``ValueError`` where it makes no encoder."""
-    if spec["channels"] not in (1, 3):
+    if isinstance(spec["channels"], bool) or spec["channels"] not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {spec['channels']!r}")
     return {
         **spec,

@@ -35,7 +35,7 @@ def build_model(
 
     Args:
         tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
-        architecture: a name of :data:`zoobook.learning.architectures.BOTH`, such as ``"efficientnet_b0"`` or
+        architecture: a name of ``zoobook.learning.architectures.BOTH``, such as ``"efficientnet_b0"`` or
             ``"resnet50"``; in PyTorch, any that timm knows.
         channels: 1 for grey images (the mean of the colours), 3 for colour.
         dropout: share of the features that are left out at random while training.

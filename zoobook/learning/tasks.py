@@ -1,7 +1,7 @@
 """What a model learns about each galaxy: votes on a decision tree, yes or no, a class, or a number.
 
 Each kind of answer is one class here, a :class:`Kind`: how it is read from a column, its targets, its loss, what the
-head gives, and the columns that ``predict`` writes. A new kind of answer is a new class, listed in :data:`KINDS`.
+head gives, and the columns that ``predict`` writes. A new kind of answer is a new class, listed in ``KINDS``.
 """
 # ruff: noqa: D102  (what each method is for stands in Kind)
 from __future__ import annotations

@@ -68,7 +68,7 @@ def train(
 ) -> Result:
     """Train a network to predict votes: from scratch, or going on from a trained one.
 
-    AdamW with a short warm-up and a cosine decay; random views of every galaxy (:mod:`zoobook.images.views`). The model
+    AdamW with a short warm-up and a cosine decay; random views of every galaxy (``zoobook.images.views``). The model
     of the epoch with the lowest validation loss is kept. Every finished epoch is on disk: call again with the same
     arguments after an interruption and the run goes on; a finished run is only read. On a CPU a run, interrupted
     or not, repeats to the last digit.
@@ -164,7 +164,7 @@ def finetune(
     votes on a decision tree. The new head is linear, and begins with what is known already:
 
     - for a label, with the logistic (for a number, ridge) regression on the features that the encoder has now, see
-      :func:`zoobook.learning.tasks.linear_answer`. Labels come with few galaxies, so what is unfrozen of the encoder
+      ``zoobook.learning.tasks.linear_answer``. Labels come with few galaxies, so what is unfrozen of the encoder
       learns ten times more slowly than the head, deeper stages more slowly still (Kumar et al. 2022, ICLR), and batch
       normalisation stays as it is. (An untrained encoder has nothing to lose, and learns as fast as the head.)
     - for votes, with the model's own answers to the questions that its tree has too. Votes come with many galaxies:

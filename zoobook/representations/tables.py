@@ -118,7 +118,7 @@ class FeatureTable:
         """Where galaxies are in the table.
 
         Args:
-            ids: of the galaxies, as :func:`zoobook.catalogs.tables.ids_of` gives them, each once.
+            ids: of the galaxies, as ``zoobook.catalogs.columns.ids_of`` gives them, each once.
 
         Returns:
             ndarray: int64, the row of each.

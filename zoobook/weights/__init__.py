@@ -2,7 +2,7 @@
 
 A file holds ``encoder.*`` (names and layouts of timm's PyTorch models) and, if the model has one, ``head.*``. Its
 metadata holds the model's ``spec``, what else another program must know to get the same features
-(:func:`zoobook.learning.architectures.describe`), and where it comes from.
+(``zoobook.learning.architectures.describe``), and where it comes from.
 
 The names of files that come with zoobook (:func:`shipped`) serve wherever a path does. Zoobot's own weights, which come
 in several other layouts, are listed by :func:`published`, fetched by :func:`fetch` and read by :func:`read_legacy`.
@@ -10,6 +10,7 @@ in several other layouts, are listed by :func:`published`, fetched by :func:`fet
 
 from pathlib import Path
 
+from zoobook.catalogs.columns import listed
 from zoobook.learning.models import GalaxyNetwork
 from zoobook.weights import legacy
 from zoobook.weights.names import find_shipped
@@ -43,7 +44,11 @@ def load(path: str | Path, framework: str) -> GalaxyNetwork:
         path: a file written by :func:`save`, a run folder, or a name that :func:`shipped` lists.
         framework: ``"pytorch"`` or ``"tensorflow"``.
     """
-    return _build(path, framework, *read(path))
+    spec, tensors = read(path)
+    lacking = {"architecture", "channels", "image_size", "dropout"} - spec.keys()
+    if lacking:
+        raise ValueError(f"{path} does not say the {listed(sorted(lacking))} of its network: fetch or write it again")
+    return _build(path, framework, spec, tensors)
 
 
 def read_legacy(path: str | Path, framework: str, architecture: str | None = None) -> GalaxyNetwork:

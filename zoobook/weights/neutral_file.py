@@ -67,7 +67,7 @@ def inspect(path: str | Path) -> dict:
     """What a weight file, see :func:`zoobook.weights.load`, says of itself.
 
     Returns:
-        dict: ``spec``, ``encoder`` (see :func:`zoobook.learning.architectures.describe`), ``provenance`` and
+        dict: ``spec``, ``encoder`` (see ``zoobook.learning.architectures.describe``), ``provenance`` and
         ``tensors``: the shape of each by name.
 
     >>> inspect("simulated_efficientnet_b0")["spec"]["architecture"]
@@ -98,7 +98,12 @@ def _open(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     digest = metadata.pop("digest", None)  # files of earlier versions have none
     if digest not in (None, _digest(metadata, tensors)):
         raise ValueError(f"{path} is damaged: its weights are not those that were written. Fetch or write it again.")
-    about = {key: json.loads(metadata.get(key, "{}")) for key in ("spec", "encoder", "provenance")}
+    try:
+        about = {key: json.loads(metadata.get(key, "{}")) for key in ("spec", "encoder", "provenance")}
+        if not all(isinstance(value, dict) for value in about.values()):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{path} does not say of what network its weights are: fetch or write it again") from None
     about["spec"] = architectures.whole_spec(about["spec"])
     single = {name: array.astype(np.float32) for name, array in tensors.items() if array.dtype == np.float16}
     return about, tensors | single
