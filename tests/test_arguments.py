@@ -88,6 +88,9 @@ SENSELESS = {
     "0 to 255, or floats from 0 to 1, not from 200 to 200 in float64": lambda: plots.montage([STAMP * 0 + 200.0]),
     "holds 'much', where a number must stand": lambda: plots.information(
         pd.DataFrame({"information_captured": ["much"], "information_captured_error": 0.1})),
+    "curves must be a dictionary.*not None": lambda: plots.roc(None),
+    "the positions have the shape ..": lambda: plots.galaxy_map(None, [STAMP]),
+    "the catalogue has no galaxies": lambda: plots.votes_of(VOTES.head(0), 0, TREE),
     "shares must be numbers": lambda: plots.tree(TREE, ["a"] * len(TREE.questions)),
     "channels must be 1 .grey. or 3 .colour., not True": lambda: architectures.check_options({"channels": True}),
     "seed must be a whole number, from 0 to 4294967295, not 'a'": lambda: votes.sample(np.ones((1, 34)), 5, TREE, "a"),

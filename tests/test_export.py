@@ -144,13 +144,14 @@ def test_gaps_and_exact_numbers_are_read_back_by_everybody(tmp_path, ending):
     table = pd.DataFrame({
         "id_str": list("abc"), "flag": pd.array([True, None, False], "boolean"),
         "n": pd.array([long, None, 3], "Int64"), "z": [Decimal("1.5"), None, Decimal(2)],
+        "name": ["M 51", None, "NGC 4"],
     })  # fmt: skip
     path = export.write(table, tmp_path / f"t.{ending}")
     for read in [tables.read] + ([pd.read_parquet] if ending == "parquet" else []):
         found = read(path)
         assert [None if pd.isna(v) else bool(v) for v in found["flag"]] == [True, None, False]
         assert found["z"].isna().tolist() == [False, True, False] and found["z"][0] == 1.5
-        assert found["n"].isna().tolist() == [False, True, False]
+        assert found["n"].isna().tolist() == found["name"].isna().tolist() == [False, True, False]
     assert tables.read(path)["n"].tolist() == [long, pd.NA, 3]
     flags = Table.read(path)["flag"]
     assert [bool(flags[0]), bool(flags[2])] == [True, False]

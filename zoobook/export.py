@@ -192,13 +192,20 @@ def _write_votable(made, path: Path) -> None:
 
 
 def _write_parquet(made, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from zoobook.catalogs.tables import with_gaps
 
     made.write(path, format="parquet")
     # astropy notes gaps in columns of their own, which other readers do not know
-    pq.write_table(with_gaps(pq.read_table(path)), path)
+    table = with_gaps(pq.read_table(path))
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):  # of which an empty one is a gap, as in the other formats
+            text = table.column(place)
+            table = table.set_column(place, field, pc.if_else(pc.equal(text, ""), pa.scalar(None, field.type), text))
+    pq.write_table(table, path)
 
 
 _WRITERS = {

@@ -182,7 +182,7 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     """
     from sklearn.metrics import cohen_kappa_score
 
-    one, other = arguments.names("one", [one])[0], arguments.names("other", [other])[0]
+    arguments.names("one, other", [one, other])
     require([one, other], labels, "the table of labels")
     if one == other:
         raise ValueError(f"give two columns to compare, not {one!r} twice")

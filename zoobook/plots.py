@@ -178,6 +178,8 @@ def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Fi
         ValueError: there is no such row, or no vote in it.
     """
     a_frame(catalog, "the catalogue")
+    if catalog.empty:
+        raise ValueError("the catalogue has no galaxies, so there are no votes to show")
     row = arguments.whole("row", row, -len(catalog), len(catalog) - 1)
     counts = check_votes(catalog.iloc[[row]], decision_tree, needed=True)[0]
     asked = [(question, counts[start:stop])
@@ -255,7 +257,7 @@ def information(table: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(6.8, 0.34 * len(table) + 0.9))
     colours = [COLOURS[1] if name == "all" else COLOURS[0] for name in table.index]
     captured, error = (numbers(table, name, "the table of scores") for name in columns)
-    axis.barh(table.index.astype(str), captured, xerr=np.abs(error), color=colours,
+    axis.barh(list(map(str, table.index)), captured, xerr=np.abs(error), color=colours,
               error_kw={"linewidth": 1, "capsize": 2})  # fmt: skip
     axis.axvline(0, color="black", linewidth=0.8)
     axis.axvline(1, color=_GREY, linestyle="--", linewidth=1)
@@ -388,7 +390,9 @@ def galaxy_map(
     cells, size = arguments.whole("cells", cells), arguments.real("size", size)
     if not isinstance(images, (Sequence, np.ndarray)):
         raise ValueError(f"`images` must be a list of arrays [H, W, 3], not {type(images).__name__}")
-    positions = pd.DataFrame(np.asarray(positions)).apply(tables.floats).to_numpy()
+    positions = np.asarray(positions)
+    if positions.ndim == 2:
+        positions = pd.DataFrame(positions).apply(tables.floats).to_numpy()
     if positions.shape != (len(images), 2) or not len(images) or not np.isfinite(positions).all():
         raise ValueError(f"there must be two finite numbers for each of {len(images)} images, and one image at least; "
                          f"the positions have the shape {list(positions.shape)}")  # fmt: skip
@@ -420,9 +424,9 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     pairs = {}
-    if not len(curves):
+    if not len(_named("curves", curves, "{'my network': (labels, scores)}")):
         raise ValueError("there is nothing to show: `curves` is empty")
-    for name, pair in _named("curves", curves, "{'my network': (labels, scores)}").items():
+    for name, pair in curves.items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ValueError(f"curves[{name!r}] must be (labels, scores), not {pair!r:.60}")
         labels, scores = pair

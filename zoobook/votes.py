@@ -127,7 +127,7 @@ def sample(
         start, stop = tree.index_groups[i]
         ways = tree.parents[i]
         asked = votes[:, [answer for _, answer in ways]].sum(1) if ways else everybody
-        gamma = rng.standard_gamma(concentrations[:, start:stop])
+        gamma = np.maximum(rng.standard_gamma(concentrations[:, start:stop]), 1e-300)  # not all of them 0
         votes[:, start:stop] = rng.multinomial(asked, gamma / gamma.sum(1, keepdims=True))
     return votes
 
