@@ -142,7 +142,7 @@ def test_what_finishing_does_to_a_page(tmp_path):
     noise.save(tmp_path / "_images/a.png")
     renamed = zoobook_pages.shrink(tmp_path / "_images")
     assert renamed == {"a.png": "a.webp"} and not (tmp_path / "_images/a.png").exists()
-    log = "".join(f"epoch {n}/9 loss 1\n" for n in range(9))
+    log = "epoch 0/9 at the start\n" + "".join(f"epoch {n}/9 loss 1\n" for n in range(1, 10))
     text = f"""<html><head><title>zoobook — zoobook</title>
         <script src="_static/scripts/fontawesome.js"></script><script src="x.js"></script></head>
         <body><article><img src="_images/a.png" alt="x"><img src="_images/a.png" alt="y">
@@ -169,6 +169,7 @@ def test_what_finishing_does_to_numbers_names_and_line_breaks(tmp_path):
     text = """<article><h2><span class="section-number">8.3. </span>3. Look</h2><a href="#look">8.3. 3. Look</a>
         <p>about 1 ± 2, 3 % or <span class="math">x</span>, and</p><pre>1 ± 2 3 %</pre>
         <p id="units">64 pixels, <em>5</em> GB, 3 sigma, 2 shares</p>
+        <code class="literal"><span class="pre">--unfreeze</span> <span class="pre">top</span></code>
         <div class="cell_output"><table><tr><td>a_long_name_of_one</td><td>a_b</td>
             <td>a.b/c.de/f 1.5\ng</td></tr></table>
         <div class="output stream"><pre>a sentence</pre></div><div class="output stream"><pre>a   b</pre></div></div>"""
@@ -176,7 +177,8 @@ def test_what_finishing_does_to_numbers_names_and_line_breaks(tmp_path):
     assert [tag.get_text() for tag in soup.select("h2, a")] == ["3. Look", "3. Look"]
     assert "1\u00a0±\u00a02, 3\u00a0% or" in soup.p.get_text() and soup.pre.get_text() == "1 ± 2 3 %"
     assert soup.find(id="units").get_text() == "64\u00a0pixels, 5\u00a0GB, 3 sigma, 2 shares"
-    assert soup.select_one(".zb-together").get_text() == "x," and soup.p.get_text().endswith("x, and")
+    assert [tag.get_text() for tag in soup.select(".zb-together")] == ["x,", "--unfreeze"]
+    assert soup.select_one(".math").parent.get_text() == "x," and soup.p.get_text().endswith("x, and")
     assert [len(cell("wbr")) for cell in soup("td")] == [4, 0, 4]
     assert soup.select("td")[2].get_text() == "a.b/c.de/f 1.5\ng"
     assert soup.select("td")[0].get_text() == "a_long_name_of_one"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from zoobook.votes import checked
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
 DARK = {"#4477AA", "#228833", "#AA3377"}
 _GREY = "#777777"
+_ON_LINES: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.9}  # a legend that lines pass behind
 _SKY, _ON_SKY = "#2b323c", "#dfe3ea"  # behind pictures of the sky, and on it: alike on a light and on a dark page
 
 
@@ -240,7 +242,7 @@ def training(
         axis.axhline(value, color=_GREY, linestyle=("--", ":", "-.")[number % 3], linewidth=1.2, label=name)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(frameon=False)
+    axis.legend(**_ON_LINES)
     figure.tight_layout()
     return figure
 
@@ -365,7 +367,7 @@ def belief(
         axis.set(xlim=(0, 1), ylim=(0, None), yticks=[])
         axis.set_title(question.name.removesuffix(decision_tree.suffix), fontsize=10)
         axis.set(xlabel="vote fraction", ylabel="probability density")
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(fontsize=9, **_ON_LINES)
     return figure
 
 

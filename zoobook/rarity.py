@@ -139,8 +139,9 @@ def plot(
     here = float(np.mean(labels))
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.plot(*curve(labels, scores, here)[["completeness", "purity"]].to_numpy().T, "--", color=COLOURS[6],
-              label=f"in the labelled sample (one in {1 / here:.3g})")  # fmt: skip
-    axis.plot(table["completeness"], table["purity"], color=COLOURS[0], label=f"in the survey (one in {1 / share:.3g})")
+              label=f"in the labelled sample (one in {_one_in(here)})")  # fmt: skip
+    axis.plot(table["completeness"], table["purity"], color=COLOURS[0],
+              label=f"in the survey (one in {_one_in(share)})")  # fmt: skip
     axis.fill_between(table["completeness"], table["purity_low"], table["purity_high"], color=COLOURS[0], alpha=0.2)
     axis.axhline(share, color=COLOURS[1], linewidth=1, label="drawn at random: the rarity")
     if chosen is not None:
@@ -155,6 +156,10 @@ def plot(
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
     figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return figure
+
+
+def _one_in(share: float) -> str:
+    return f"{1 / share:,.0f}" if share < 0.1 else f"{1 / share:.2g}"
 
 
 def _curve(labels, scores, rarity, thresholds: np.ndarray | None, survey, level, seed) -> pd.DataFrame:

@@ -26,7 +26,7 @@ ADVICE = re.compile(r"^(WARNING:.+?\.) .{200,}$", flags=re.MULTILINE)  # the fir
 LONG_NAME = 12  # letters
 DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
-BROAD = 700  # pixels: the letters of a figure that is wider would be too small on a phone, where it moves sideways
+BROAD = 560  # pixels: the letters of a figure that is wider would be too small on a phone, where it moves sideways
 TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
 CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
@@ -195,7 +195,7 @@ def _lists_and_tables(soup: BeautifulSoup) -> None:
 
 
 def _numbers_and_breaks(soup: BeautifulSoup) -> None:
-    """Numbered steps get no second number; no line breaks at ±, before a unit, or between a formula and its comma."""
+    """Numbered steps get no second number; what belongs together stays on one line: ±, options, units, commas."""
     for number in soup.select(":is(h2, h3, h4) > .section-number"):
         if re.match(r"\d+\. ", number.next_sibling or ""):
             number.decompose()
@@ -206,6 +206,9 @@ def _numbers_and_breaks(soup: BeautifulSoup) -> None:
     for text in soup.find_all(string=re.compile(rf"\S ± \S|{UNIT.pattern}")):
         if not text.find_parent(["pre", "code", "script", "style"]):
             text.replace_with(UNIT.sub("\u00a0", text.replace(" ± ", "\u00a0±\u00a0")))
+    for word in soup.select("code.literal .pre"):
+        if word.get_text().startswith("--"):
+            word["class"] = [*word["class"], "zb-together"]
     for formula in soup.select("span.math"):
         after = formula.next_sibling
         mark = re.match(r"[.,;:!?)]+", after) if isinstance(after, NavigableString) else None
@@ -221,7 +224,7 @@ def _fold_logs(soup: BeautifulSoup) -> None:
             log["class"] = [*log["class"], "zb-sentences"]
         for text in log.find_all(string=ADVICE):
             text.replace_with(ADVICE.sub(lambda said: textwrap.fill(f"{said[1]} …", LINE), text))
-        epochs = sum(line.lstrip().lower().startswith("epoch") for line in log.get_text().splitlines())
+        epochs = len(re.findall(r"^\s*epoch (?!0/)", log.get_text(), re.IGNORECASE | re.MULTILINE))  # 0: the start
         if epochs >= LONG_LOG:
             fold, summary = soup.new_tag("details", attrs={"class": "zb-log"}), soup.new_tag("summary")
             summary.string = f"What the training wrote, {epochs} epochs"

@@ -53,6 +53,15 @@ addEventListener("DOMContentLoaded", () => {
     }
   };
   for (const box of boxes) box.addEventListener("scroll", () => fade(box), { passive: true });
+  if (typeof Search !== "undefined") { // the search shows what a page says, not the names of its buttons
+    const told = Search.htmlToText;
+    Search.htmlToText = (text, anchor) => {
+      const page = new DOMParser().parseFromString(text, "text/html");
+      const around = ".bd-header-article, .bd-sidebar-secondary, .prev-next-footer, #jb-print-docs-body, nav, footer";
+      page.querySelectorAll(around).forEach((part) => part.remove());
+      return told(page.documentElement.outerHTML, anchor);
+    };
+  }
   addEventListener("load", reach);
   addEventListener("resize", reach);
   addEventListener("beforeprint", () => document.querySelectorAll("article details:not(.zb-log)").forEach((fold) => { fold.open = true; }));

@@ -24,6 +24,19 @@ from zoobook_book import FRAMEWORKS, Edition, installed  # noqa: E402
 BUILD = ROOT / "_build"
 SWITCH = re.compile(r'(<nav [^>]*class="zb-editions"[^>]*>).*?(</nav>)', re.DOTALL)  # whatever stands before the class
 
+START = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>zoobook</title>
+<meta http-equiv="refresh" content="0; url=book/index.html">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="_static/favicon.svg">
+</head>
+<body><p><a href="book/index.html">zoobook</a></p></body>
+</html>
+"""
+
 
 def render(framework: str, out: Path, *options: str) -> int:
     """Render one edition into `out/_build/html`, or as the options say; gives the exit status of jupyter-book."""
@@ -77,6 +90,8 @@ def main() -> int:
         roots[framework] = site / framework
         shutil.copytree(out / "_build/html", roots[framework])
     link_editions(roots)
+    for root in roots.values():
+        (root / "index.html").write_text(START, "utf8")
     return failed
 
 

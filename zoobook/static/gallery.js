@@ -90,6 +90,8 @@ function draw() {
   canvas.width = canvas.clientWidth * ratio;
   canvas.height = canvas.clientHeight * ratio;
   pen.scale(ratio, ratio);
+  pen.strokeStyle = getComputedStyle(canvas).color;
+  pen.lineWidth = 0.4;
   const ranked = by.filter((v) => v !== null).sort((a, b) => a - b);
   const low = ranked[Math.floor(0.02 * (ranked.length - 1))], high = ranked[Math.ceil(0.98 * (ranked.length - 1))];
   for (const galaxy of [...chosen].reverse()) { // the first of the order on top
@@ -98,6 +100,7 @@ function draw() {
     pen.beginPath();
     pen.arc(...place(galaxy), 3.5, 0, 7);
     pen.fill();
+    pen.stroke(); // dark dots show on a dark page
   }
   if (tint) at("count").textContent += `; colour: ${tint} from ${low} (dark) to ${high} (light)`;
   at("hint").hidden = spot === null || !chosen.includes(spot);
