@@ -1,5 +1,6 @@
 """Arguments as people give them: paths, numbers of Python and NumPy, and what of them JSON can hold."""
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,11 @@ def test_a_file_of_another_kind_is_not_overwritten(writes, tmp_path):
     assert catalog.read_text() == "id_str,feat_0\na,1\n" and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(ValueError, match="is the table that is to be compressed"):
         representations.compress(tmp_path / "f.parquet", tmp_path / "f.parquet", 1)
+    if writes == "compression":
+        os.symlink(tmp_path / "f.parquet", tmp_path / "link.parquet")
+        for one, other in (("link.parquet", "f.parquet"), ("f.parquet", "../" + tmp_path.name + "/f.parquet")):
+            with pytest.raises(ValueError, match="is the table that is to be compressed"):
+                representations.compress(tmp_path / one, tmp_path / other, 1)
 
 
 def test_numbers_out_of_arrays():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from zoobook.catalogs import tables
 from zoobook.catalogs.shards import ShardedTable, table_files
 from zoobook.files import ensure_writable_dir, fingerprint
 from zoobook.learning.runs import RunFolder
@@ -111,3 +112,60 @@ def test_what_a_run_or_table_notes_of_itself_is_damaged(tmp_path, content):
     for read in (lambda folder: ShardedTable(folder, 2, {}), table_files):
         with pytest.raises(ValueError, match="_manifest.json is damaged, or not of zoobook: make"):
             read(tmp_path / "table")
+
+
+def shards(folder, rows=6):
+    table = ShardedTable(folder, rows, {"what": "x"}, 2)
+    for number, start, stop in table.missing():
+        table.write(number, pd.DataFrame({"id_str": [f"g{n}" for n in range(start, stop)]}))
+    return table.finish()
+
+
+def test_a_table_that_lost_or_gained_a_file_is_refused(tmp_path):
+    folder = shards(tmp_path / "a")
+    (folder / "._00000.parquet").write_bytes(b"of macOS")
+    assert len(table_files(folder)) == 3
+    (folder / "00001 copy.parquet").write_bytes((folder / "00001.parquet").read_bytes())
+    with pytest.raises(ValueError, match="00001 copy.parquet is no part of the table"):
+        table_files(folder)
+    (folder / "00001 copy.parquet").unlink()
+    (folder / "00001.parquet").unlink()
+    with pytest.raises(ValueError, match="lacks 1 of its 3 files, such as 00001.parquet: run again"):
+        table_files(folder)
+    assert len(table_files(shards(folder))) == 3
+
+
+def test_a_damaged_shard_is_made_again(tmp_path):
+    folder = shards(tmp_path / "a")
+    whole = (folder / "00001.parquet").read_bytes()
+    (folder / "00001.parquet").write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match="00001.parquet: "):
+        tables.read(folder)
+    shards(folder)
+    assert (folder / "00001.parquet").read_bytes() == whole and len(tables.read(folder)) == 6
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    folder = shards(tmp_path / "a")
+    for name in ("thesis.part", "best.safetensors.12-34.part"):
+        (folder / name).touch()
+    run = RunFolder(folder, {})
+    run.log(epoch=0, val_loss=1.0)
+    run.finish()
+    assert (folder / "thesis.part").exists() and not (folder / "best.safetensors.12-34.part").exists()
+
+
+@pytest.mark.parametrize("content", ["", "epoch;train_loss\n0;1\n", "x,y\n1,2\n", "epoch,val_loss\nzero,1\n"])
+def test_a_damaged_history_is_said(tmp_path, content):
+    run = RunFolder(tmp_path, {})
+    (tmp_path / "history.csv").write_text(content)
+    with pytest.raises(ValueError, match="history.csv is damaged.*resume=False"):
+        _ = run.history
+
+
+def test_a_run_of_the_other_framework_is_refused_and_an_earlier_one_is_not(tmp_path):
+    RunFolder(tmp_path, {"seed": 0, "framework": "pytorch"}).log(epoch=0, val_loss=1.0)
+    with pytest.raises(ValueError, match="framework was 'pytorch', now 'tensorflow'"):
+        RunFolder(tmp_path, {"seed": 0, "framework": "tensorflow"})
+    RunFolder(tmp_path / "old", {"seed": 0}).log(epoch=0, val_loss=1.0)
+    assert RunFolder(tmp_path / "old", {"seed": 0, "framework": "pytorch"}).resuming

@@ -2,6 +2,7 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -409,3 +410,37 @@ def test_files_that_are_something_else_than_they_say(tmp_path):
 def test_truths_of_a_csv_beside_the_word_nan(tmp_path):
     (tmp_path / "a.csv").write_text("id_str,ring\na,True\nb,nan\nc,False\n")
     assert tables.read(tmp_path / "a.csv")["ring"].fillna(True).tolist() == [True, True, False]
+
+
+def test_columns_out_of_anything_that_can_be_gone_through(tmp_path):
+    frame = pd.DataFrame({"id_str": ["a"], "v": [1], "w": [2]})
+    for name in ("t.csv", "t.parquet"):
+        frame.to_csv(tmp_path / name, index=False) if name == "t.csv" else frame.to_parquet(tmp_path / name)
+        for wanted in (["w", "v"], ("w", "v"), (name for name in ("w", "v"))):
+            assert list(tables.read(tmp_path / name, wanted)) == ["w", "v"]
+        with pytest.raises(ValueError, match="`columns` has several columns 'v'"):
+            tables.read(tmp_path / name, ["v", "v"])
+    joined = crossmatch.by_id(frame[["id_str"]], frame, columns=(name for name in ("v",)))
+    assert list(joined) == ["id_str", "v"]
+
+
+@pytest.mark.parametrize("begin, message", [
+    (b"\x1f\x8b\x08\x00", "packed with gzip: rename it"), (b"PK\x03\x04 xl/", "a zip archive or a spreadsheet"),
+    (b"<!DOCTYPE html><html>", "a web page or XML"), (b"# %ECSV 1.0\n# ---\nid_str a\n", "a table that begins with #"),
+])  # fmt: skip
+def test_what_is_no_csv_though_its_name_says_so(tmp_path, begin, message):
+    (tmp_path / "a.csv").write_bytes(begin)
+    with pytest.raises(ValueError, match=message):
+        tables.read(tmp_path / "a.csv")
+
+
+def test_long_numbers_beside_one_with_a_point_keep_their_digits(tmp_path):
+    (tmp_path / "a.csv").write_text("id_str,objid2,flux\na,587722981742084097,1e19\nb,-999.0,2.5\n")
+    read = tables.read(tmp_path / "a.csv")
+    assert read["objid2"].tolist() == ["587722981742084097", "-999.0"] and read["flux"].tolist() == [1e19, 2.5]
+
+
+@pytest.mark.parametrize("path", [Path("s3://bucket/a.csv"), Path("http://a.org/b.csv"), "gs:/bucket"])
+def test_an_address_is_no_path_even_where_slashes_were_lost(path):
+    with pytest.raises(ValueError, match="is no path, but an address"):
+        tables.read(path)

@@ -121,6 +121,12 @@ half.train(ImageStore.open({str(store.path)!r}), catalog, TREE, out_dir={str(out
     assert process.returncode == -signal.SIGKILL and state(out)
     done = len((out / "history.csv").read_text().splitlines()) - 1
     assert 1 <= done < 3
+    last, = state(out)
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=f"{last.name} is damaged, so the run cannot go on"):
+        half.train(store, catalog, TREE, out_dir=out, **quick())
+    last.write_bytes(whole)
     result = half.train(store, catalog, TREE, out_dir=out, **quick())
     assert same_weights(half, result.model, trained(half).model)
     assert result.history[COLUMNS].equals(trained(half).history[COLUMNS])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # not of a drive, C:/
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes one slash of two; not of a drive, C:/
 
 
 def path(value: str | os.PathLike) -> Path:

@@ -35,6 +35,13 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def clear_parts(folder: Path) -> None:
+    """Remove what :func:`replacing` left in a folder when its process was killed, and nobody else's files."""
+    for left_over in folder.glob("*.part"):
+        if re.search(r"\.\d+-\d+\.part$", left_over.name):
+            left_over.unlink(missing_ok=True)
+
+
 def state(file: str | os.PathLike) -> tuple[int, int, int]:
     """What changes with a file: its size, and when it was written and put there [ns].
 

@@ -182,6 +182,7 @@ def _join(
     added: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Rows of the left table beside their partners of the right one."""
+    columns = columns if columns is None or isinstance(columns, str) else arguments.names("columns", columns)
     names = list(right.columns) if isinstance(right, pd.DataFrame) else tables.column_names(right)
     require(names if columns is None else columns, names, _name(right))
     wanted = [name for name in dict.fromkeys(names if columns is None else columns) if name not in without]

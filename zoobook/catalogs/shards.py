@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from zoobook import arguments
-from zoobook.files import atomic_write, ensure_writable_dir, replacing
+from zoobook.files import atomic_write, clear_parts, ensure_writable_dir, replacing
 
 
 class ShardedTable:
@@ -46,6 +48,9 @@ class ShardedTable:
         else:
             atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": False}))
         self._bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
+        for n, (start, stop) in enumerate(self._bounds if begun else ()):
+            if self._file(n).exists() and _rows_of(self._file(n)) != stop - start:
+                self._file(n).unlink()  # damaged: made again
 
     def missing(self) -> list[tuple[int, int, int]]:
         """The shards still to be made: number, first row, row after the last."""
@@ -67,13 +72,24 @@ class ShardedTable:
         missing = self.missing()
         if missing:
             raise ValueError(f"{self.folder} lacks {len(missing)} of {len(self._bounds)} shards; run again")
-        for left_over in self.folder.glob("*.part"):
-            left_over.unlink(missing_ok=True)
+        clear_parts(self.folder)
         atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": True}))
         return self.folder
 
     def _file(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.parquet"
+        return self.folder / _shard_name(number)
+
+
+def _shard_name(number: int) -> str:
+    return f"{number:05d}.parquet"
+
+
+def _rows_of(file: Path) -> int | None:
+    """Rows of a parquet file; None where it is damaged."""
+    try:
+        return pq.read_metadata(file).num_rows
+    except (pa.ArrowInvalid, OSError):
+        return None
 
 
 def _read_manifest(file: Path) -> dict:
@@ -89,10 +105,20 @@ def table_files(path: str | Path) -> list[Path]:
     path = arguments.path(path)
     if path.is_file():
         return [path]
-    files = sorted(path.glob("*.parquet"))
+    files = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._")  # macOS leaves ._00000.parquet
     if not files:
         raise FileNotFoundError(f"no parquet table at {path}")
     manifest = path / ShardedTable.MANIFEST
-    if manifest.exists() and not _read_manifest(manifest)["complete"]:
+    if not manifest.exists():
+        return files
+    found = _read_manifest(manifest)
+    if not found["complete"]:
         raise ValueError(f"the table in {path} is not finished: run again what writes it, and it will be completed")
+    rows, shard_rows = found["plan"]["rows"], found["plan"]["shard_rows"]
+    whole, there = {_shard_name(n) for n in range(-(-rows // shard_rows))}, {file.name for file in files}
+    if lost := sorted(whole - there):
+        raise ValueError(f"the table in {path} lacks {len(lost)} of its {len(whole)} files, such as {lost[0]}: run "
+                         "again what writes it, and it will be completed")  # fmt: skip
+    if others := sorted(there - whole):
+        raise ValueError(f"{others[0]} is no part of the table in {path}: move it out of the folder")
     return files

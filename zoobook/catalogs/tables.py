@@ -34,6 +34,13 @@ _VOTABLE_NAME = re.compile(r"\.(vot|votable|xml)(\.gz)?$", re.IGNORECASE)
 #: for ``pandas.read_csv``: decimal numbers as they were written. Before 3.1 pandas missed many by the last bit unless
 #: asked not to; since then it warns if it is asked. Source: https://github.com/pandas-dev/pandas/pull/64432
 EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+_NO_CSV = {  # what files begin with that were given the name of one
+    rb"PAR1": "a parquet file: rename it to end in .parquet",
+    rb"\x1f\x8b": "packed with gzip: rename it to end in .csv.gz",
+    rb"PK\x03\x04": "a zip archive or a spreadsheet: save the table in it as CSV",
+    rb"\s*<(!doctype|html|\?xml)": "a web page or XML, and no CSV: was the download refused?",
+    rb"\s*#": "a table that begins with #: remove the comments, and a # before the names of the columns",
+}
 _NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
@@ -69,7 +76,9 @@ def read(
     """
     path = arguments.path(path)
     if columns is not None:
+        columns = columns if isinstance(columns, str) else arguments.names("columns", columns)
         require(columns, column_names(path), str(path))
+        refuse_twice(columns, "`columns`")
     if rows is not None:
         rows = np.asarray(rows, None if len(rows) else int)
         if rows.dtype.kind not in "iu" or rows.ndim != 1 or (len(rows) and rows[0] < 0) or (np.diff(rows) < 0).any():
@@ -138,7 +147,7 @@ def _csv_names(path: Path) -> list[str]:
 
 def _parquet_names(path: Path) -> list[str]:
     """All but the columns in which pandas keeps a nameless row index, and astropy where others have gaps."""
-    schema = pq.read_schema(path)
+    schema = _schema(path)
     refuse_twice(schema.names, "it")
     gaps = set(_mask_columns(schema).values())
     return [name for name in schema.names if not re.fullmatch(r"__index_level_\d+__", name) and name not in gaps]
@@ -185,14 +194,22 @@ def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataF
         path, usecols=columns, dtype=dict.fromkeys(text, "string"), dtype_backend="numpy_nullable",
         keep_default_na=False, na_values=[""], low_memory=False, **EXACT,
     )  # fmt: skip
-    return pd.DataFrame({name: _settled(table[name], name not in text) for name in table.columns})
+    settled = {name: _settled(table[name], name not in text) for name in table.columns}
+    large = [name for name, column in settled.items() if column.dtype.kind == "f" and (column.abs() >= 2**53).any()]
+    for name in large:  # whole numbers beside one with a point: a float would not keep their digits
+        cells = pd.read_csv(path, usecols=[name], dtype="string", keep_default_na=False)[name]
+        if cells.str.fullmatch(r"\s*[+-]?\d{16,}\s*").any():
+            settled[name] = _settled(cells, False)
+    return pd.DataFrame(settled)
 
 
 def _check_rows(path: Path) -> None:
     """Refuse a CSV with a row that is shorter or longer than its first, which pandas would fill or shift silently."""
     with open(path, "rb") as file:
-        if file.read(4) == b"PAR1":
-            raise ValueError("it is a parquet file: rename it to end in .parquet")
+        begin = file.read(200)
+    for first, kind in _NO_CSV.items():
+        if re.match(first, begin, re.IGNORECASE) and not (kind.startswith("packed") and path.suffix.lower() == ".gz"):
+            raise ValueError(f"it is {kind}")
     names = _csv_names(path)
     other = re.search("[;\t|]", names[0])
     if len(names) == 1 and other:
@@ -242,14 +259,24 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
 
 
 def _read_file(file: Path, columns: list[str]) -> pa.Table:
-    return pq.read_table(file, columns=columns, page_checksum_verification=True)
+    try:
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file.name}: {error}") from None
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file.name}: {error}") from None
 
 
 def _check_alike(files: list[Path], columns: list[str]) -> None:
     """Refuse parquet files of one table whose columns differ."""
-    first = pq.read_schema(files[0])
+    first = _schema(files[0])
     for file in files[1:]:
-        schema = pq.read_schema(file)
+        schema = _schema(file)
         require(columns, schema.names, file.name)
         for name in columns:
             kinds = first.field(name).type, schema.field(name).type

@@ -11,7 +11,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs.tables import EXACT
-from zoobook.files import atomic_write, ensure_writable_dir, fingerprint
+from zoobook.files import atomic_write, clear_parts, ensure_writable_dir, fingerprint
 from zoobook.images.views import UNSTATED
 from zoobook.learning.architectures import whole_spec
 
@@ -46,6 +46,8 @@ class RunFolder:
         if not resume:
             (self.path / "history.csv").unlink(missing_ok=True)
         earlier = _as_now(self._read()["settings"]) if resume and self._record.exists() else None
+        if earlier is not None:  # runs of earlier versions do not say their framework
+            earlier.setdefault("framework", self.settings.get("framework"))
         if resume and self.resuming:  # before the first epoch is done, there is nothing to go on with
             if earlier is None:
                 raise ValueError(f"{self.path} holds a history.csv, but no run.json: choose another out_dir")
@@ -74,15 +76,22 @@ class RunFolder:
 
     def finish(self) -> None:
         """Note that the run came to its end: from now on it is only read. Of several processes, one may say so."""
-        for left_over in self.path.glob("*.part"):  # of a process that was killed
-            left_over.unlink(missing_ok=True)
+        clear_parts(self.path)
         self._write(finished=True)
 
     @property
     def history(self) -> pd.DataFrame:
         """The epochs so far, one row each."""
         file = self.path / "history.csv"
-        return pd.read_csv(file, **EXACT) if file.exists() else pd.DataFrame()
+        if not file.exists():
+            return pd.DataFrame()
+        try:
+            history = pd.read_csv(file, **EXACT)
+        except (ValueError, UnicodeDecodeError):  # pandas' own errors are ValueErrors
+            raise damaged(file) from None
+        if "epoch" not in history or history["epoch"].dtype.kind not in "iuf":
+            raise damaged(file)
+        return history
 
     def log(self, **row: float) -> None:
         """Add a row, with its ``epoch``, to the history; a repeated epoch replaces its earlier row."""
@@ -97,13 +106,17 @@ class RunFolder:
             record = json.loads(self._record.read_text())
             return {"settings": dict(record["settings"]), "finished": bool(record["finished"])}
         except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"{self._record} is damaged, so the run cannot go on: choose another out_dir, or pass resume=False to "
-                "start it afresh"
-            ) from None
+            raise damaged(self._record) from None
 
     def _write(self, finished: bool) -> None:
         atomic_write(self._record, json.dumps({"settings": self.settings, "finished": finished}, indent=1))
+
+
+def damaged(file: Path) -> ValueError:
+    """What is said of a file without which a run cannot go on."""
+    return ValueError(
+        f"{file} is damaged, so the run cannot go on: choose another out_dir, or pass resume=False to start it afresh"
+    )
 
 
 def model_fingerprint(spec: dict, arrays: dict[str, np.ndarray]) -> str:

@@ -229,7 +229,8 @@ def _fit(
     capability = None if names == [CPU] else twin.engine.compute_capability()
     precision = choose_precision(settings["precision"], capability)
     trainer = twin.engine.Trainer(devices if isinstance(devices, str) else len(names), num_nodes, precision)
-    folder = RunFolder(out_dir, {**settings, "framing": store.framing, "data": task.data}, resume)
+    all_settings = {**settings, "framework": twin.engine.NAME, "framing": store.framing, "data": task.data}
+    folder = RunFolder(out_dir, all_settings, resume)
     best, state = folder.path / "best.safetensors", folder.path / twin.engine.STATE
     if not folder.resuming:
         state.unlink(missing_ok=True)
@@ -253,6 +254,8 @@ def _fit(
         if trainer.is_first:
             folder.finish()
             state.unlink(missing_ok=True)
+    if not best.exists():
+        raise ValueError(f"{best} of this finished run is missing: bring it back, or pass resume=False to start afresh")
     return Result(weights.load(best, twin.engine.NAME), folder.history, best)
 
 

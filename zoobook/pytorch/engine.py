@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.models import temporarily
+from zoobook.learning.runs import damaged
 from zoobook.learning.schedule import learning_rate_factors
 from zoobook.learning.training import WEIGHT_DECAY, Run
 from zoobook.pytorch import models
@@ -128,6 +130,8 @@ class Trainer:
                 default_root_dir=run.state.parent,
             )
             state = run.state if run.state.exists() else None
+            if state is not None and not zipfile.is_zipfile(state):  # as PyTorch's checkpoints are
+                raise damaged(state)
             loaders = GalaxyLoader(run.train), GalaxyLoader(run.val)
             try:
                 trainer.fit(module, *loaders, ckpt_path=state, weights_only=True)

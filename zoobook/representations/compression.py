@@ -47,8 +47,9 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
         ValueError: more components are wanted than there are features or galaxies, or ``out`` is something else.
     """
     table, out = FeatureTable(path), arguments.path(out)
-    if out in (table.path, *table.files):
-        raise ValueError(f"{out} is the table that is to be compressed: choose another name for the result")
+    taken = {file.resolve() for file in (table.path, *table.files)}
+    if out.resolve() in taken or (table.path.is_dir() and out.parent.resolve() == table.path.resolve()):
+        raise ValueError(f"{out} is the table that is to be compressed, or in its folder: choose another place")
     check_replaceable(out, b"PAR1")
     if out.suffix.lower() in (".csv", ".gz", ".fits", ".vot"):
         raise ValueError(f"{out.name}: the result is parquet: let its name end in .parquet")

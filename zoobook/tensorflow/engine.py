@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
 from zoobook import files
 from zoobook.learning.batches import GalaxyBatches
 from zoobook.learning.devices import choose_devices
+from zoobook.learning.runs import damaged
 from zoobook.learning.schedule import learning_rate_factors
 from zoobook.learning.training import WEIGHT_DECAY, Run
 from zoobook.tensorflow import models
@@ -126,7 +128,10 @@ class Trainer:
             module = GalaxyLosses(model, run.train.share)
             optimizer = _optimizer(model, run, lr_scales)
         if run.state.exists():
-            kept = load_file(run.state)
+            try:
+                kept = load_file(run.state)
+            except SafetensorError:
+                raise damaged(run.state) from None
             for i, variable in enumerate([*model.variables, *optimizer.variables]):
                 variable.assign(kept[f"{i:05d}"])
         else:
