@@ -26,7 +26,7 @@ ADVICE = re.compile(r"^(WARNING:.+?\.) .{200,}$", flags=re.MULTILINE)  # the fir
 LONG_NAME = 12  # letters
 DARK = 100  # of 255: a picture is of the sky, and no drawing on white, if half of it is darker
 WIDE = 500  # pixels: a wider figure shrinks on a phone, and leads to the whole one, in which one can zoom
-BROAD = 560  # pixels: the letters of a figure that is wider would be too small on a phone, where it moves sideways
+BROAD = 700  # pixels: the letters of a figure that is wider would be too small on a phone, where it moves sideways
 TERM = "glossary.html#term-"
 TAGLINE = "deep learning on galaxies, from the votes of Galaxy Zoo"
 CARD = "_static/card.jpg"  # what a link to a page looks like in a message: 1200 by 630 pixels
