@@ -127,7 +127,7 @@ def test_blanks_around_names():
 @pytest.mark.parametrize(("text", "message"), [
     ("questions: [{name: q, answers: [a, b]}]\nquestions: []\n", "(?s)'questions' occurs twice.*line 2"),
     ("questions: [{name: q, answers: [a, b], answers: [c, d]}]\n", "'answers' occurs twice"),
-    ("questions: " + "[" * 3000, "nested too deeply|not valid YAML"),
+    pytest.param("questions: " + "[" * 3000, "nested too deeply", id="deep"),
 ])  # fmt: skip
 def test_yaml_that_is_no_tree(tmp_path, text, message):
     (tmp_path / "t.yaml").write_text(text)
