@@ -400,9 +400,9 @@ EVIL = {
     "parent": ["../" + NAME],
     "deep parent": ["a/b/../../../" + NAME],
     "absolute": ["/HERE/" + NAME],
-    "drive": ["C:" + NAME],
+    "drive": ["C:/" + NAME],
     "backslash": ["..\\J000\\J0001.png"],
-    "control": ["a\nb"],
+    "control": ["a\nb/" + NAME],
 }
 BOMBS = {"one": {NAME: bytes(3_000_000)}, "many": {f"J000/J{i:04d}.png": bytes(100_000) for i in range(30)}}
 
@@ -565,3 +565,45 @@ def test_a_sample_in_runs_depends_on_the_ids_alone():
     assert set(published.sample_runs(catalog, 130)) < set(rows)  # a smaller sample is a part of a larger one
     assert set(published.sample_runs(catalog, 1_000, seed="other")) != set(rows)
     assert len(published.sample_runs(catalog.head(9), 50)) == 9
+
+
+# ---- members and names out of the ordinary
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tgz"])
+def test_links_inside_a_tar_and_members_that_were_added_again(tmp_path, ending):
+    first, last, link = (f"./J000/{name}.png" for name in ("a", "b", "c"))
+    with tarfile.open(tmp_path / f"x{ending}", "w:gz" if ending == ".tgz" else "w") as file:
+        for name, kind, content in ((first, tarfile.REGTYPE, b"old"), (first, tarfile.REGTYPE, b"new"),
+                                    (last, tarfile.LNKTYPE, first), (link, tarfile.SYMTYPE, first)):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, content if isinstance(content, str) else ""
+            info.size = len(content) if isinstance(content, bytes) else 0
+            file.addfile(info, io.BytesIO(content) if info.size else None)
+    have, lacking = take(tmp_path / f"x{ending}", tmp_path, [f"J000/{name}.png" for name in "abcd"])
+    assert [Path(path).read_bytes() for path in have["file_loc"]] == [b"new", b"new"]
+    assert lacking["cause"].tolist() == [f"a link in x{ending}, not a file", f"not in x{ending}"]
+
+
+def test_only_members_that_are_wanted_are_judged(tmp_path):
+    path = archive_of(tmp_path / "x.zip", {"a:b.png": b"odd", NAME: b"old"})
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr(NAME, b"new")
+    assert Path(take(path, tmp_path)[0]["file_loc"][0]).read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(("column", "image", "expected"), [
+    ([7, 12], "{n:04d}.png", ["0007.png", "0012.png"]), (["7", " 12 "], "{n:02d}/{n}.png", ["07/7.png", "12/12.png"]),
+    ([7, 12], "{n:.1}/{n}.png", ["7/7.png", "1/12.png"]), (["a", None], "{n}.png", "`n` is empty in 1 rows .*: 1"),
+    ([1.0, 2.0], "{n}.png", "`n` are floating-point numbers .such as 1.0 in row 0"),
+    (["7", "x"], "{n:04d}.png", "row 1 .counted from 0.: 'x' is no whole number, as {:04d}"),
+])  # fmt: skip
+def test_paths_that_follow_from_a_column(tmp_path, column, image, expected):
+    archive_of(tmp_path / "x.zip", {name: b"x" for name in expected} if isinstance(expected, list) else {"a": b"x"})
+    catalog = pd.DataFrame({"n": column})
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            images_for(catalog, [RemoteFile("", "x.zip")], tmp_path, image)
+    else:
+        have, _ = images_for(catalog, [RemoteFile("", "x.zip")], tmp_path, image)
+        assert have["file_loc"].tolist() == [str(tmp_path / name) for name in expected]

@@ -146,3 +146,15 @@ def test_answers_that_are_missing_or_stand_for_none(tmp_path):
     pd.DataFrame({"id_str": list("abcd"), "feat_0": [0.0, 1, 2, 3]}).to_parquet(tmp_path / "f.parquet")
     with pytest.raises(ValueError, match="'ratings' has -99 in 1 rows"):
         representations.interesting(tmp_path / "f.parquet", {"a": 1, "b": 2, "c": -99})
+
+
+@pytest.mark.parametrize("n", [1, 2, 25])
+def test_a_galaxy_outside_the_table_is_never_asked_about(sky, n):
+    with pytest.raises(ValueError, match="no galaxy 'nobody'"):
+        representations.ask(sky[0], pd.DataFrame({"id_str": ["g1", "nobody"], "acquisition": [0.1, 1.0]}), n)
+
+
+@pytest.mark.parametrize("most", [1e19, -1e19, 2.0**63])
+def test_answers_longer_than_64_bits_keep_their_value(sky, most):
+    found = representations.classify(sky[0], {"g1": 0.0, "g2": most, "g3": 1.0})
+    assert set(found) == {"id_str", "acquisition", *(f"label_{int(n)}_probability" for n in (0, 1, most))}

@@ -472,3 +472,12 @@ def test_one_bar_that_ends_at_its_total(server, tmp_path, monkeypatch):
     fetch([remote(server, path, length=path != "a") for path in server.files], tmp_path, "toy")
     assert len(bars) == 1 and bars[0].n == bars[0].total == 3 * N
     whole(server, tmp_path, *server.files)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"url": "http://x/a", "bytes": "10000"}, "a: the length in bytes must be a whole number"),
+    ({"url": ()}, "a: give an address"),
+])  # fmt: skip
+def test_what_is_no_remote_file(given, message):
+    with pytest.raises(ValueError, match=message):
+        RemoteFile(path="a", **given)

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -103,3 +104,15 @@ def test_what_cannot_be_shown_is_said(change, message):
     given = {"table": scores()} | change
     with pytest.raises(ValueError, match=message):
         gallery.page(survey()[0], given.pop("table"), **given)
+
+
+def test_numbers_among_objects_are_numbers():
+    store, _ = survey()
+    table = pd.DataFrame({
+        "id_str": store.ids[:3], "float": [0.123456, None, 2], "decimal": [Decimal("0.25"), Decimal("NaN"), 3],
+        "long": [587722981742084097, 2, None], "truth": [True, None, False], "mixed": [1, "x", 2.5],
+    }, dtype=object)  # fmt: skip
+    assert data_of(gallery.page(store, table))["columns"] == {
+        "float": [0.1235, None, 2], "decimal": [0.25, None, 3], "long": ["587722981742084097", "2", None],
+        "truth": ["True", None, "False"], "mixed": ["1", "x", "2.5"],
+    }  # fmt: skip

@@ -20,7 +20,7 @@ from astropy.io import fits
 from PIL import Image
 
 from zoobook import catalogs, simulation
-from zoobook.images import BadImage, ImageStore, checks, read_image, store
+from zoobook.images import BadImage, ImageStore, checks, read_image, store, views
 from zoobook.images import fits as fits_images
 from zoobook.images.decals import NATIVE_ARCSEC, SKY_NOISE, colour
 
@@ -682,3 +682,23 @@ def test_the_home_folder_in_a_catalogue(tmp_path, monkeypatch):
         assert store.path == tmp_path / "s.arrow" and store.rows([7]).tolist() == store.rows("7").tolist() == [0]
     with pytest.raises(ValueError, match="floating-point"):
         store.rows([7.0])
+
+
+@pytest.mark.parametrize(("image", "options", "message"), [
+    (np.ones((32, 32, 3), np.float32), {}, "0 to 255, not float32 .32, 32, 3.; read_image"),
+    (np.ones((32, 64, 3), np.uint8), {}, "one square picture.*not uint8 .32, 64, 3."),
+    (np.ones((32, 32), np.uint8), {}, "not uint8 .32, 32."), (np.ones((32, 32, 4), np.uint8), {}, "32, 32, 4"),
+    ([[[1, 2, 3]]], {}, "not this list"), (Image.new("RGB", (8, 8)), {}, "not this Image"),
+    (np.ones((8, 8, 3), np.uint8), {"seed": -1}, "seed must be"),
+    (np.ones((8, 8, 3), np.uint8), {"share": np.nan}, "share must be"),
+    (np.ones((8, 8, 3), np.uint8), {"channels": 2}, "channels must be"),
+])  # fmt: skip
+def test_what_is_no_picture_has_no_preview(image, options, message):
+    with pytest.raises(ValueError, match=message):
+        views.preview(image, 1, **options)
+
+
+@pytest.mark.parametrize(("count", "size", "message"), [(2, 0, "image_size must be"), (1, 8, "2 images and 1 views")])
+def test_images_that_cannot_be_seen(count, size, message):
+    with pytest.raises(ValueError, match=message):
+        views.apply_view(np.zeros((2, 8, 8, 3), np.uint8), views.centre_views(count), 3, size)

@@ -122,3 +122,23 @@ def test_questions_with_underscores_in_their_names():
     assert samples.joint_fraction(row, tree, "has_arms_a_few") == samples.asked_fraction(row, tree, "tight") == 0.75
     with pytest.raises(ValueError, match="'has_arms' has no answer 'few'; its answers are a_few, none"):
         samples.fraction(row, tree, "has_arms_few")
+
+
+def test_answers_are_found_by_their_columns_and_not_by_where_a_name_might_part():
+    tree = trees.DecisionTree.from_dict({"name": "t", "questions": [
+        {"name": "a", "answers": ["b_c", "x"]}, {"name": "a_b", "answers": ["d", "y"], "asked_after": ["a_b_c"]},
+    ]})  # fmt: skip
+    votes = pd.DataFrame({"a_b_c": [3], "a_x": [1], "a_b_d": [1], "a_b_y": [2]})
+    assert samples.asked_fraction(votes, tree, "a_b") == [0.75] and samples.classes(votes, tree, "a")[0] == "b_c"
+    assert samples.joint_fraction(votes, tree, "a_b_d") == [0.25]
+
+
+@pytest.mark.parametrize("column", ["bar-dr5_no", "bar-dr5_total-votes"])
+def test_infinite_votes_have_no_share(catalog, column):
+    with pytest.raises(ValueError, match=f"{column!r} is infinite in 1 rows .counted from 0.: 2"):
+        samples.fraction(catalog.assign(**{column: np.where(catalog.index == 2, np.inf, 60)}), TREE, "bar_no")
+
+
+def test_no_catalogue_has_no_share():
+    with pytest.raises(ValueError, match="the catalogue must be a pandas DataFrame"):
+        samples.asked_fraction(None, TREE, "smooth-or-featured")

@@ -518,3 +518,14 @@ def test_lessons_are_what_is_known(truth, voted):
     assert (taught.loc[elliptical, of_disks] == 0).all(None)
     barred = clear & (taught["true_bar_length_arcsec"] > 0) & (taught["true_type"] != "edge-on")
     assert (taught.loc[barred, "bar-length-dr5_long"] > 0).mean() > 0.9
+
+
+def test_what_is_missing_of_a_survey_is_made_again(tmp_path):
+    made = simulation.make_survey(tmp_path, 3, 16)
+    first, table = Path(made["file_loc"][0]), next(tmp_path.rglob("*.parquet"))
+    pixels, rows = first.read_bytes(), table.read_bytes()
+    first.unlink()
+    assert simulation.make_survey(tmp_path, 1, 16).equals(made.head(1))
+    assert first.read_bytes() == pixels and table.read_bytes() == rows  # of three galaxies still
+    table.write_bytes(b"")
+    assert simulation.make_survey(tmp_path, 3, 16).equals(made) and table.read_bytes() == rows

@@ -98,3 +98,38 @@ def test_unknown_names():
         trees.load("decals-dr5")
     with pytest.raises(ValueError, match="no question 'colour'"):
         trees.load("gz2").question("colour")
+
+
+def spec(*questions, **more):
+    made = [{"name": name, "answers": list(answers), "asked_after": after} for name, answers, *after in questions]
+    return {"name": "t", "questions": made, **more}
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (spec(("q", "ab"), ("q-x", "ab"), suffix="-x"), "'q-x' would name two questions, with the suffix '-x' or without"),
+    (spec(("q", ["b_a", "c"]), ("q-x_b", "ac"), suffix="-x"), "'q-x_b_a' would name two answers"),
+    (spec(("a", ["b_c", "x"]), ("a_b", "cd"), suffix="-x"), "'a-x_b_c' is made twice|'a_b-x_c' is made twice"),
+    (spec(("q", "ab"), sufix="-x"), "unknown entry 'sufix'. Did you mean 'suffix'"),
+    (spec(("q", "ab"), **{"sort": 1}) | {3: 4}, "unknown entry 'sort'"),
+    ({"name": "t", "questions": [{"name": "q", "answers": ["a", "b"], 3: 4, "x": 5}]}, "unknown entry 3"),
+    (spec(("q", ["a", " a "])), "the column 'q_a' is made twice"),
+])  # fmt: skip
+def test_names_that_lead_astray(given, message):
+    with pytest.raises(ValueError, match=message):
+        DecisionTree.from_dict(given)
+
+
+def test_blanks_around_names():
+    tree = DecisionTree.from_dict(spec((" q ", [" a", "b "]), ("r", "cd", " q_a ")))
+    assert tree.label_columns == ["q_a", "q_b", "r_c", "r_d"] and tree.question("r").asked_after == ("q_a",)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("questions: [{name: q, answers: [a, b]}]\nquestions: []\n", "(?s)'questions' occurs twice.*line 2"),
+    ("questions: [{name: q, answers: [a, b], answers: [c, d]}]\n", "'answers' occurs twice"),
+    pytest.param("questions: " + "[" * 3000, "nested too deeply", id="deep"),
+])  # fmt: skip
+def test_yaml_that_is_no_tree(tmp_path, text, message):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        DecisionTree.from_yaml(tmp_path / "t.yaml")

@@ -12,6 +12,8 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -125,18 +127,26 @@ class Embedded:
 def _shown_columns(table: pd.DataFrame) -> list[str]:
     """Numbers, truths, and texts that sort the galaxies into few kinds."""
     def fits(column: pd.Series) -> bool:
-        return pd.api.types.is_numeric_dtype(column) or (
+        return _holds_numbers(column) or (
             all(map(pd.api.types.is_scalar, column)) and column.astype(object).nunique() <= 50
         )
 
     return [name for name in table.columns if name not in ("id_str", "file_loc") and fits(table[name])]
 
 
+def _holds_numbers(column: pd.Series) -> bool:
+    """Whether these are numbers, or true and false, by type or, in a column of objects, one by one."""
+    if column.dtype != object:
+        return pd.api.types.is_numeric_dtype(column)
+    cells = [cell for cell in column if not (pd.api.types.is_scalar(cell) and pd.isna(cell))]
+    return bool(cells) and all(isinstance(cell, (Real, Decimal)) and not isinstance(cell, bool) for cell in cells)
+
+
 def _json_values(column: pd.Series) -> list:
     """Numbers with four digits that tell, and texts; nothing where there is no value, which JSON has no NaN for."""
     if not all(map(pd.api.types.is_scalar, column)):
         raise ValueError(f"the column {column.name!r} holds lists or other objects, which a page cannot show")
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if not _holds_numbers(column) or pd.api.types.is_bool_dtype(column):
         return [None if pd.isna(value) else str(value) for value in column]
     values = floats(column)
     known = np.isfinite(values)

@@ -86,6 +86,11 @@ class DecisionTree:
         return [answer.column for answer in self.answers]
 
     @cached_property
+    def short_names(self) -> dict[str, tuple[str, str]]:
+        """For each label column, the question without the campaign's suffix, and the answer."""
+        return {a.column: (q.name.removesuffix(self.suffix), a.name) for q in self.questions for a in q.answers}
+
+    @cached_property
     def index_groups(self) -> list[tuple[int, int]]:
         """For each question, where its answers start and stop (half-open) among the label columns."""
         stops = list(accumulate(len(question.answers) for question in self.questions))
@@ -154,7 +159,6 @@ class DecisionTree:
 
     def to_dict(self) -> dict:
         """The tree as plain lists, dictionaries and strings: what :meth:`from_dict` reads."""
-        short = {a.column: f"{q.name.removesuffix(self.suffix)}_{a.name}" for q in self.questions for a in q.answers}
         return {
             "name": self.name,
             "campaign": self.campaign,
@@ -164,7 +168,7 @@ class DecisionTree:
                     "name": q.name.removesuffix(self.suffix),
                     "asks": q.asks,
                     "answers": [answer.name for answer in q.answers],
-                    "asked_after": [short[column] for column in q.asked_after],
+                    "asked_after": ["_".join(self.short_names[column]) for column in q.asked_after],
                 }
                 for q in self.questions
             ],
@@ -186,19 +190,19 @@ class DecisionTree:
             raise ValueError(f"a decision tree needs a `name` and may have a `suffix`, both text: {name!r}, {suffix!r}")
         if not isinstance(spec.get("questions"), list) or not spec["questions"]:
             raise ValueError(f"decision tree {name!r} needs `questions`: a list with at least one question")
+        _refuse_others(f"decision tree {name!r}", spec, ("name", "campaign", "suffix", "questions"))
         parsed = []
         for number, item in enumerate(spec["questions"], 1):
             where = f"decision tree {name!r}, question {number}"
             if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"].strip():
                 raise ValueError(f"{where}: each question needs a `name` and a list of `answers`")
-            unknown = set(item) - {"name", "asks", "answers", "asked_after"}
-            if unknown:
-                raise ValueError(f"{where} ({item['name']}): unknown entry {sorted(unknown)[0]!r}")
+            _refuse_others(f"{where} ({item['name']})", item, ("name", "asks", "answers", "asked_after"))
             answers, after = item.get("answers"), item.get("asked_after") or []
             for key, value in (("answers", answers), ("asked_after", after)):
                 if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
                     raise ValueError(f"{where} ({item['name']}): `{key}` must be a list of text, not {value!r}")
-            parsed.append((item["name"], item.get("asks") or "", answers, after))
+            answers, after = ([text.strip() for text in texts] for texts in (answers, after))
+            parsed.append((item["name"].strip(), item.get("asks") or "", answers, after))
         columns = {f"{q}_{answer}": f"{q}{suffix}_{answer}" for q, _, answers, _ in parsed for answer in answers}
         questions = []
         for q, asks, answers, after in parsed:
@@ -221,9 +225,11 @@ class DecisionTree:
         if not path.is_file():
             raise FileNotFoundError(f"no decision tree at {path}")
         try:
-            spec = yaml.load(path.read_text("utf8"), Loader=yaml.BaseLoader)
+            spec = yaml.load(path.read_text("utf8"), Loader=_Loader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{path} is no decision tree: its entries are nested too deeply") from None
         if not isinstance(spec, dict):
             raise ValueError(f"{path} must hold `questions:`")
         try:
@@ -262,6 +268,14 @@ class DecisionTree:
         for column in sorted(made & set(seen)):
             raise ValueError(f"{where}: the column {column!r}, of an answer to {seen[column]!r}, would be named like "
                              "another one of tables. Rename the question or the answer.")  # fmt: skip
+        questions = [(q.name, q.name.removesuffix(self.suffix)) for q in self.questions]
+        answers = [(column, "_".join(parts)) for column, parts in self.short_names.items()]
+        for what, pairs in (("question", questions), ("answer", answers)):
+            called = [name for full, short in pairs for name in {full, short}]
+            twice = next((name for name in called if called.count(name) > 1), None)
+            if twice:
+                raise ValueError(f"{where}: {twice!r} would name two {what}s, with the suffix {self.suffix!r} or "
+                                 "without it. Rename one of them.")  # fmt: skip
         _ = self.walking_order  # raises where the questions lead round in a circle
 
 
@@ -285,13 +299,32 @@ def load(name: str) -> DecisionTree:
         raise ValueError(_unknown("no decision tree is called", name, list(library)))
     spec = dict(library[name])
     if "like" in spec:
-        spec["questions"] = library[spec["like"]]["questions"]
+        spec["questions"] = library[spec.pop("like")]["questions"]
     return DecisionTree.from_dict({"name": name, **spec})
 
 
 @cache
 def _library() -> dict:
     return yaml.load(files("zoobook").joinpath("trees.yaml").read_text("utf8"), Loader=yaml.BaseLoader)
+
+
+class _Loader(yaml.BaseLoader):
+    """All values are text, and an entry that occurs twice is refused, of which the last alone would count."""
+
+    def construct_mapping(self, node, deep=False):
+        """The entries of one level."""
+        keys = [key for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:number]]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} occurs twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _refuse_others(where: str, spec: dict, known: tuple[str, ...]) -> None:
+    """Refuse entries that mean nothing, such as misspelt ones."""
+    for entry in spec:
+        if entry not in known:
+            raise ValueError(f"{where}: unknown entry {entry!r}.{arguments.did_you_mean(entry, known)}")
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

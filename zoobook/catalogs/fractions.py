@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from zoobook.catalogs.columns import a_frame, numbers
+from zoobook.catalogs.columns import a_frame, listed, numbers
 from zoobook.catalogs.reading import check_votes
 from zoobook.trees import DecisionTree, check
 
@@ -46,7 +46,7 @@ def vote_fraction(catalog: pd.DataFrame, tree: DecisionTree, answer: str) -> np.
     found = next((name for name in names if name in a_frame(catalog, "the catalogue")), None)
     if found is None:
         raise ValueError(f"the catalogue has neither the column {count!r} (votes) nor {names[-1]!r}")
-    shares = numbers(catalog, found)
+    shares = _counts(catalog, count) if found == count else numbers(catalog, found)
     if found == count:
         total = total_votes(catalog, tree, question)
         with np.errstate(divide="ignore"):  # answers without a total are refused below
@@ -70,28 +70,41 @@ def total_votes(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> np.
     question = str(question).removesuffix(tree.suffix)
     total, answers = tree.total_column(f"{question}{tree.suffix}"), _answers(tree, question)
     if total in a_frame(catalog, "the catalogue"):
-        return numbers(catalog, total)
+        return _counts(catalog, total)
     absent = [column for column in answers if column not in catalog.columns]
     if absent or not answers:
         raise ValueError(
             f"the catalogue has no votes on {question!r}: the columns {', '.join(map(repr, [total, *absent[:1]]))} are "
             "missing. Predictions have none; cut on `asked_fraction` instead."
         )
-    votes = np.stack([numbers(catalog, column) for column in answers])
+    votes = np.stack([_counts(catalog, column) for column in answers])
     missing = np.isnan(votes)
     return np.where(missing.any(0) & ~missing.all(0), np.nan, np.nansum(votes, axis=0))
 
 
 def parted(tree: DecisionTree, answer: str) -> tuple[str, str]:
-    """Question, without suffix, and name of an answer such as ``"bar_strong"``, of which the question may have a ``_``.
+    """Question, without suffix, and name of an answer such as ``"bar_strong"``: both may have a ``_``.
 
     A question that the tree does not have ends at the first one.
     """
     if not isinstance(answer, str):
         raise ValueError(f"an answer is named by text, such as 'bar_strong', not {answer!r}")
+    for column, (question, name) in tree.short_names.items():
+        if answer in (column, f"{question}_{name}"):
+            return question, name
     names = [name for question in tree.questions for name in (question.name, question.name.removesuffix(tree.suffix))]
     question = max((n for n in names if answer.startswith(f"{n}_")), key=len, default=answer.partition("_")[0])
     return question.removesuffix(tree.suffix), answer[len(question) + 1 :]
+
+
+def _counts(catalog: pd.DataFrame, column: str) -> np.ndarray:
+    """A column of votes [N], none of them infinite."""
+    counts = numbers(catalog, column)
+    bad = np.flatnonzero(np.isinf(counts))
+    if len(bad):
+        raise ValueError(f"the catalogue: votes must be finite, but {column!r} is infinite in {len(bad)} rows (counted "
+                         f"from 0): {listed(bad)}")  # fmt: skip
+    return counts
 
 
 def _answers(tree: DecisionTree, question: str) -> list[str]:

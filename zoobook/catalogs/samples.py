@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs.columns import in_memory, numbers, require
+from zoobook.catalogs.columns import a_frame, in_memory, numbers, require
 from zoobook.catalogs.fractions import parted, total_votes
 from zoobook.catalogs.fractions import vote_fraction as fraction
 from zoobook.trees import DecisionTree, check
@@ -90,9 +90,9 @@ def asked_fraction(catalog: pd.DataFrame, tree: DecisionTree, question: str) -> 
     Above 0.5 the answers to it are about that galaxy.
     """
     check(tree)
-    parents = [column.replace(f"{tree.suffix}_", "_", 1) for column in tree.question(question).asked_after]
+    parents = tree.question(question).asked_after
     if not parents:
-        return np.ones(len(catalog))
+        return np.ones(len(a_frame(catalog, "the catalogue")))
     return np.sum([joint_fraction(catalog, tree, parent) for parent in parents], axis=0)
 
 

@@ -28,6 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from zoobook import arguments
+from zoobook.catalogs.columns import ids_of
 from zoobook.datasets.download import (
     DownloadError,
     PermanentError,
@@ -78,7 +79,8 @@ def images_for(
         archives: zips, or tars of known hash (those are always fetched whole), in which to look.
         folder: where to put the images, and archives that are fetched whole.
         image: how the path of an image follows from the columns of the catalogue, as a format; in an archive any
-            folders may come before it. By default that of Galaxy Zoo DECaLS, ``J000/J000001.85+004309.3.png``.
+            folders may come before it. By default that of Galaxy Zoo DECaLS, ``J000/J000001.85+004309.3.png``. The
+            columns are text, but for formats of whole numbers, such as ``{run:06d}.png``.
         name: what to call them in messages.
         download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
 
@@ -115,19 +117,30 @@ def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
             f"the path of an image, {image!r}, needs the column `{lacking[0]}`; the catalogue has: "
             f"{', '.join(map(str, catalog.columns))}"
         )
-    names = []
-    for row, values in enumerate(zip(*(catalog[column].astype(str) for column in columns), strict=True)):
+    names, text = [], {column: ids_of(catalog[column], "the catalogue", column) for column in columns}
+    for row, values in enumerate(zip(*text.values(), strict=True)):
         try:
-            names.append(_safe_name(image.format(**dict(zip(columns, values, strict=True))), "the catalogue"))
+            names.append(_safe_name(_Path().format(image, **dict(zip(text, values, strict=True))), "the catalogue"))
         except (ArchiveError, ValueError) as error:
             raise ValueError(f"row {row} (counted from 0): {error}") from None
     return pd.Series(names, dtype=object)
+
+
+class _Path(string.Formatter):
+    """Formats text, which in a format of whole numbers, such as ``06d``, must be one."""
+
+    def format_field(self, value: str, spec: str) -> str:
+        """One field."""
+        if spec.endswith("d") and not re.fullmatch("-?[0-9]+", value):
+            raise ValueError(f"{value!r} is no whole number, as {{:{spec}}} in the path of an image asks for")
+        return format(int(value) if spec.endswith("d") else value, spec)
 
 
 def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool) -> dict[str, str]:
     """Bring the files that are ``left`` out of archives into a folder; the cause of each that could not be had."""
     absent = missing(archives, folder)
     zips: list[tuple[_Zip, Wanted]] = []
+    links: dict[str, str] = {}
     with Web() as web:
         for archive in sorted(archives, key=lambda archive: archive in absent):  # what is on disk first
             if not left or (archive in absent and not network):
@@ -136,7 +149,7 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
                 source = _RemoteZip(archive, web) if archive in absent else _Zip(folder / archive.path)
                 zips.append((source, source.find(left)))
             else:
-                _unpack_tar(archive, folder, left, name)
+                links |= _unpack_tar(archive, folder, left, name)
         if left and absent and not network:
             require(archives, folder, f"{name} ({len(left):,} are not on disk)")
 
@@ -144,7 +157,7 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
         total = sum(len(wanted) for _, wanted in zips)
         check_room(folder, need, f"{name} ({total:,}) need")
         where = archives[0].path if len(archives) == 1 else f"any of the {len(archives)} archives"
-        causes = {path: f"not in {where}" for path in left}
+        causes = {path: f"not in {where}" for path in left} | links
         with tqdm(total=need, unit="B", unit_scale=True, desc=name, disable=not total) as bar:
             for source, wanted in zips:
                 try:
@@ -182,9 +195,8 @@ class _Zip:
             if isinstance(error, OSError) and error.errno != _BEFORE_BEGIN:
                 raise
             raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
-        self.members = [info for info in self.zip.infolist() if not info.is_dir()]
-        for info in self.members:
-            _safe_name(info.filename, self.label)
+        last = {info.filename: info for info in self.zip.infolist()}  # of a name that was added again
+        self.members = [info for info in last.values() if not info.is_dir()]
         size = sum(info.file_size for info in self.members)
         if size > max(_SLACK, _RATIO * length):
             raise ArchiveError(
@@ -194,8 +206,10 @@ class _Zip:
 
     def find(self, left: set[str]) -> Wanted:
         """The members that are wanted, in the order in which they lie; they are wanted no longer then."""
-        found = [(info, _take(info.filename, left)) for info in self.members]
-        return sorted(((info, path) for info, path in found if path), key=lambda one: one[0].header_offset)
+        found = [(info, path) for info in self.members if (path := _take(info.filename, left))]
+        for info, _ in found:
+            _safe_name(info.filename, self.label)
+        return sorted(found, key=lambda one: one[0].header_offset)
 
     def unpack(self, wanted: Wanted, folder: Path, bar: tqdm) -> dict[str, str]:
         """Write members to a folder; the causes of those that are damaged, by path, of which nothing is written."""
@@ -318,8 +332,11 @@ class _RangeFile(io.RawIOBase):
 # ---- tars
 
 
-def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) -> None:
-    """Fetch a tar, and write its members that are wanted; they are wanted no longer then."""
+def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) -> dict[str, str]:
+    """Fetch a tar, and write its members that are wanted; the causes of those that are links to elsewhere, by path.
+
+    All of these are wanted no longer then.
+    """
     path = folder / archive.path
     if not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise ArchiveError(f"{path} is none of .zip, .tar, .tar.gz, .tgz; unpack it by hand")
@@ -328,14 +345,23 @@ def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) ->
     fetch([archive], folder, f"{name}, {archive.path}")
     try:
         with tarfile.open(path) as tar:
-            files = [member for member in tar if member.isreg()]
-            wanted = [(member, target) for member in files if (target := _take(member.name, left))]
+            files: dict[str, tarfile.TarInfo | None] = {}  # of a name that was added again the last
+            for member in tar:
+                if member.isreg():
+                    files[member.name] = member
+                elif member.islnk():  # how GNU tar writes a file with two names; the first came before
+                    files[member.name] = files.get(member.linkname)
+                elif member.issym():
+                    files[member.name] = None
+            found = [(member, target) for own, member in files.items() if (target := _take(own, left))]
+            wanted = sorted(((m, target) for m, target in found if m), key=lambda one: one[0].offset_data)
             check_room(folder, sum(member.size for member, _ in wanted), f"what {path.name} holds needs")
             for member, target in tqdm(wanted, f"unpacking {path.name}"):
                 with _whole_or_absent(folder / target) as out:
                     shutil.copyfileobj(tar.extractfile(member), out)
     except _DAMAGE as error:
         raise ArchiveError(f"{path} cannot be unpacked: {error}") from None
+    return {target: f"a link in {path.name}, not a file" for member, target in found if not member}
 
 
 # ---- what both share

@@ -82,6 +82,10 @@ class RemoteFile:
     def __post_init__(self):
         if self.hash is not None and not re.fullmatch("(sha256|md5):[0-9a-fA-F]+", str(self.hash)):
             raise ValueError(f"{self.path}: a hash is written 'sha256:…' or 'md5:…', not {self.hash!r}")
+        if self.bytes is not None:
+            arguments.whole(f"{self.path}: the length in bytes", self.bytes, 0)
+        if not self.urls:
+            raise ValueError(f"{self.path}: give an address, or several, from which it can be fetched")
 
     @property
     def urls(self) -> tuple[str, ...]:

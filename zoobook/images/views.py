@@ -158,6 +158,9 @@ def apply_view(
     """
     import cv2
 
+    image_size = arguments.whole("image_size", image_size)
+    if len(images) != len(views):
+        raise ValueError(f"each image needs its view, but there are {len(images)} images and {len(views)} views")
     factor, side, margin = shrinking(images.shape[1], image_size, share)
     weights = np.full((1, 3), 1 / 3, np.float32)
     maps = _between_pixels(views, images.shape[1], factor, margin, image_size)
@@ -190,17 +193,25 @@ def preview(
     share: float = CENTRE,
     photometric: bool = False,
 ) -> np.ndarray:
-    """Random views of one galaxy, uint8 [H, W, 3], as training sees them.
+    """Random views of one galaxy, as training sees them.
 
     Args:
-        image: the galaxy.
+        image: the galaxy, uint8 [H, H, 3].
         n_views: how many views.
         seed, share, photometric: see :func:`views`.
         channels: 1 for grey, 3 for colour.
 
     Returns:
-        ndarray: uint8 [n_views, H, W, 3].
+        ndarray: uint8 [n_views, H, H, 3].
     """
+    is_array = isinstance(image, np.ndarray)
+    if not is_array or image.dtype != np.uint8 or not image.size or image.shape != (len(image), len(image), 3):
+        given = f"{image.dtype} {list(image.shape)}" if is_array else f"this {type(image).__name__}"
+        raise ValueError(f"image must be one square picture in colour, an array of uint8 [H, H, 3], 0 to 255, not "
+                         f"{given}; read_image makes one of a file, and an image store holds them")  # fmt: skip
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 for grey or 3 for colour, not {channels!r}")
+    n_views, seed, share = arguments.whole("n_views", n_views), arguments.seed(seed), arguments.real("share", share)
     images = np.repeat(image[None], n_views, axis=0)
     seen = apply_view(images, views(n_views, seed, 0, share, photometric), channels, image.shape[0], share)
     return np.broadcast_to((255 * seen).round().astype(np.uint8), (*seen.shape[:3], 3))

@@ -59,7 +59,7 @@ def classify(
     if values.dtype.kind == "f" and (values % 1 != 0).any():
         raise ValueError(f"labels must be answers: text or whole numbers, not {values[values % 1 != 0].iloc[0]!r}")
     learner = arguments.choice("learner", learner, LEARNERS)
-    answers, given = np.unique(values.to_numpy(int if values.dtype.kind == "f" else None), return_inverse=True)
+    answers, given = np.unique(values.map(int) if values.dtype.kind == "f" else values.to_numpy(), return_inverse=True)
     if len(answers) < 2:
         raise ValueError(
             f"labels need at least two different answers; here {len(known)} galaxies have {listed(answers) or 'none'}. "
@@ -148,11 +148,11 @@ def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> p
     if not np.isfinite(scores["acquisition"]).all():
         raise ValueError("the table of scores has galaxies whose acquisition is missing or no finite number")
     ranked = scores.sort_values(["acquisition", "id_str"], ascending=[False, True], ignore_index=True)
-    crowd = ranked.head(CROWD * n)
+    crowd, table = ranked.head(CROWD * n), FeatureTable(path)
+    rows = table.rows_of(crowd["id_str"].to_numpy(object))
     if len(crowd) <= n:
         return crowd
-    table = FeatureTable(path)
-    points = table.take(table.rows_of(crowd["id_str"].to_numpy(object))).astype(float)
+    points = table.take(rows).astype(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of galaxies that are exactly alike there are fewer groups
         group = KMeans(n, n_init=1, random_state=seed).fit_predict(points)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
@@ -52,7 +53,7 @@ def make_survey(
     wanted = [(start, min(CHUNK, n_galaxies - start)) for start in range(0, n_galaxies, CHUNK)]
     ensure_writable_dir(folder)
     with explain_full_disk(folder), FileLock(folder / ".lock"):
-        missing = [chunk for chunk in wanted if _read(folder, *chunk) is None]
+        missing = [chunk for chunk in wanted if _read(folder, *chunk) is None or _lacks_images(folder, *chunk, seed)]
         if missing:
             for left_over in folder.glob("*/**/*.part"):  # of a killed run
                 left_over.unlink(missing_ok=True)
@@ -75,10 +76,12 @@ def _make(folder: Path, chunks: list[tuple[int, int]], image_size: int, seed: in
 
 
 def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int) -> int:
-    """Make the images that are missing from a chunk, then its table, whose presence says that it is complete."""
+    """Make what is missing of a chunk: images, then its table, whose presence says that it was complete once."""
     truth = draw_truth(count, seed, start)
     for galaxy in truth.to_dict("records"):
         save_picture(galaxy, _image_path(folder, galaxy["true_index"], seed), image_size, seed)
+    if _read(folder, start, count) is not None:  # of more galaxies, perhaps
+        return count
     names = pd.DataFrame({
         "id_str": [galaxy_id(index, seed) for index in truth["true_index"]],
         "iauname": iau_names(truth["true_ra"].to_numpy(), truth["true_dec"].to_numpy()),
@@ -94,12 +97,16 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
 
 
 def _read(folder: Path, start: int, count: int) -> pd.DataFrame | None:
-    """The first galaxies of a chunk, or None where it has not been made or has fewer."""
-    path = _table_path(folder, start)
-    if not path.exists():
+    """The first galaxies of a chunk, or None where it has not been made, is no table or has fewer."""
+    try:
+        table = pd.read_parquet(_table_path(folder, start))
+    except (FileNotFoundError, pa.ArrowInvalid):  # a computer that lost its power may leave an empty file
         return None
-    table = pd.read_parquet(path)
     return table.head(count) if len(table) >= count else None
+
+
+def _lacks_images(folder: Path, start: int, count: int, seed: int) -> bool:
+    return not all(_image_path(folder, index, seed).exists() for index in range(start, start + count))
 
 
 def galaxy_id(index: int, seed: int) -> str:
