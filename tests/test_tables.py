@@ -222,6 +222,8 @@ def test_ids_in_whatever_holds_them():
 
 
 def test_what_is_no_number():
+    for values in ([10**400, -(10**400)], [np.ma.masked, np.ma.masked]):
+        assert np.isnan(tables.floats(pd.Series(values, dtype=object))).all()
     for values in ([1j, 2j], pd.to_datetime(["2020-01-01"]), pd.to_timedelta([1, 2]), ["a", None]):
         assert np.isnan(tables.floats(pd.Series(values))).all()
 
@@ -444,3 +446,8 @@ def test_long_numbers_beside_one_with_a_point_keep_their_digits(tmp_path):
 def test_an_address_is_no_path_even_where_slashes_were_lost(path):
     with pytest.raises(ValueError, match="is no path, but an address"):
         tables.read(path)
+
+
+def test_a_label_beyond_any_float():
+    with pytest.raises(ValueError, match="column 'z' holds a number beyond 1e300"):
+        columns.labels_of(pd.Series([1, 10**400], dtype=object), "z")

@@ -74,7 +74,11 @@ def floats(column: pd.Series) -> np.ndarray:
     """
     column = in_memory(column.to_frame()).iloc[:, 0]
     dates = column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
-    numbers = column if dates else pd.to_numeric(column, errors="coerce")
+    try:
+        numbers = column if dates else pd.to_numeric(column, errors="coerce")
+    except (OverflowError, np.ma.MaskError):  # whole numbers beyond any float, and what a mask hides
+        lost = [cell is np.ma.masked or (isinstance(cell, Integral) and abs(cell) > 2**1000) for cell in column]
+        numbers = pd.to_numeric(column.mask(lost), errors="coerce")
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
@@ -266,6 +270,8 @@ def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Serie
                 raise ValueError(f"column {column!r} holds {odd!r}: write numbers with a point and without a %")
             return pd.Series(values)
         values = pd.to_numeric(pd.Series(values)).tolist()
+    elif "numbers" in found and any(abs(value) > 2**1000 for value in values):
+        raise ValueError(f"column {column!r} holds a number beyond 1e300, which nothing can learn")
     elif "true or false" not in found and not all(isinstance(value, Integral) for value in values):
         values = list(map(float, values))
     _refuse_stand_in(values, column, ratings)
