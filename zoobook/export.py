@@ -15,7 +15,7 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import floats, listed, require
+from zoobook.catalogs.columns import floats, listed, refuse_twice, require
 from zoobook.files import ensure_writable_dir, replacing
 
 _KNOWN = (  # names of columns, their units, and what they are
@@ -33,6 +33,7 @@ _KNOWN = (  # names of columns, their units, and what they are
 )
 _WIDER = {"int8": "int16", "uint16": "int32", "uint32": "int64", "float16": "float32"}  # FITS or VOTable lacks these
 _FORMATS = {".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
+_FITS_COLUMNS = 999  # their number has three digits in the names of the header
 
 
 def write(
@@ -63,11 +64,11 @@ def write(
     path, table = arguments.path(path), keyed(table, "the table")
     if table.empty:
         raise ValueError("the table has no galaxies, so there is nothing to write")
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
+    format_of(path, table.shape[1])
     require([*(units or {}), *(descriptions or {})], table, "the table")
-    made = _astropy_table(_plain(table))
+    plain = _plain(table)
+    kind = format_of(path, plain.shape[1])  # again, since lists become columns
+    made = _astropy_table(plain)
     for name in made.colnames:
         unit, description = _about(name)
         unit = (units or {}).get(name, unit)
@@ -91,10 +92,24 @@ def write(
     return path
 
 
+def format_of(path: Path, columns: int) -> str:
+    """The format that the ending of a file stands for; refused if it is unknown, or cannot hold so many columns."""
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
+    if kind == "fits" and columns > _FITS_COLUMNS:
+        raise ValueError(f"{path.name}: FITS holds {_FITS_COLUMNS} columns at most, and there are {columns:,}: "
+                         "write a .parquet or .vot file")  # fmt: skip
+    return kind
+
+
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """Columns as astropy takes them: text without gaps, numbers with theirs."""
-    columns = {}
+    refuse_twice(map(str, table), "the table")  # 0 and "0" become one name
+    columns: dict[str, pd.Series] = {}
     for name, column in table.items():
+        if isinstance(column.dtype, pd.ArrowDtype):
+            column = _out_of_arrow(column)
         column = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
         if column.dtype == object:  # what a column is follows from its values
             if all(isinstance(value, Decimal) for value in column.dropna()):
@@ -107,24 +122,58 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
                                      "already: rename one of them")  # fmt: skip
                 columns |= parts
                 continue
+            elif pd.api.types.infer_dtype(column, skipna=True) == "integer":
+                column = _whole(name, column)
             else:
                 column = column.convert_dtypes()
         if not pd.api.types.is_numeric_dtype(column):
             column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
-        kind = str(column.dtype).lower()
-        if wider := "int64" if kind == "uint64" and column.max() < 2**63 else _WIDER.get(kind):
-            column = column.astype(wider if isinstance(column.dtype, np.dtype) else wider.title().replace("i", "I"))
         columns[str(name)] = column
-    return pd.DataFrame(columns)
+    return pd.DataFrame({name: _held(name, column) for name, column in columns.items()})
 
 
-def _parted(name: object, column: pd.Series) -> dict[str, np.ndarray]:
+def _out_of_arrow(column: pd.Series) -> pd.Series:
+    """A column that pandas keeps in Arrow, in the types of NumPy and pandas."""
+    kind = column.dtype.numpy_dtype
+    if kind.kind == "f":
+        return pd.Series(column.to_numpy(kind, na_value=np.nan), column.index)
+    return column.astype(_with_gaps(kind.name) if kind.kind in "iub" else object)
+
+
+def _with_gaps(kind: str) -> str:
+    """What pandas calls a type of NumPy where it may have gaps: ``UInt8`` for ``uint8``."""
+    return "boolean" if kind == "bool" else kind.title().replace("i", "I")
+
+
+def _whole(name: object, column: pd.Series) -> pd.Series:
+    """Whole numbers of Python with every digit; ``convert_dtypes`` would take them through floats beside a gap."""
+    low, high = column.dropna().min(), column.dropna().max()
+    for kind in (np.iinfo(np.int64), np.iinfo(np.uint64)):
+        if kind.min <= low and high <= kind.max:
+            return column.astype(_with_gaps(kind.dtype.name))
+    raise ValueError(f"the column {name!r} holds whole numbers from {low} to {high}, which no type of 64 bits holds: "
+                     "make it text")  # fmt: skip
+
+
+def _held(name: str, column: pd.Series) -> pd.Series:
+    """A column in a type that the formats have."""
+    if column.dtype.kind == "f" and column.dtype.itemsize > 8:
+        raise ValueError(f"the column {name!r} holds {column.dtype}, which the formats lack: make it float64")
+    kind = str(column.dtype).lower()
+    wider = "int64" if kind == "uint64" and not (column >= 2**63).any() else _WIDER.get(kind, kind)
+    if wider == kind:
+        return column
+    return column.astype(wider if isinstance(column.dtype, np.dtype) else _with_gaps(wider))
+
+
+def _parted(name: object, column: pd.Series) -> dict[str, pd.Series]:
     """Lists of numbers, such as the answers of several passes, as a column for each place in them."""
     if len({np.shape(value) for value in column}) == 1:
         values = np.stack(list(column))
-        if values.ndim == 2 and values.dtype.kind in "iufb":
-            return {f"{name}_{place}": values[:, place] for place in range(values.shape[1])}
-    raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists: drop it")
+        if values.ndim == 2 and values.size and values.dtype.kind in "iufb":
+            return {f"{name}_{place}": pd.Series(values[:, place], column.index) for place in range(values.shape[1])}
+    raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists of numbers: "
+                     "drop it")  # fmt: skip
 
 
 def _astropy_table(table: pd.DataFrame):
