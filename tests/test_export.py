@@ -27,6 +27,7 @@ GALAXIES = pd.DataFrame(
         "checked": [True, False, True],
     }
 )
+EVERY_NUMBER = pd.DataFrame({"id_str": np.arange(257), "n": pd.array([*range(256), None], "UInt8")})
 
 
 def test_a_link_to_a_file_stays_a_link(tmp_path):
@@ -73,12 +74,24 @@ def test_astropy_reads_back_values_units_descriptions_and_provenance(tmp_path, e
         ({"survey": "Überblick"}, "FITS holds ASCII text only"),
         ({"table": GALAXIES.assign(id_str="same")}, "occur more than once"),
         ({"table": GALAXIES.head(0)}, "no galaxies"),
-        ({"table": GALAXIES.assign(größe=1.0)}, "ASCII text only; 'größe'"),
+        ({"table": GALAXIES.assign(größe=1.0)}, "ASCII text only; the name of the column 'größe'"),
         ({"table": GALAXIES.assign(**{"a" * 80: 1.0})}, "cannot hold this table"),
         ({"table": GALAXIES.assign(many=[[1], [1, 2], None])}, "the column 'many' holds neither"),
         ({"table": GALAXIES.assign(big=np.uint64(2**64 - 1)), "path": "rings.vot"}, "cannot hold this table"),
         ({"table": GALAXIES.assign(n=pd.Series([2**64, None, 1], dtype=object))}, "'n' holds whole numbers from 1 to"),
         ({"table": GALAXIES.assign(n=pd.Series([2**63, None, -1], dtype=object))}, "no type of 64 bits"),
+        ({"table": GALAXIES.assign(**{"0": 1}).rename(columns={"ra": 0})}, "several columns '0'"),
+        ({"table": GALAXIES.assign(many=[[]] * 3)}, "the column 'many' holds neither"),
+        ({"table": GALAXIES.assign(kind=["", "a\x01", ""]), "path": "rings.vot"}, "'kind' of galaxy 'b' has 'a.x01'"),
+        ({"table": GALAXIES.assign(**{"a\x01": 1}), "path": "rings.vot"}, "name of the column 'a.x01'"),
+        ({"survey": "a\x00", "path": "rings.vot"}, "no control characters; provenance 'survey' has"),
+        ({"a" * 90: "x"}, "60 letters at most: shorten 'aaa"),
+        ({"table": GALAXIES.assign(**{"volunteers.mask": 1}), "path": "rings.parquet"}, "missing: rename that column"),
+        pytest.param(
+            {"table": GALAXIES.assign(n=np.ones(3, np.longdouble))}, "'n' holds float128, which the formats lack",
+            marks=pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="is float64 here"),
+        ),
+        ({"table": EVERY_NUMBER}, "'n' holds every number of uint8"),
         ({"table": GALAXIES.assign(feature=[np.zeros(1000)] * 3)}, "999 columns at most, and there are 1,006: write a"),
     ],
 )
@@ -131,6 +144,21 @@ def test_whole_numbers_beyond_int64_beside_a_gap(tmp_path, ending):
 def test_lists_of_small_numbers(tmp_path, ending, given):
     path = export.write(pd.DataFrame({"id_str": ["a", "b"], "q": given}), tmp_path / f"t.{ending}")
     assert tables.read(path)[["q_0", "q_1"]].to_numpy().tolist() == [[0, 7], [1, 2]]
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
+@pytest.mark.parametrize("kind, given", [
+    ("Int16", [-(2**15), None, 2 - 2**15]), ("Int64", [-(2**63), None, 1 - 2**63]), ("UInt8", [0, None, 63]),
+])  # fmt: skip
+def test_a_gap_is_told_from_the_smallest_number(tmp_path, ending, kind, given):
+    path = export.write(pd.DataFrame({"id_str": list("abc"), "n": pd.array(given, kind)}), tmp_path / f"t.{ending}")
+    assert tables.read(path)["n"].astype(object).where(lambda n: n.notna(), None).tolist() == given
+
+
+@pytest.mark.parametrize("given, read", [("a\nb", "a b"), (5, "5")])
+def test_descriptions_stand_in_one_line(tmp_path, given, read):
+    path = export.write(GALAXIES, tmp_path / "t.fits", descriptions={"kind": given})
+    assert Table.read(path)["kind"].description == read
 
 
 def test_lists_become_columns(tmp_path):

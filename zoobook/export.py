@@ -1,10 +1,11 @@
 """A catalogue to give to others: FITS, VOTable or parquet with units, descriptions, and where the numbers come from."""
 
 import hashlib
+import itertools
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -34,6 +35,8 @@ _KNOWN = (  # names of columns, their units, and what they are
 _WIDER = {"int8": "int16", "uint16": "int32", "uint32": "int64", "float16": "float32"}  # FITS or VOTable lacks these
 _FORMATS = {".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
 _FITS_COLUMNS = 999  # their number has three digits in the names of the header
+_FITS_NAME = 60  # letters, which leave room for a value in the 80 of a line of the header
+_NOT_IN_XML = r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # https://www.w3.org/TR/xml/#charsets
 
 
 def write(
@@ -78,11 +81,11 @@ def write(
                 raise ValueError
         except (ValueError, TypeError):
             raise ValueError(f"{unit!r} is no unit that astropy knows (column {name!r}); write it like 'deg'") from None
-        if hasattr(made[name], "mask") and made[name].dtype.kind == "i":  # astropy's own for a gap, 999999, may occur
-            made[name].fill_value = np.iinfo(made[name].dtype).min
-        made[name].description = (descriptions or {}).get(name, description) or None
+        if hasattr(made[name], "mask") and made[name].dtype.kind in "iu":  # astropy's own, 999999, may occur
+            made[name].fill_value = _for_gaps(name, made[name])
+        made[name].description = _in_one_line((descriptions or {}).get(name) or description) or None
     made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights)}
-    made.meta |= {name: " ".join(str(value).split()) for name, value in provenance.items()}  # FITS has no line breaks
+    made.meta |= {name: _in_one_line(value) for name, value in provenance.items()}
     ensure_writable_dir(path.parent)
     with replacing(path) as part:
         try:
@@ -188,6 +191,20 @@ def _astropy_table(table: pd.DataFrame):
     return made
 
 
+def _for_gaps(name: str, column) -> int:
+    """The lowest number of its type that a column does not hold, which may stand for its gaps."""
+    limits, present = np.iinfo(column.dtype), np.unique(column.compressed()).tolist()
+    free = next(value for value, held in zip(itertools.count(limits.min), [*present, None]) if value != held)
+    if free > limits.max:
+        raise ValueError(f"the column {name!r} holds every number of {column.dtype}, so none can stand for its gaps: "
+                         "make it a wider type")  # fmt: skip
+    return free
+
+
+def _in_one_line(text: object) -> str:
+    return " ".join(str(text).split())  # FITS has no line breaks
+
+
 def _about(name: str) -> tuple[str, str]:
     """Unit and description of a usual column."""
     for pattern, unit, description in _KNOWN:
@@ -210,15 +227,31 @@ def _of_weights(weights: str | os.PathLike | None) -> dict[str, str]:
             "SHA256": hashlib.sha256(file.read_bytes()).hexdigest()}  # fmt: skip
 
 
+def _texts(made) -> Iterator[tuple[str, str]]:
+    """All text of a table, each with where it stands."""
+    for name, value in made.meta.items():
+        yield from ((f"provenance {name!r}", text) for text in (name, value))
+    for name in made.colnames:
+        yield f"the name of the column {name!r}", name
+        yield f"the description of the column {name!r}", made[name].description or ""
+        if made[name].dtype.kind in "OU":
+            for galaxy, text in zip(made["id_str"].tolist(), made[name].tolist(), strict=True):
+                yield f"the column {name!r} of galaxy {galaxy!r}", text
+
+
+def _refuse_strange(made, characters: str, why: str, endings: str) -> None:
+    """Refuse text with characters that a format cannot hold."""
+    for where, text in _texts(made):
+        if re.search(characters, text):
+            raise ValueError(f"{why}; {where} has {text!r}: change it, or write a {endings} file")
+
+
 def _write_fits(made, path: Path) -> None:
     from astropy.io import fits
 
-    texts = {name: made[name] for name in made.colnames if made[name].dtype.kind in "OU"}
-    texts |= {name: [made[name].description or ""] for name in made.colnames if name not in texts}
-    for name, values in (texts | {"provenance": made.meta.values()}).items():
-        strange = [value for value in (name, *values) if not str(value).isascii()]
-        if strange:
-            raise ValueError(f"FITS holds ASCII text only; {name!r} has {strange[0]!r}: write a .vot or .parquet file")
+    _refuse_strange(made, r"[^\x01-\x7f]", "FITS holds ASCII text only", ".vot or .parquet")
+    if too_long := [name for name in made.meta if len(name) > _FITS_NAME]:
+        raise ValueError(f"FITS holds names of provenance of {_FITS_NAME} letters at most: shorten {too_long[0]!r}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
         made.write(path, format="fits")
@@ -235,6 +268,7 @@ def _write_votable(made, path: Path) -> None:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
+    _refuse_strange(made, _NOT_IN_XML, "VOTable holds no control characters", ".parquet")
     document = from_table(made)
     document.get_first_table().infos.extend(Info(name=name, value=value) for name, value in made.meta.items())
     document.to_xml(str(path))
@@ -247,6 +281,9 @@ def _write_parquet(made, path: Path) -> None:
 
     from zoobook.catalogs.tables import with_gaps
 
+    if taken := {f"{name}.mask" for name in made.colnames}.intersection(made.colnames):
+        raise ValueError(f"in parquet {min(taken)!r} is where astropy says which values of {min(taken)[:-5]!r} are "
+                         "missing: rename that column")  # fmt: skip
     made.write(path, format="parquet")
     # astropy notes gaps in columns of their own, which other readers do not know
     table = with_gaps(pq.read_table(path))
