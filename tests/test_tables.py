@@ -409,3 +409,13 @@ def test_files_that_are_something_else_than_they_say(tmp_path):
 def test_truths_of_a_csv_beside_the_word_nan(tmp_path):
     (tmp_path / "a.csv").write_text("id_str,ring\na,True\nb,nan\nc,False\n")
     assert tables.read(tmp_path / "a.csv")["ring"].fillna(True).tolist() == [True, True, False]
+
+
+def test_positions_of_parquet_come_in_degrees(tmp_path):
+    hours, minutes = [1.0, 2.0] * units.hourangle, np.ma.array([60, 30], mask=[False, True])
+    table = Table({"id_str": ["a", "b"], "ra": hours, "dec": minutes, "x": [1, 2] * units.arcmin})
+    table["dec"].unit = "arcmin"
+    table.write(tmp_path / "t.parquet")
+    got = tables.read(tmp_path / "t.parquet")
+    assert got["ra"].tolist() == [15, 30] and got["dec"].fillna(9).tolist() == [1, 9] and got["x"].tolist() == [1, 2]
+    assert tables.read(tmp_path / "t.parquet", ["ra"], rows=[1])["ra"].tolist() == [30]
