@@ -155,10 +155,10 @@ def test_a_gap_is_told_from_the_smallest_number(tmp_path, ending, kind, given):
     assert tables.read(path)["n"].astype(object).where(lambda n: n.notna(), None).tolist() == given
 
 
-@pytest.mark.parametrize("given, read", [("a\nb", "a b"), (5, "5")])
+@pytest.mark.parametrize("given, read", [("a\nb", "a b"), (5, "5"), ("", None)])
 def test_descriptions_stand_in_one_line(tmp_path, given, read):
-    path = export.write(GALAXIES, tmp_path / "t.fits", descriptions={"kind": given})
-    assert Table.read(path)["kind"].description == read
+    path = export.write(GALAXIES, tmp_path / "t.fits", descriptions={"ra": given})
+    assert Table.read(path)["ra"].description == read
 
 
 def test_lists_become_columns(tmp_path):

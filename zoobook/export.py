@@ -81,9 +81,9 @@ def write(
                 raise ValueError
         except (ValueError, TypeError):
             raise ValueError(f"{unit!r} is no unit that astropy knows (column {name!r}); write it like 'deg'") from None
-        if hasattr(made[name], "mask") and made[name].dtype.kind in "iu":  # astropy's own, 999999, may occur
+        if kind != "parquet" and hasattr(made[name], "mask") and made[name].dtype.kind in "iu":
             made[name].fill_value = _for_gaps(name, made[name])
-        made[name].description = _in_one_line((descriptions or {}).get(name) or description) or None
+        made[name].description = _in_one_line((descriptions or {}).get(name, description) or "") or None
     made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights)}
     made.meta |= {name: _in_one_line(value) for name, value in provenance.items()}
     ensure_writable_dir(path.parent)
@@ -150,7 +150,7 @@ def _with_gaps(kind: str) -> str:
 
 def _whole(name: object, column: pd.Series) -> pd.Series:
     """Whole numbers of Python with every digit; ``convert_dtypes`` would take them through floats beside a gap."""
-    low, high = column.dropna().min(), column.dropna().max()
+    low, high = int(column.dropna().min()), int(column.dropna().max())
     for kind in (np.iinfo(np.int64), np.iinfo(np.uint64)):
         if kind.min <= low and high <= kind.max:
             return column.astype(_with_gaps(kind.dtype.name))
@@ -192,7 +192,7 @@ def _astropy_table(table: pd.DataFrame):
 
 
 def _for_gaps(name: str, column) -> int:
-    """The lowest number of its type that a column does not hold, which may stand for its gaps."""
+    """The lowest number of its type that a column does not hold, to stand for its gaps: astropy's 999999 may occur."""
     limits, present = np.iinfo(column.dtype), np.unique(column.compressed()).tolist()
     free = next(value for value, held in zip(itertools.count(limits.min), [*present, None]) if value != held)
     if free > limits.max:
