@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from astropy.table import Table
 from typer.testing import CliRunner
@@ -26,6 +27,7 @@ GALAXIES = pd.DataFrame(
         "checked": [True, False, True],
     }
 )
+EVERY_NUMBER = pd.DataFrame({"id_str": np.arange(257), "n": pd.array([*range(256), None], "UInt8")})
 
 
 def test_a_link_to_a_file_stays_a_link(tmp_path):
@@ -72,10 +74,25 @@ def test_astropy_reads_back_values_units_descriptions_and_provenance(tmp_path, e
         ({"survey": "Überblick"}, "FITS holds ASCII text only"),
         ({"table": GALAXIES.assign(id_str="same")}, "occur more than once"),
         ({"table": GALAXIES.head(0)}, "no galaxies"),
-        ({"table": GALAXIES.assign(größe=1.0)}, "ASCII text only; 'größe'"),
+        ({"table": GALAXIES.assign(größe=1.0)}, "ASCII text only; the name of the column 'größe'"),
         ({"table": GALAXIES.assign(**{"a" * 80: 1.0})}, "cannot hold this table"),
         ({"table": GALAXIES.assign(many=[[1], [1, 2], None])}, "the column 'many' holds neither"),
         ({"table": GALAXIES.assign(big=np.uint64(2**64 - 1)), "path": "rings.vot"}, "cannot hold this table"),
+        ({"table": GALAXIES.assign(n=pd.Series([2**64, None, 1], dtype=object))}, "'n' holds whole numbers from 1 to"),
+        ({"table": GALAXIES.assign(n=pd.Series([2**63, None, -1], dtype=object))}, "no type of 64 bits"),
+        ({"table": GALAXIES.assign(**{"0": 1}).rename(columns={"ra": 0})}, "several columns '0'"),
+        ({"table": GALAXIES.assign(many=[[]] * 3)}, "the column 'many' holds neither"),
+        ({"table": GALAXIES.assign(kind=["", "a\x01", ""]), "path": "rings.vot"}, "'kind' of galaxy 'b' has 'a.x01'"),
+        ({"table": GALAXIES.assign(**{"a\x01": 1}), "path": "rings.vot"}, "name of the column 'a.x01'"),
+        ({"survey": "a\x00", "path": "rings.vot"}, "no control characters; provenance 'survey' has"),
+        ({"a" * 90: "x"}, "60 letters at most: shorten 'aaa"),
+        ({"table": GALAXIES.assign(**{"volunteers.mask": 1}), "path": "rings.parquet"}, "missing: rename that column"),
+        pytest.param(
+            {"table": GALAXIES.assign(n=np.ones(3, np.longdouble))}, "'n' holds float128, which the formats lack",
+            marks=pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="is float64 here"),
+        ),
+        ({"table": EVERY_NUMBER}, "'n' holds every number of uint8"),
+        ({"table": GALAXIES.assign(feature=[np.zeros(1000)] * 3)}, "999 columns at most, and there are 1,006: write a"),
     ],
 )
 def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, change, message):
@@ -97,6 +114,12 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, change, me
         (np.array([1, None, 3], object), [1, None, 3]),
         (np.array([True, None, False], object), [True, None, False]),
         (pd.Categorical([1, 2, 1]), [1, 2, 1]),
+        (np.array([587722981742084097, None, 3], object), [587722981742084097, None, 3]),
+        (pd.array([-5, None, 7], "int8[pyarrow]"), [-5, None, 7]),
+        (pd.array([65535, None, 1], "uint16[pyarrow]"), [65535, None, 1]),
+        (pd.array([True, None, False], "bool[pyarrow]"), [True, None, False]),
+        (pd.array([1.5, None, 2], "float[pyarrow]"), [1.5, None, 2]),
+        (pd.array([Decimal("1.5"), None, Decimal(2)], pd.ArrowDtype(pa.decimal128(3, 1))), [1.5, None, 2]),
     ],
 )
 def test_what_a_column_is_follows_from_its_values(tmp_path, ending, given, read):
@@ -104,6 +127,38 @@ def test_what_a_column_is_follows_from_its_values(tmp_path, ending, given, read)
     found = Table.read(path)["n"] if ending == "vot" else tables.read(path)["n"]
     assert found.dtype.kind not in "OUS" or hasattr(found, "mask")
     assert [None if value is None or pd.isna(value) else value for value in found.tolist()] == read
+
+
+@pytest.mark.parametrize("ending", ["fits", "parquet"])
+def test_whole_numbers_beyond_int64_beside_a_gap(tmp_path, ending):
+    long = pd.Series([2**63 + 1, None, 2**63], dtype=object)
+    path = export.write(pd.DataFrame({"id_str": list("abc"), "n": long}), tmp_path / f"t.{ending}")
+    assert tables.read(path)["n"].tolist() == [2**63 + 1, pd.NA, 2**63]
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
+@pytest.mark.parametrize("given", [
+    *(list(np.array([[0, 7], [1, 2]], kind)) for kind in ("int8", "uint16", "float16")),
+    pd.array([[0, 7], [1, 2]], pd.ArrowDtype(pa.list_(pa.int8()))),
+])  # fmt: skip
+def test_lists_of_small_numbers(tmp_path, ending, given):
+    path = export.write(pd.DataFrame({"id_str": ["a", "b"], "q": given}), tmp_path / f"t.{ending}")
+    assert tables.read(path)[["q_0", "q_1"]].to_numpy().tolist() == [[0, 7], [1, 2]]
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
+@pytest.mark.parametrize("kind, given", [
+    ("Int16", [-(2**15), None, 2 - 2**15]), ("Int64", [-(2**63), None, 1 - 2**63]), ("UInt8", [0, None, 63]),
+])  # fmt: skip
+def test_a_gap_is_told_from_the_smallest_number(tmp_path, ending, kind, given):
+    path = export.write(pd.DataFrame({"id_str": list("abc"), "n": pd.array(given, kind)}), tmp_path / f"t.{ending}")
+    assert tables.read(path)["n"].astype(object).where(lambda n: n.notna(), None).tolist() == given
+
+
+@pytest.mark.parametrize("given, read", [("a\nb", "a b"), (5, "5"), ("", None)])
+def test_descriptions_stand_in_one_line(tmp_path, given, read):
+    path = export.write(GALAXIES, tmp_path / "t.fits", descriptions={"ra": given})
+    assert Table.read(path)["ra"].description == read
 
 
 def test_lists_become_columns(tmp_path):
@@ -123,6 +178,7 @@ def test_lists_become_columns(tmp_path):
         (["table.parquet", "out.fits", "--most", "-1"], 2, "'--most'"),
         (["table.parquet", "out.fits", "--sort", "mixed"], 1, "'mixed' cannot be sorted"),
         (["table.csv", "out.fits"], 1, "parted by ';'"),
+        (["wide.parquet", "out.fits"], 1, "FITS holds 999 columns at most, and there are 1,281: write a .parquet or"),
         (["table.parquet", "out.fits", "--catalog", "some.csv"], 0, "2 galaxies of table.parquet are not in some.csv"),
     ],
 )
@@ -130,6 +186,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
     monkeypatch.chdir(tmp_path)
     GALAXIES.assign(mixed=[[1, 2], [3, 4], [5, 6]] if "mixed" in options else 0).to_parquet("table.parquet")
     Path("table.csv").write_text("id_str;ra\na;1,5\n")
+    pd.DataFrame({"id_str": ["a"]} | {f"feature_{n}": 0.0 for n in range(1280)}).to_parquet("wide.parquet")
     Path("some.csv").write_text("id_str,z,file_loc\nb,0.1,/home/me/b.png\n")
     run = CliRunner().invoke(app, ["export", *options])
     assert run.exit_code == code and message in run.output, run.output

@@ -451,3 +451,13 @@ def test_an_address_is_no_path_even_where_slashes_were_lost(path):
 def test_a_label_beyond_any_float():
     with pytest.raises(ValueError, match="column 'z' holds a number beyond 1e300"):
         columns.labels_of(pd.Series([1, 10**400], dtype=object), "z")
+
+
+def test_positions_of_parquet_come_in_degrees(tmp_path):
+    hours, minutes = [1.0, 2.0] * units.hourangle, np.ma.array([60, 30], mask=[False, True])
+    table = Table({"id_str": ["a", "b"], "ra": hours, "dec": minutes, "x": [1, 2] * units.arcmin})
+    table["dec"].unit = "arcmin"
+    table.write(tmp_path / "t.parquet")
+    got = tables.read(tmp_path / "t.parquet")
+    assert got["ra"].tolist() == [15, 30] and got["dec"].fillna(9).tolist() == [1, 9] and got["x"].tolist() == [1, 2]
+    assert tables.read(tmp_path / "t.parquet", ["ra"], rows=[1])["ra"].tolist() == [30]

@@ -1,10 +1,11 @@
 """A catalogue to give to others: FITS, VOTable or parquet with units, descriptions, and where the numbers come from."""
 
 import hashlib
+import itertools
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import zoobook
 from zoobook import arguments
 from zoobook.catalogs import keyed
-from zoobook.catalogs.columns import floats, listed, require
+from zoobook.catalogs.columns import floats, listed, refuse_twice, require
 from zoobook.files import ensure_writable_dir, replacing
 
 _KNOWN = (  # names of columns, their units, and what they are
@@ -33,6 +34,9 @@ _KNOWN = (  # names of columns, their units, and what they are
 )
 _WIDER = {"int8": "int16", "uint16": "int32", "uint32": "int64", "float16": "float32"}  # FITS or VOTable lacks these
 _FORMATS = {".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
+_FITS_COLUMNS = 999  # their number has three digits in the names of the header
+_FITS_NAME = 60  # letters, which leave room for a value in the 80 of a line of the header
+_NOT_IN_XML = r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # https://www.w3.org/TR/xml/#charsets
 
 
 def write(
@@ -63,11 +67,11 @@ def write(
     path, table = arguments.path(path), keyed(table, "the table")
     if table.empty:
         raise ValueError("the table has no galaxies, so there is nothing to write")
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
+    format_of(path, table.shape[1])
     require([*(units or {}), *(descriptions or {})], table, "the table")
-    made = _astropy_table(_plain(table))
+    plain = _plain(table)
+    kind = format_of(path, plain.shape[1])  # again, since lists become columns
+    made = _astropy_table(plain)
     for name in made.colnames:
         unit, description = _about(name)
         unit = (units or {}).get(name, unit)
@@ -77,11 +81,11 @@ def write(
                 raise ValueError
         except (ValueError, TypeError):
             raise ValueError(f"{unit!r} is no unit that astropy knows (column {name!r}); write it like 'deg'") from None
-        if hasattr(made[name], "mask") and made[name].dtype.kind == "i":  # astropy's own for a gap, 999999, may occur
-            made[name].fill_value = np.iinfo(made[name].dtype).min
-        made[name].description = (descriptions or {}).get(name, description) or None
+        if kind != "parquet" and hasattr(made[name], "mask") and made[name].dtype.kind in "iu":
+            made[name].fill_value = _for_gaps(name, made[name])
+        made[name].description = _in_one_line((descriptions or {}).get(name, description) or "") or None
     made.meta = {"ZOOBOOK": zoobook.__version__, **_of_weights(weights)}
-    made.meta |= {name: " ".join(str(value).split()) for name, value in provenance.items()}  # FITS has no line breaks
+    made.meta |= {name: _in_one_line(value) for name, value in provenance.items()}
     ensure_writable_dir(path.parent)
     with replacing(path) as part:
         try:
@@ -91,10 +95,24 @@ def write(
     return path
 
 
+def format_of(path: Path, columns: int) -> str:
+    """The format that the ending of a file stands for; refused if it is unknown, or cannot hold so many columns."""
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path.name}: the name must end in one of {listed(_FORMATS)}")
+    if kind == "fits" and columns > _FITS_COLUMNS:
+        raise ValueError(f"{path.name}: FITS holds {_FITS_COLUMNS} columns at most, and there are {columns:,}: "
+                         "write a .parquet or .vot file")  # fmt: skip
+    return kind
+
+
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """Columns as astropy takes them: text without gaps, numbers with theirs."""
-    columns = {}
+    refuse_twice(map(str, table), "the table")  # 0 and "0" become one name
+    columns: dict[str, pd.Series] = {}
     for name, column in table.items():
+        if isinstance(column.dtype, pd.ArrowDtype):
+            column = _out_of_arrow(column)
         column = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
         if column.dtype == object:  # what a column is follows from its values
             if all(isinstance(value, Decimal) for value in column.dropna()):
@@ -107,24 +125,58 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
                                      "already: rename one of them")  # fmt: skip
                 columns |= parts
                 continue
+            elif pd.api.types.infer_dtype(column, skipna=True) == "integer":
+                column = _whole(name, column)
             else:
                 column = column.convert_dtypes()
         if not pd.api.types.is_numeric_dtype(column):
             column = column.astype(object).where(column.notna(), "").astype(str).astype(object)
-        kind = str(column.dtype).lower()
-        if wider := "int64" if kind == "uint64" and column.max() < 2**63 else _WIDER.get(kind):
-            column = column.astype(wider if isinstance(column.dtype, np.dtype) else wider.title().replace("i", "I"))
         columns[str(name)] = column
-    return pd.DataFrame(columns)
+    return pd.DataFrame({name: _held(name, column) for name, column in columns.items()})
 
 
-def _parted(name: object, column: pd.Series) -> dict[str, np.ndarray]:
+def _out_of_arrow(column: pd.Series) -> pd.Series:
+    """A column that pandas keeps in Arrow, in the types of NumPy and pandas."""
+    kind = column.dtype.numpy_dtype
+    if kind.kind == "f":
+        return pd.Series(column.to_numpy(kind, na_value=np.nan), column.index)
+    return column.astype(_with_gaps(kind.name) if kind.kind in "iub" else object)
+
+
+def _with_gaps(kind: str) -> str:
+    """What pandas calls a type of NumPy where it may have gaps: ``UInt8`` for ``uint8``."""
+    return "boolean" if kind == "bool" else kind.title().replace("i", "I")
+
+
+def _whole(name: object, column: pd.Series) -> pd.Series:
+    """Whole numbers of Python with every digit; ``convert_dtypes`` would take them through floats beside a gap."""
+    low, high = int(column.dropna().min()), int(column.dropna().max())
+    for kind in (np.iinfo(np.int64), np.iinfo(np.uint64)):
+        if kind.min <= low and high <= kind.max:
+            return column.astype(_with_gaps(kind.dtype.name))
+    raise ValueError(f"the column {name!r} holds whole numbers from {low} to {high}, which no type of 64 bits holds: "
+                     "make it text")  # fmt: skip
+
+
+def _held(name: str, column: pd.Series) -> pd.Series:
+    """A column in a type that the formats have."""
+    if column.dtype.kind == "f" and column.dtype.itemsize > 8:
+        raise ValueError(f"the column {name!r} holds {column.dtype}, which the formats lack: make it float64")
+    kind = str(column.dtype).lower()
+    wider = "int64" if kind == "uint64" and not (column >= 2**63).any() else _WIDER.get(kind, kind)
+    if wider == kind:
+        return column
+    return column.astype(wider if isinstance(column.dtype, np.dtype) else _with_gaps(wider))
+
+
+def _parted(name: object, column: pd.Series) -> dict[str, pd.Series]:
     """Lists of numbers, such as the answers of several passes, as a column for each place in them."""
     if len({np.shape(value) for value in column}) == 1:
         values = np.stack(list(column))
-        if values.ndim == 2 and values.dtype.kind in "iufb":
-            return {f"{name}_{place}": values[:, place] for place in range(values.shape[1])}
-    raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists: drop it")
+        if values.ndim == 2 and values.size and values.dtype.kind in "iufb":
+            return {f"{name}_{place}": pd.Series(values[:, place], column.index) for place in range(values.shape[1])}
+    raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists of numbers: "
+                     "drop it")  # fmt: skip
 
 
 def _astropy_table(table: pd.DataFrame):
@@ -137,6 +189,20 @@ def _astropy_table(table: pd.DataFrame):
         if mask.any():
             made[name] = MaskedColumn(made[name], mask=mask)
     return made
+
+
+def _for_gaps(name: str, column) -> int:
+    """The lowest number of its type that a column does not hold, to stand for its gaps: astropy's 999999 may occur."""
+    limits, present = np.iinfo(column.dtype), np.unique(column.compressed()).tolist()
+    free = next(value for value, held in zip(itertools.count(limits.min), [*present, None]) if value != held)
+    if free > limits.max:
+        raise ValueError(f"the column {name!r} holds every number of {column.dtype}, so none can stand for its gaps: "
+                         "make it a wider type")  # fmt: skip
+    return free
+
+
+def _in_one_line(text: object) -> str:
+    return " ".join(str(text).split())  # FITS has no line breaks
 
 
 def _about(name: str) -> tuple[str, str]:
@@ -161,15 +227,31 @@ def _of_weights(weights: str | os.PathLike | None) -> dict[str, str]:
             "SHA256": hashlib.sha256(file.read_bytes()).hexdigest()}  # fmt: skip
 
 
+def _texts(made) -> Iterator[tuple[str, str]]:
+    """All text of a table, each with where it stands."""
+    for name, value in made.meta.items():
+        yield from ((f"provenance {name!r}", text) for text in (name, value))
+    for name in made.colnames:
+        yield f"the name of the column {name!r}", name
+        yield f"the description of the column {name!r}", made[name].description or ""
+        if made[name].dtype.kind in "OU":
+            for galaxy, text in zip(made["id_str"].tolist(), made[name].tolist(), strict=True):
+                yield f"the column {name!r} of galaxy {galaxy!r}", text
+
+
+def _refuse_strange(made, characters: str, why: str, endings: str) -> None:
+    """Refuse text with characters that a format cannot hold."""
+    for where, text in _texts(made):
+        if re.search(characters, text):
+            raise ValueError(f"{why}; {where} has {text!r}: change it, or write a {endings} file")
+
+
 def _write_fits(made, path: Path) -> None:
     from astropy.io import fits
 
-    texts = {name: made[name] for name in made.colnames if made[name].dtype.kind in "OU"}
-    texts |= {name: [made[name].description or ""] for name in made.colnames if name not in texts}
-    for name, values in (texts | {"provenance": made.meta.values()}).items():
-        strange = [value for value in (name, *values) if not str(value).isascii()]
-        if strange:
-            raise ValueError(f"FITS holds ASCII text only; {name!r} has {strange[0]!r}: write a .vot or .parquet file")
+    _refuse_strange(made, r"[^\x01-\x7f]", "FITS holds ASCII text only", ".vot or .parquet")
+    if too_long := [name for name in made.meta if len(name) > _FITS_NAME]:
+        raise ValueError(f"FITS holds names of provenance of {_FITS_NAME} letters at most: shorten {too_long[0]!r}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
         made.write(path, format="fits")
@@ -186,6 +268,7 @@ def _write_votable(made, path: Path) -> None:
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
+    _refuse_strange(made, _NOT_IN_XML, "VOTable holds no control characters", ".parquet")
     document = from_table(made)
     document.get_first_table().infos.extend(Info(name=name, value=value) for name, value in made.meta.items())
     document.to_xml(str(path))
@@ -198,6 +281,9 @@ def _write_parquet(made, path: Path) -> None:
 
     from zoobook.catalogs.tables import with_gaps
 
+    if taken := {f"{name}.mask" for name in made.colnames}.intersection(made.colnames):
+        raise ValueError(f"in parquet {min(taken)!r} is where astropy says which values of {min(taken)[:-5]!r} are "
+                         "missing: rename that column")  # fmt: skip
     made.write(path, format="parquet")
     # astropy notes gaps in columns of their own, which other readers do not know
     table = with_gaps(pq.read_table(path))

@@ -290,7 +290,7 @@ def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray
     columns = [*asked, *(masks[name] for name in asked if name in masks)]
     _check_alike(files, columns)
     if rows is None:
-        return _to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]), asked)
+        return _in_degrees(_to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]), asked), files[0])
     groups, start = [], 0
     for file in (pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) for path in files):
         empty = file.schema_arrow.empty_table().select(columns)
@@ -309,7 +309,25 @@ def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray
                 groups.append(pa.table(taken).replace_schema_metadata(file.schema_arrow.metadata))
             start += length
     _check_reach(rows, start)
-    return _to_pandas(pa.concat_tables(groups or [empty]), asked, self_destruct=True)
+    return _in_degrees(_to_pandas(pa.concat_tables(groups or [empty]), asked, self_destruct=True), files[0])
+
+
+def _in_degrees(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """What was read of a parquet file, with positions in degrees where astropy has noted another unit."""
+    noted = (pq.read_schema(file).metadata or {}).get(b"table_meta_yaml")
+    names = {"ra", "dec"} & set(frame.columns)
+    if noted is None or not names:
+        return frame
+    from astropy.table.meta import get_header_from_yaml
+    from astropy.units import Unit
+
+    noted_columns = get_header_from_yaml(noted.decode().split("\n"))["datatype"]
+    units = {column["name"]: column.get("unit") for column in noted_columns}
+    for name in names:
+        factor = _degrees(name, Unit(units.get(name) or "", parse_strict="silent"))
+        if factor != 1 and frame[name].dtype.kind in "iuf":
+            frame[name] = floats(frame[name]) * factor
+    return frame
 
 
 def _to_pandas(table: pa.Table, columns: list[str], **options) -> pd.DataFrame:
@@ -373,6 +391,13 @@ def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         return table, {name: np.rec.recarray.field(hdu.data, name) == 0 for name in logical}
 
 
+def _degrees(name: str, unit: Any) -> float:
+    """By what to multiply ``ra`` or ``dec``: pandas knows no units, and all that asks for positions wants degrees."""
+    if name == "ra" and str(unit) in ("h", "hr", "hour", "hours", "hourangle"):
+        return 15.0
+    return unit.to("deg") if unit.physical_type == "angle" else 1.0
+
+
 def _read_astropy(path: Path) -> pd.DataFrame:
     table, gaps = (_votable if _VOTABLE_NAME.search(path.name) else _fits_table)(path)
     table.convert_bytestring_to_unicode()
@@ -382,11 +407,7 @@ def _read_astropy(path: Path) -> pd.DataFrame:
         unit = table[name].unit
         if unit is None or table[name].dtype.kind not in "iuf":
             continue
-        table[name] = table[name].astype(float)  # of whole minutes of arc no whole degrees come
-        if name == "ra" and str(unit) in ("h", "hr", "hour", "hours", "hourangle"):
-            table[name] = table[name] * 15
-        elif unit.physical_type == "angle":
-            table[name].convert_unit_to("deg")  # pandas knows no units, and all that asks for positions wants degrees
+        table[name] = table[name].astype(float) * _degrees(name, unit)  # whole minutes are no whole degrees
     scalars = [name for name in table.colnames if table[name].ndim == 1]
     frame = table[scalars].to_pandas()
     for name in scalars:

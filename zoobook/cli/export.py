@@ -24,6 +24,7 @@ def export(
     from zoobook.cli import inputs
 
     inputs.refuse_overwriting(out, table, catalog)
+    made.format_of(out, len(tables.column_names(table)))  # before anything is read
     rows = keyed(tables.read(table))
     if catalog is not None:
         rows = crossmatch.by_id(rows, keyed(tables.read(catalog)))
