@@ -77,7 +77,7 @@ def floats(column: pd.Series) -> np.ndarray:
     try:
         numbers = column if dates else pd.to_numeric(column, errors="coerce")
     except (OverflowError, np.ma.MaskError):  # whole numbers beyond any float, and what a mask hides
-        lost = [cell is np.ma.masked or (isinstance(cell, Integral) and abs(cell) > 2**1000) for cell in column]
+        lost = [cell is np.ma.masked or (isinstance(cell, int) and abs(cell) > 2**1000) for cell in column]
         numbers = pd.to_numeric(column.mask(lost), errors="coerce")
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
