@@ -594,8 +594,9 @@ def test_only_members_that_are_wanted_are_judged(tmp_path):
 
 @pytest.mark.parametrize(("column", "image", "expected"), [
     ([7, 12], "{n:04d}.png", ["0007.png", "0012.png"]), (["7", " 12 "], "{n:02d}/{n}.png", ["07/7.png", "12/12.png"]),
-    ([7, 12], "{n:.1}/{n}.png", ["7/7.png", "1/12.png"]), (["a", None], "{n}.png", "`n` is empty in 1 rows .*: 1"),
-    ([1.0, 2.0], "{n}.png", "`n` are floating-point numbers .such as 1.0 in row 0"),
+    ([7, 12], "{n:.1}/{n}.png", ["7/7.png", "1/12.png"]),
+    (["a", None], "{n}.png", "needs `n`, which is empty in 1 rows .counted from 0.: 1"),
+    ([pd.Timestamp("2020-01-01"), pd.NaT], "{n:.10}.png", "which is empty in 1 rows"),
     (["7", "x"], "{n:04d}.png", "row 1 .counted from 0.: 'x' is no whole number, as {:04d}"),
 ])  # fmt: skip
 def test_paths_that_follow_from_a_column(tmp_path, column, image, expected):
@@ -607,3 +608,14 @@ def test_paths_that_follow_from_a_column(tmp_path, column, image, expected):
     else:
         have, _ = images_for(catalog, [RemoteFile("", "x.zip")], tmp_path, image)
         assert have["file_loc"].tolist() == [str(tmp_path / name) for name in expected]
+
+
+def test_a_link_hides_no_image_of_its_name(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        link = tarfile.TarInfo(f"thumbs/{Path(NAME).name}")
+        link.type, link.linkname = tarfile.SYMTYPE, "../elsewhere.png"
+        tar.addfile(link)
+        info = tarfile.TarInfo(NAME)
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"true"))
+    assert Path(take(tmp_path / "x.tar", tmp_path)[0]["file_loc"][0]).read_bytes() == b"true"

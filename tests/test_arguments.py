@@ -94,7 +94,7 @@ SENSELESS = {
     "the catalogue has no galaxies": lambda: plots.votes_of(VOTES.head(0), 0, TREE),
     "shares must be numbers": lambda: plots.tree(TREE, ["a"] * len(TREE.questions)),
     "channels must be 1 .grey. or 3 .colour., not True": lambda: architectures.check_options({"channels": True}),
-    "seed must be a whole number, from 0 to 4294967295, not 'a'": lambda: votes.sample(np.ones((1, 34)), 5, TREE, "a"),
+    "rng must be a generator of NumPy, or a seed, not 'a'": lambda: votes.sample(np.ones((1, 34)), 5, TREE, "a"),
     "must be a list of arrays": lambda: plots.montage(STAMP),
     "pixels must be bytes": lambda: evaluation.radial_profiles(np.zeros((1, 64, 64, 3))),
     "any of these 2": lambda: evaluation.evaluate(ANSWERS, NOBODY, TREE),

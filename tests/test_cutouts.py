@@ -371,7 +371,7 @@ def test_what_cannot_be_cut_is_named(sky, tmp_path):
         cut_stamps(Mosaic(sky.files), table[["id_str", "x", "y"]], tmp_path / "b.arrow", workers=1)
 
 
-@pytest.mark.parametrize("value", [-9999, -999, 1e24, 65535])
+@pytest.mark.parametrize("value", [-9999, -999, -32768, 1e30])
 def test_what_stands_for_no_observation_is_a_gap_as_nan_is(tmp_path, value):
     here, tables, stores = pd.DataFrame({"id_str": ["a"], "x": [100.0], "y": [100.0]}), [], []
     for gap in (value, np.nan):
@@ -386,6 +386,17 @@ def test_what_stands_for_no_observation_is_a_gap_as_nan_is(tmp_path, value):
     assert tables[0]["flag_edge"].all() and (stores[0].pixels == stores[1].pixels).all()
 
 
+def test_what_is_light_stays_light_in_whatever_window(tmp_path):
+    y, x = np.mgrid[:200, :200] - 100.0
+    star = np.where(np.hypot(x, y) < 6, 60000, blob()).astype(np.float32)
+    mosaic = Mosaic(write(tmp_path / "a.fits", star, **wcs_header()))
+    for side in (20, 40, 190):
+        assert np.isfinite(mosaic.cutout(100, 100, side)[0]).all()
+    counts = RNG.poisson(0.3 + np.clip(blob(noise=0), 0, None) / 50).astype(np.int16)
+    seen = Mosaic(write(tmp_path / "b.fits", counts)).read(np.s_[:], np.s_[:])[0]
+    assert np.array_equal(np.isfinite(seen), counts != 0)
+
+
 # What is refused
 
 
@@ -395,6 +406,7 @@ def test_what_stands_for_no_observation_is_a_gap_as_nan_is(tmp_path, value):
         (np.full((200, 200), 7, np.float32), "pixels are alike"),
         (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
         (np.full((200, 200), np.nan, np.float32), "no sources found"),
+        (np.vstack([blob(), np.full((9, 200), -5432)]).astype(np.float32), "4% of the pixels .* value -5432"),
     ],
 )
 def test_mosaics_with_nothing_on_them(tmp_path, data, message):

@@ -229,7 +229,7 @@ def test_fits_nan_is_sky_and_a_picture_without_noise_shows(tmp_path):
 
 @pytest.mark.parametrize("values, sky, wide", [
     ((-9999,), 0, 9), ((1e30,), 0, 9), ((0,), 1000, 9),  # the last: no data beyond an edge
-    ((-9999, 1e30), 0, 18), ((-9999, -999), 0, 18), ((1e38, -1e38), 0, 18), ((65535,), 1000, 30), ((0,), -7, 30),
+    ((-9999, 1e30), 0, 18), ((-9999, -999), 0, 18), ((1e38, -1e38), 0, 18), ((-5432,), 0, 30), ((0,), -7, 30),
     ((-9999,), 0, 0.5), ((1e30,), 0, 0.5), ((-32768,), 300, 0.5),
 ])  # fmt: skip
 def test_values_that_stand_for_no_observation_are_gaps(tmp_path, values, sky, wide):
@@ -244,12 +244,26 @@ def test_values_that_stand_for_no_observation_are_gaps(tmp_path, values, sky, wi
     assert (pictures[0] != pictures[2]).any()
 
 
+COUNTS = np.random.default_rng(2).poisson(0.3 + galaxy(noise=0) / 20 - 0.35)
+
+
 @pytest.mark.parametrize("data", [
     np.pad(galaxy(noise=0)[20:-20, 20:-20] - 7, 20),  # black around it, as segmented stamps are
-    np.round(galaxy() * 3), galaxy() - 99,
-])  # fmt: skip
+    np.where(galaxy(noise=0) > 30, 60000, galaxy()),  # saturated
+    np.where(galaxy(noise=0) > 30, 255, np.clip(galaxy(), 0, 20)),
+    np.round(galaxy() * 3), galaxy() - 99, np.round(galaxy() * 2 - 14) / 2, np.round((galaxy() - 7) * 4) * 0.25,
+    COUNTS, COUNTS / 1234.5, (COUNTS - 0.3) / 1000, (galaxy() - 7) * 1e21,
+], ids=str)  # fmt: skip
 def test_light_is_not_taken_for_a_stand_in(data):
-    assert not checks.unobserved(data.astype(float)).any()
+    assert not checks.find_gaps(data.astype(float)).any()
+
+
+@pytest.mark.parametrize("name", ["PSF_MATCHED", "SIGMA-CLIPPED MEAN", "VAR_STAR_FIELD", "NOISE_FREE", "WHT COADD"])
+def test_images_whose_names_hold_such_words_are_images(tmp_path, name):
+    hdus = [fits.ImageHDU(galaxy(), name=name), fits.ImageHDU(galaxy(noise=9), name="MODEL")]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "a.fits")
+    fits.writeto(tmp_path / "b.fits", galaxy())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.fits"), read_image(tmp_path / "b.fits"))
 
 
 def test_of_a_cube_a_plane_that_stands_for_no_observation_is_refused(tmp_path):
@@ -472,17 +486,24 @@ def test_a_write_that_fails_keeps_what_is_done(tmp_path, decoded, limit):
     assert len(decoded) == 60 - min((limit - 4096) // 4800, 60)
 
 
-def test_an_image_replaced_by_one_of_the_same_size_and_age(tmp_path):
+def test_a_link_that_leads_elsewhere_now_is_another_image_and_rights_are_none(tmp_path, decoded):
     catalog, pictures = galaxies(tmp_path / "in", count=3)
-    files = [Path(file).with_suffix(".bmp") for file in catalog["file_loc"]]  # all of one size
+    files = [Path(file).with_suffix(".bmp") for file in catalog["file_loc"]]  # all of one size and age
     for file, picture in zip(files, pictures, strict=True):
         save(picture, file)
         os.utime(file, ns=(10**18, 10**18))
-    catalog["file_loc"] = list(map(str, files))
+    link = tmp_path / "link.bmp"
+    link.symlink_to(files[0])
+    catalog["file_loc"] = [str(link), *map(str, files[1:])]
     assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures).all()
-    os.replace(files[1], files[0])
-    shutil.copy2(files[0], files[1])
+    link.unlink()
+    link.symlink_to(files[1])
     assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40).pixels == pictures[[1, 1, 2]]).all()
+    decoded.clear()
+    files[2].chmod(0o644)
+    os.link(files[2], tmp_path / "twice.bmp")
+    ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
+    assert not decoded
 
 
 def test_no_room_and_no_folder(tmp_path, monkeypatch):

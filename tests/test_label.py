@@ -116,9 +116,10 @@ while True:
 def test_an_empty_answer_is_none(store, path):
     table = pd.DataFrame({"id_str": list("abcd"), "ana": ["r", "", "n", ""], "ben": ["r", "", "n", "r"]})
     assert label.agreement(table, "ana", "ben")["galaxies"] == 2
-    for answers in (["", "x"], ["nan", "x"], [-1, 99]):
-        with pytest.raises(ValueError, match="of the answers"):
+    for answers in ([" ", "x"], ["nan", "x"]):
+        with pytest.raises(ValueError, match="stands for a missing value in tables"):
             label.Labeler(store, path, "ring", answers)
+    assert label.Labeler(store, path, "ring", [0, 1, -1]).unanswered()
 
 
 def test_killed_at_any_moment_and_two_processes_on_one_file(store, path):

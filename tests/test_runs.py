@@ -1,5 +1,6 @@
 """Runs and tables that survive interruption."""
 import errno
+import json
 import os
 
 import numpy as np
@@ -169,3 +170,20 @@ def test_a_run_of_the_other_framework_is_refused_and_an_earlier_one_is_not(tmp_p
         RunFolder(tmp_path, {"seed": 0, "framework": "tensorflow"})
     RunFolder(tmp_path / "old", {"seed": 0}).log(epoch=0, val_loss=1.0)
     assert RunFolder(tmp_path / "old", {"seed": 0, "framework": "pytorch"}).resuming
+
+
+def test_what_is_not_of_the_table_is_said_before_the_work(tmp_path):
+    folder = shards(tmp_path / "a")
+    pd.DataFrame({"id_str": ["mine"]}).to_parquet(folder / "mine.parquet")
+    with pytest.raises(ValueError, match="mine.parquet is no part of the table"):
+        shards(folder)
+
+
+@pytest.mark.parametrize("plan", [{"rows": "4"}, {"shard_rows": 0}, {"rows": None}])
+def test_a_plan_that_makes_no_sense(tmp_path, plan):
+    folder = shards(tmp_path / "a")
+    manifest = json.loads((folder / ShardedTable.MANIFEST).read_text())
+    manifest["plan"] |= plan
+    (folder / ShardedTable.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="_manifest.json is damaged, or not of zoobook"):
+        table_files(folder)

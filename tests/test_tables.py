@@ -428,12 +428,26 @@ def test_columns_out_of_anything_that_can_be_gone_through(tmp_path):
 
 @pytest.mark.parametrize("begin, message", [
     (b"\x1f\x8b\x08\x00", "packed with gzip: rename it"), (b"PK\x03\x04 xl/", "a zip archive or a spreadsheet"),
-    (b"<!DOCTYPE html><html>", "a web page or XML"), (b"# %ECSV 1.0\n# ---\nid_str a\n", "a table that begins with #"),
+    (b"<!DOCTYPE html><html>", "a web page or XML"), (b"# %ECSV 1.0\n# ---\nid_str a\n", "it begins with #: remove"),
 ])  # fmt: skip
 def test_what_is_no_csv_though_its_name_says_so(tmp_path, begin, message):
     (tmp_path / "a.csv").write_bytes(begin)
     with pytest.raises(ValueError, match=message):
         tables.read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("text, names", [
+    ("#,id_str,x\n1,a,2\n", ["#", "id_str", "x"]), ("PAR1,id_str\n1,a\n", ["PAR1", "id_str"]),
+])  # fmt: skip
+def test_names_of_columns_that_look_odd_are_names(tmp_path, text, names):
+    (tmp_path / "a.csv").write_text(text)
+    assert list(tables.read(tmp_path / "a.csv")) == names
+
+
+@pytest.mark.parametrize("cells", [["1.2e18", "10000000000000000"], ["inf", "1234567890123456789"], ["2e16", "0.5"]])
+def test_measured_numbers_stay_numbers_however_large(tmp_path, cells):
+    (tmp_path / "a.csv").write_text("id_str,mass\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
+    assert tables.read(tmp_path / "a.csv")["mass"].tolist() == list(map(float, cells))
 
 
 def test_long_numbers_beside_one_with_a_point_keep_their_digits(tmp_path):

@@ -100,6 +100,12 @@ def test_unknown_names():
         trees.load("gz2").question("colour")
 
 
+def test_a_file_may_hold_notes_of_its_own(tmp_path):
+    text = "x-yn: &yn [yes, no]\ndescription: ours\nname: t\nquestions:\n- {name: a, answers: *yn}\n"
+    (tmp_path / "t.yaml").write_text(text)
+    assert trees.DecisionTree.from_yaml(tmp_path / "t.yaml").label_columns == ["a_yes", "a_no"]
+
+
 def spec(*questions, **more):
     made = [{"name": name, "answers": list(answers), "asked_after": after} for name, answers, *after in questions]
     return {"name": "t", "questions": made, **more}
@@ -110,7 +116,7 @@ def spec(*questions, **more):
     (spec(("q", ["b_a", "c"]), ("q-x_b", "ac"), suffix="-x"), "'q-x_b_a' would name two answers"),
     (spec(("a", ["b_c", "x"]), ("a_b", "cd"), suffix="-x"), "'a-x_b_c' is made twice|'a_b-x_c' is made twice"),
     (spec(("q", "ab"), sufix="-x"), "unknown entry 'sufix'. Did you mean 'suffix'"),
-    (spec(("q", "ab"), **{"sort": 1}) | {3: 4}, "unknown entry 'sort'"),
+    (spec(("q", "ab"), question=[]), "unknown entry 'question'. Did you mean 'questions'"),
     ({"name": "t", "questions": [{"name": "q", "answers": ["a", "b"], 3: 4, "x": 5}]}, "unknown entry 3"),
     (spec(("q", ["a", " a "])), "the column 'q_a' is made twice"),
 ])  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes one slash of two; not of a drive, C:/
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(https?|ftp|s3|gs|file):/")  # Path makes one slash of two; not C:/
 
 
 def path(value: str | os.PathLike) -> Path:

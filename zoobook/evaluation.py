@@ -200,7 +200,9 @@ def _information(nll: dict[str, np.ndarray], resamples: int = 200) -> dict[str, 
             return row | {"information_captured": np.nan, "information_captured_error": np.nan}
         row["information_captured"] = gained.sum() / possible.sum()
         each = possible[drawn].sum(1)
-        row["information_captured_error"] = np.std(gained[drawn].sum(1) / each) if each.min() > 0 else np.nan
+        usual = each > 0
+        scatter = np.std(gained[drawn].sum(1)[usual] / each[usual]) if usual.mean() > 0.95 else np.nan
+        row["information_captured_error"] = scatter
     return row
 
 

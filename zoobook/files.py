@@ -38,17 +38,15 @@ def replacing(path: Path) -> Iterator[Path]:
 def clear_parts(folder: Path) -> None:
     """Remove what :func:`replacing` left in a folder when its process was killed, and nobody else's files."""
     for left_over in folder.glob("*.part"):
-        if re.search(r"\.\d+-\d+\.part$", left_over.name):
+        found = re.search(r"\.(\d+)-\d+\.part$", left_over.name)
+        if found and int(found[1]) != os.getpid():  # this process may be writing another one just now
             left_over.unlink(missing_ok=True)
 
 
-def state(file: str | os.PathLike) -> tuple[int, int, int]:
-    """What changes with a file: its size, and when it was written and put there [ns].
-
-    The last tells a file that was replaced by one of the same size and age, as ``cp -p``, tar and rsync do.
-    """
+def state(file: str | os.PathLike) -> tuple[str, int, int]:
+    """By what one tells that a file is another now, as rsync does: where links lead, its size and its age [ns]."""
     seen = os.stat(file)
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+    return os.path.realpath(file), seen.st_size, seen.st_mtime_ns
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

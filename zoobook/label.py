@@ -29,7 +29,7 @@ from PIL import Image
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
-from zoobook.catalogs.columns import a_frame, ids_of, labels_of, listed, numbers
+from zoobook.catalogs.columns import a_frame, ids_of, listed, numbers
 from zoobook.images import ImageStore
 from zoobook.images.stamps import by_id
 from zoobook.label_file import LabelFile, agreement, table
@@ -185,7 +185,8 @@ def _keys(answers: Sequence | Mapping[str, object]) -> dict[str, object]:
     for value in keys.values():
         if not isinstance(value, (str, int)):
             raise ValueError(f"answers must be text or whole numbers, not {value!r}")
-    labels_of(pd.Series(list(keys.values()), dtype=object), "of the answers")  # or nothing could learn from them
+        if isinstance(value, str) and value.strip().lower() in ("", "nan", "<na>", "nat"):
+            raise ValueError(f"the answer {value!r} stands for a missing value in tables: choose another word")
     for key, value in keys.items():
         if not isinstance(key, str) or len(key) != 1:
             raise ValueError(f"the answer {value!r} has no key of its own ({key!r}): give {{'a': {value!r}, …}}")
@@ -227,7 +228,7 @@ def _doubt(scores: pd.DataFrame) -> np.ndarray | None:
     if not columns:
         return _first_of(scores, ("std",))
     shares = np.stack([numbers(scores, name, "the table of scores") for name in columns], axis=1)
-    if (odd := shares[(shares < 0) | (shares > 1)]).size:
+    if (odd := shares[(shares < -1e-3) | (shares > 1 + 1e-3)]).size:
         raise ValueError(f"the table of scores has probabilities such as {odd[0]:g}, which must be from 0 to 1")
     shares = np.concatenate([shares, 1 - shares], axis=1) if len(columns) == 1 else shares
     return -(shares * np.log(np.clip(shares, 1e-12, 1))).sum(1)

@@ -187,7 +187,7 @@ def agreement(labels: pd.DataFrame, one: str, other: str) -> pd.Series:
     if one == other:
         raise ValueError(f"give two columns to compare, not {one!r} twice")
     both = labels[[one, other]]
-    both = both[(both.notna() & (both.astype(str) != "")).all(axis=1)]
+    both = both[(both.notna() & (both.astype(str).apply(lambda answers: answers.str.strip()) != "")).all(axis=1)]
     if both.empty:
         raise ValueError(f"no galaxy has an answer in both {one!r} and {other!r}, so there is nothing to compare")
     answers = labels_of(pd.concat([both[one], both[other]]), f"{one}, {other}")  # 1 is 1.0 of a column with gaps

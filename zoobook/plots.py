@@ -68,8 +68,8 @@ def _pictures(images: Sequence[np.ndarray]) -> list[np.ndarray]:
         if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype.kind not in "uif" or not pixels.size:
             raise ValueError("`images` must be a list of arrays [H, W, 3], not such as "
                              f"{type(image).__name__} of the shape {list(pixels.shape)}")  # fmt: skip
-        most = 255 if pixels.dtype.kind in "ui" else 1
-        if not (0 <= pixels.min() and pixels.max() <= most):  # Matplotlib would clip them
+        most, off = (255, 0) if pixels.dtype.kind in "ui" else (1, 1e-3)  # floats may be rounded
+        if not (-off <= pixels.min() and pixels.max() <= most + off):  # Matplotlib would clip them
             raise ValueError("the pixels of `images` must be bytes, 0 to 255, or floats from 0 to 1, not from "
                              f"{pixels.min():g} to {pixels.max():g} in {pixels.dtype}")  # fmt: skip
     return given

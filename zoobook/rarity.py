@@ -193,6 +193,7 @@ def _rarity(rarity: float | tuple[int, int], rng: np.random.Generator) -> float 
     """The share of what is sought: exact, or [draws] of it from a count."""
     if np.ndim(rarity) == 0:
         return arguments.real("rarity", rarity, lambda share: 0 < share < 1, "between 0 and 1, or (found, looked_at)")
+    rarity = list(rarity)
     if len(rarity) != 2:
         raise ValueError(f"rarity must be a share, or two numbers, (found, looked_at), not {rarity!r}")
     looked_at = arguments.whole("looked_at in rarity", rarity[1])

@@ -1,6 +1,7 @@
 """Galaxy Zoo decision trees: which questions volunteers are asked, in which order, and after which answers."""
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -190,7 +191,7 @@ class DecisionTree:
             raise ValueError(f"a decision tree needs a `name` and may have a `suffix`, both text: {name!r}, {suffix!r}")
         if not isinstance(spec.get("questions"), list) or not spec["questions"]:
             raise ValueError(f"decision tree {name!r} needs `questions`: a list with at least one question")
-        _refuse_others(f"decision tree {name!r}", spec, ("name", "campaign", "suffix", "questions"))
+        _refuse_others(f"decision tree {name!r}", spec, ("name", "campaign", "suffix", "questions"), misspelt_only=True)
         parsed = []
         for number, item in enumerate(spec["questions"], 1):
             where = f"decision tree {name!r}, question {number}"
@@ -320,11 +321,13 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def _refuse_others(where: str, spec: dict, known: tuple[str, ...]) -> None:
-    """Refuse entries that mean nothing, such as misspelt ones."""
-    for entry in spec:
-        if entry not in known:
-            raise ValueError(f"{where}: unknown entry {entry!r}.{arguments.did_you_mean(entry, known)}")
+def _refuse_others(where: str, spec: dict, known: tuple[str, ...], misspelt_only: bool = False) -> None:
+    """Refuse entries that mean nothing, or of them those that seem misspelt: a file may hold notes of its own."""
+    for entry in sorted(set(spec) - set(known), key=str):
+        close = difflib.get_close_matches(str(entry), known, cutoff=0.75)
+        if close or not misspelt_only:
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{where}: unknown entry {entry!r}.{meant}")
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

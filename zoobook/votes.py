@@ -116,7 +116,10 @@ def sample(
         ndarray: int64 [N, A] vote counts.
     """
     concentrations = checked(concentrations, tree, "concentrations")
-    rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(arguments.seed(rng))
+    try:
+        rng = np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise ValueError(f"rng must be a generator of NumPy, or a seed, not {rng!r:.60}") from None
     votes = np.zeros(concentrations.shape, np.int64)
     everybody = floats(pd.Series(np.ravel(volunteers)))
     whole = np.all((everybody >= 0) & (everybody < 2**31) & (everybody % 1 == 0))

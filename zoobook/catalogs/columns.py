@@ -76,7 +76,7 @@ def floats(column: pd.Series) -> np.ndarray:
     dates = column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
     try:
         numbers = column if dates else pd.to_numeric(column, errors="coerce")
-    except (OverflowError, np.ma.MaskError):  # whole numbers beyond any float, and what a mask hides
+    except (OverflowError, np.ma.MaskError, TypeError):  # whole numbers beyond any float, and what a mask hides
         lost = [cell is np.ma.masked or (isinstance(cell, int) and abs(cell) > 2**1000) for cell in column]
         numbers = pd.to_numeric(column.mask(lost), errors="coerce")
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
@@ -106,7 +106,7 @@ def numbers(table: pd.DataFrame, name: str, where: str = "the catalogue") -> np.
 
 def flags(table: pd.DataFrame, name: str) -> np.ndarray:
     """A column of yes or no, bool [N]: truths, numbers above 0, or words; a gap is a no."""
-    known = {"t": 1, "true": 1, "yes": 1, "y": 1, "f": 0, "false": 0, "no": 0, "n": 0}
+    known = {"": 0, "t": 1, "true": 1, "yes": 1, "y": 1, "f": 0, "false": 0, "no": 0, "n": 0}
     cells = table[name].astype(object)
     told = [known.get(cell.strip().lower(), cell) if isinstance(cell, str) else cell for cell in cells]
     found = floats(pd.Series(told, dtype=object))

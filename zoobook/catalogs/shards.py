@@ -48,9 +48,16 @@ class ShardedTable:
         else:
             atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": False}))
         self._bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
-        for n, (start, stop) in enumerate(self._bounds if begun else ()):
-            if self._file(n).exists() and _rows_of(self._file(n)) != stop - start:
-                self._file(n).unlink()  # damaged: made again
+        if begun:
+            self._look_over()
+
+    def _look_over(self) -> None:
+        """Refuse files of something else, and put away shards that are damaged: they are made again."""
+        if others := {file.name for file in _parquet(self.folder)} - set(map(_shard_name, range(len(self._bounds)))):
+            raise ValueError(f"{min(others)} is no part of the table in {self.folder}: move it out of the folder")
+        for n, (start, stop) in enumerate(self._bounds):
+            if self._file(n).is_file() and _rows_of(self._file(n)) != stop - start:
+                self._file(n).unlink()
 
     def missing(self) -> list[tuple[int, int, int]]:
         """The shards still to be made: number, first row, row after the last."""
@@ -88,14 +95,21 @@ def _rows_of(file: Path) -> int | None:
     """Rows of a parquet file; None where it is damaged."""
     try:
         return pq.read_metadata(file).num_rows
-    except (pa.ArrowInvalid, OSError):
+    except pa.ArrowInvalid:
         return None
+
+
+def _parquet(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.parquet") if file.name[0] != ".")  # macOS leaves ._00000.parquet
 
 
 def _read_manifest(file: Path) -> dict:
     try:
         found = json.loads(file.read_text())
-        return {"plan": dict(found["plan"], made_of=dict(found["plan"]["made_of"])), "complete": found["complete"]}
+        plan = dict(found["plan"], made_of=dict(found["plan"]["made_of"]))
+        if not all(isinstance(plan[name], int) and plan[name] > 0 for name in ("rows", "shard_rows")):
+            raise ValueError
+        return {"plan": plan, "complete": found["complete"]}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} is damaged, or not of zoobook: make the table again, in another folder") from None
 
@@ -105,7 +119,7 @@ def table_files(path: str | Path) -> list[Path]:
     path = arguments.path(path)
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._")  # macOS leaves ._00000.parquet
+    files = _parquet(path)
     if not files:
         raise FileNotFoundError(f"no parquet table at {path}")
     manifest = path / ShardedTable.MANIFEST

@@ -35,11 +35,10 @@ _VOTABLE_NAME = re.compile(r"\.(vot|votable|xml)(\.gz)?$", re.IGNORECASE)
 #: asked not to; since then it warns if it is asked. Source: https://github.com/pandas-dev/pandas/pull/64432
 EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 _NO_CSV = {  # what files begin with that were given the name of one
-    rb"PAR1": "a parquet file: rename it to end in .parquet",
+    rb"PAR1[^ -~]": "a parquet file: rename it to end in .parquet",
     rb"\x1f\x8b": "packed with gzip: rename it to end in .csv.gz",
     rb"PK\x03\x04": "a zip archive or a spreadsheet: save the table in it as CSV",
     rb"\s*<(!doctype|html|\?xml)": "a web page or XML, and no CSV: was the download refused?",
-    rb"\s*#": "a table that begins with #: remove the comments, and a # before the names of the columns",
 }
 _NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
@@ -80,8 +79,9 @@ def read(
         require(columns, column_names(path), str(path))
         refuse_twice(columns, "`columns`")
     if rows is not None:
-        rows = np.asarray(rows, None if len(rows) else int)
-        if rows.dtype.kind not in "iu" or rows.ndim != 1 or (len(rows) and rows[0] < 0) or (np.diff(rows) < 0).any():
+        rows = np.atleast_1d(rows)
+        rows = rows.astype(int) if rows.dtype.kind in "iu" or not rows.size else rows
+        if rows.dtype.kind != "i" or rows.ndim != 1 or (rows < 0).any() or (np.diff(rows) < 0).any():
             raise ValueError("rows must be whole numbers from 0, ascending: positions of the rows to keep")
     return _guarded(path, _read, columns, rows, text)
 
@@ -198,7 +198,9 @@ def _read_csv(path: Path, columns: list[str] | None, text: set[str]) -> pd.DataF
     large = [name for name, column in settled.items() if column.dtype.kind == "f" and (column.abs() >= 2**53).any()]
     for name in large:  # whole numbers beside one with a point: a float would not keep their digits
         cells = pd.read_csv(path, usecols=[name], dtype="string", keep_default_na=False)[name]
-        if cells.str.fullmatch(r"\s*[+-]?\d{16,}\s*").any():
+        long = cells[cells.str.fullmatch(r"\s*[+-]?\d{16,}\s*").fillna(False)]
+        lossy = any(int(cell) != int(float(cell)) for cell in long)
+        if lossy and not cells.str.contains(r"[eE]|inf", case=False).any():  # else they are measured numbers
             settled[name] = _settled(cells, False)
     return pd.DataFrame(settled)
 
@@ -212,6 +214,8 @@ def _check_rows(path: Path) -> None:
             raise ValueError(f"it is {kind}")
     names = _csv_names(path)
     other = re.search("[;\t|]", names[0])
+    if len(names) == 1 and names[0].startswith("#"):
+        raise ValueError("it begins with #: remove the comments, and a # before the names of columns")
     if len(names) == 1 and other:
         raise ValueError(f"its cells are parted by {other[0]!r}, not by commas: save it with commas")
     everything_as_bytes = {"include_columns": ["f0"], "column_types": {"f0": pa.binary()}}
@@ -224,6 +228,8 @@ def _check_rows(path: Path) -> None:
             pass
     except pa.ArrowInvalid as error:
         found = re.search(r"(Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(error))
+        if found and begin.lstrip().startswith(b"#"):
+            raise ValueError("it begins with #: remove the comments, and a # before the names of columns") from None
         if found:  # whatever else it does not like, pandas judges
             raise ValueError(
                 f"row {found[2] or '?'} (counted from 1) has {found[4]} cells, where the first row has {found[3]}: was "
@@ -265,6 +271,10 @@ def _read_file(file: Path, columns: list[str]) -> pa.Table:
         raise ValueError(f"{file.name}: {error}") from None
 
 
+def _united(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
 def _schema(file: Path) -> pa.Schema:
     try:
         return pq.read_schema(file)
@@ -280,7 +290,12 @@ def _check_alike(files: list[Path], columns: list[str]) -> None:
         require(columns, schema.names, file.name)
         for name in columns:
             kinds = first.field(name).type, schema.field(name).type
-            if kinds[0] != kinds[1]:
+            try:
+                pa.unify_schemas([pa.schema([("a", kind)]) for kind in kinds], promote_options="permissive")
+                alike = pa.types.is_floating(kinds[0]) == pa.types.is_floating(kinds[1]) or pa.null() in kinds
+            except pa.ArrowException:
+                alike = False
+            if not alike:
                 raise ValueError(f"the column {name!r} is {kinds[1]} in {file.name}, but {kinds[0]} in {files[0].name}")
 
 
@@ -290,7 +305,7 @@ def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray
     columns = [*asked, *(masks[name] for name in asked if name in masks)]
     _check_alike(files, columns)
     if rows is None:
-        return _in_degrees(_to_pandas(pa.concat_tables([_read_file(file, columns) for file in files]), asked), files[0])
+        return _in_degrees(_to_pandas(_united([_read_file(file, columns) for file in files]), asked), files[0])
     groups, start = [], 0
     for file in (pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) for path in files):
         empty = file.schema_arrow.empty_table().select(columns)
@@ -309,7 +324,7 @@ def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray
                 groups.append(pa.table(taken).replace_schema_metadata(file.schema_arrow.metadata))
             start += length
     _check_reach(rows, start)
-    return _in_degrees(_to_pandas(pa.concat_tables(groups or [empty]), asked, self_destruct=True), files[0])
+    return _in_degrees(_to_pandas(_united(groups or [empty]), asked, self_destruct=True), files[0])
 
 
 def _in_degrees(frame: pd.DataFrame, file: Path) -> pd.DataFrame:

@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from zoobook import arguments
-from zoobook.catalogs.columns import ids_of
+from zoobook.catalogs.columns import listed
 from zoobook.datasets.download import (
     DownloadError,
     PermanentError,
@@ -117,7 +118,12 @@ def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
             f"the path of an image, {image!r}, needs the column `{lacking[0]}`; the catalogue has: "
             f"{', '.join(map(str, catalog.columns))}"
         )
-    names, text = [], {column: ids_of(catalog[column], "the catalogue", column) for column in columns}
+    names, text = [], {column: catalog[column].astype(str).str.strip() for column in columns}
+    for column in columns:
+        gaps = np.flatnonzero(catalog[column].isna())
+        if len(gaps):
+            raise ValueError(f"the path of an image, {image!r}, needs `{column}`, which is empty in {len(gaps)} rows "
+                             f"(counted from 0): {listed(gaps)}")  # fmt: skip
     for row, values in enumerate(zip(*text.values(), strict=True)):
         try:
             names.append(_safe_name(_Path().format(image, **dict(zip(text, values, strict=True))), "the catalogue"))
@@ -157,7 +163,7 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
         total = sum(len(wanted) for _, wanted in zips)
         check_room(folder, need, f"{name} ({total:,}) need")
         where = archives[0].path if len(archives) == 1 else f"any of the {len(archives)} archives"
-        causes = {path: f"not in {where}" for path in left} | links
+        causes = {path: links.get(path, f"not in {where}") for path in left}
         with tqdm(total=need, unit="B", unit_scale=True, desc=name, disable=not total) as bar:
             for source, wanted in zips:
                 try:
@@ -333,9 +339,9 @@ class _RangeFile(io.RawIOBase):
 
 
 def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) -> dict[str, str]:
-    """Fetch a tar, and write its members that are wanted; the causes of those that are links to elsewhere, by path.
+    """Fetch a tar, and write its members that are wanted, which are wanted no longer then.
 
-    All of these are wanted no longer then.
+    Gives back the causes of those that it has as links to elsewhere alone, by path.
     """
     path = folder / archive.path
     if not path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
@@ -350,18 +356,19 @@ def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) ->
                 if member.isreg():
                     files[member.name] = member
                 elif member.islnk():  # how GNU tar writes a file with two names; the first came before
-                    files[member.name] = files.get(member.linkname)
+                    files[member.name] = files.get(member.linkname) or files.get(f"./{member.linkname}")
                 elif member.issym():
                     files[member.name] = None
-            found = [(member, target) for own, member in files.items() if (target := _take(own, left))]
-            wanted = sorted(((m, target) for m, target in found if m), key=lambda one: one[0].offset_data)
+            found = [(member, target) for own, member in files.items() if member and (target := _take(own, left))]
+            wanted = sorted(found, key=lambda one: one[0].offset_data)
             check_room(folder, sum(member.size for member, _ in wanted), f"what {path.name} holds needs")
             for member, target in tqdm(wanted, f"unpacking {path.name}"):
                 with _whole_or_absent(folder / target) as out:
                     shutil.copyfileobj(tar.extractfile(member), out)
     except _DAMAGE as error:
         raise ArchiveError(f"{path} cannot be unpacked: {error}") from None
-    return {target: f"a link in {path.name}, not a file" for member, target in found if not member}
+    still, why = set(left), f"a link in {path.name}, not a file"
+    return {target: why for own, member in files.items() if member is None and (target := _take(own, still))}
 
 
 # ---- what both share

@@ -8,7 +8,7 @@ import numpy as np
 
 SMALLEST = 8  # pixels of the shorter side
 LARGEST = 100_000_000  # pixels in all
-UNSEEN = 1e20  # no light is so bright
+UNSEEN = 1e25  # no light is so bright
 STAND_INS = np.array([-99, -999, -9999, -99999, -999999, -32767, -32768, -(2**31)], float)  # for no observation
 MANY = 0.01  # share of the pixels with one value
 MOST_BLANK = 0.75  # share of the pixels, unless one says otherwise
@@ -66,38 +66,54 @@ def blank_share(image: np.ndarray) -> float:
 
 
 def unobserved(plane: np.ndarray) -> np.ndarray:
-    """Which pixels of a plane, float [H, W], hold no light but a value that stands for none.
+    """Which pixels, float [H, W], hold no light but a sign that there is none, whatever part of an image they are of.
 
-    Such are NaN and what is infinite or beyond 1e20, as SExtractor's 1e30; what many pixels have, and lies far from all
-    others; the usual -999, -9999, -32768 … even in few pixels, where they lie far from all others; and zeros among the
-    noise of a sky that is no whole numbers.
+    Such are NaN, what is infinite or beyond 1e25, as SExtractor's 1e30, and -999, -9999, -32768 … far below all others.
     """
     blank = ~(np.abs(plane) < UNSEEN)
     usual = np.isin(plane, STAND_INS)
     if usual.any():
-        blank[usual] = _far_below(plane[usual], plane[~(usual | blank)])
-    for sign in (1, -1):
-        while (value := _many_far_below(sign * plane[~blank])) is not None:
-            blank |= plane == sign * value
-    zeros = (plane == 0) & ~blank
-    if zeros.mean() >= MANY:
-        others = plane[~(zeros | blank)]
-        noisy = len(others) and min((others < 0).mean(), (others > 0).mean()) > 0.1
-        if noisy and (others != np.rint(others)).any():
-            blank |= zeros
+        others = plane[~(usual | blank)]
+        blank[usual] = _far_below(plane[usual], others, 0.0) if len(others) else True
     return blank
 
 
-def _many_far_below(pixels: np.ndarray) -> float | None:
-    """The least value, if a good many pixels have it and all others lie far above it."""
-    least = pixels.min() if len(pixels) else np.nan
-    share = np.mean(pixels == least) if len(pixels) else 0
-    return least if MANY < share < 1 and _far_below(least, pixels[pixels > least]) else None
+def find_gaps(plane: np.ndarray) -> np.ndarray:
+    """Which pixels of a whole image, float [H, W], are unobserved, or have the value that stands for that in it.
+
+    Such a value is one that many pixels have, and that lies far below all others, or beyond 1e20; and zero among noise
+    of both signs where no other value repeats as it does.
+    """
+    blank = unobserved(plane)
+    for sign, least in ((1, 0.0), (-1, 1e20)):  # the brightest may be saturated, which is light
+        value = many_far_below(sign * plane[~blank])
+        if value is not None and abs(value) >= least:
+            blank |= plane == sign * value
+    zeros = (plane == 0) & ~blank
+    if MANY < zeros.mean() < 0.5:
+        others = plane[~(zeros | blank)]
+        if min((others < 0).mean(), (others > 0).mean()) > 0.1:
+            commonest = np.unique(others, return_counts=True)[1].max()  # zero is a level of a sky of whole numbers
+            if zeros.sum() > 10 * commonest:
+                blank |= zeros
+    return blank
 
 
-def _far_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether values lie further below all others than ten times as far as these reach below their median."""
-    if not len(others):
-        return np.ones(np.shape(values), bool)
+def many_far_below(pixels: np.ndarray) -> float | None:
+    """The least value of pixels [N], if a good many have it and all others lie far above it."""
+    if not len(pixels):
+        return None
+    least = pixels.min()
+    share = np.mean(pixels == least)
+    if not MANY < share < 1:
+        return None
+    others = pixels[pixels > least]
+    above = others[others > others.min()]
+    step = above.min() - others.min() if len(above) else np.inf  # counts of few photons have no value far from others
+    return least if _far_below(least, others, step) else None
+
+
+def _far_below(values: np.ndarray, others: np.ndarray, step: float) -> np.ndarray:
+    """Whether values lie further below all others than ten times as far as these reach below their median, or step."""
     least = others.min()
-    return least - values > 10 * (np.median(others) - least)
+    return least - values > 10 * max(np.median(others) - least, step)

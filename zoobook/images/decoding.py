@@ -27,9 +27,9 @@ def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.nda
     are scaled so that their noise is on average that of the survey at the same size of pixel, which comes from the
     header (if it has none: the survey's own). Without any noise, the brightest pixel becomes nearly white. NaN counts
     as sky, as does what stands for no observation: whole numbers that the header declares undefined (``BLANK``), all
-    beyond 1e20, a value far from all others that many pixels have, -999, -9999 or -32768 far from all others, and exact
-    zeros amid noise. HDUs named after weights, noise or masks are left out. The lowest row of a FITS image is its
-    first, so rows are turned round.
+    beyond 1e25, -999, -9999, -32768 … far below all others, a value far below all others (or beyond 1e20) that many
+    pixels have, and exact zeros amid noise. HDUs named after weights, noise, masks or models are left out. The lowest
+    row of a FITS image is its first, so rows are turned round.
 
     Args:
         path: the file.

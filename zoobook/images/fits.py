@@ -10,13 +10,15 @@ import numpy as np
 
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.files import unpacked
-from zoobook.images.checks import Unusable, check_shape, unobserved
+from zoobook.images.checks import Unusable, check_shape, find_gaps
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
 BANDS = tuple("ugrizy")  # in the order of their wavelengths
-NO_LIGHT = re.compile(  # words in the names of what comes with an image: its weights, noise, masks
-    "(inv|i)?var(iance)?|we?i?gh?ts?(map)?|wht|err(or)?s?|sigma|std(dev)?|rms|noise|uncert(ainty)?|masks?|msk|dq|"
-    "flags?|quality|expo?(time|map)?|nexp|cov(erage)?|psf"
+NO_LIGHT = re.compile(  # the names of what comes with an image: its weights, noise, masks, models
+    "(inv|i)?var(iance)?|(we?i?gh?t|wht|wei|wt|err(or)?|rms|sigma|exp(osure)?)s?map|we?i?gh?ts?|wht|wei|err(or)?s?|"
+    "sigma|invsig|stddev|stat|rms|noise|unc(ert(ainty)?)?|(zero)?masks?|msk|bpm|badpix|dq|flags?|quality|expo?time|"
+    "exposure|nexp|nimage|n?samp|cov(erage|ariance)?|depth|psf(model)?|seg(m(entation)?)?|sky|bkg|background|model|"
+    "resid(ual)?s?|snr|chi2?|con|ctx"
 )
 
 
@@ -49,7 +51,7 @@ def decode_fits(file: BinaryIO, begin: bytes, max_blank: float) -> np.ndarray:
         planes = np.concatenate([physical(hdu.header, hdu.data) for hdu in chosen])
         pixel = pixel_arcsec(chosen[0].header)
     for plane in planes:
-        plane[unobserved(plane)] = np.nan
+        plane[find_gaps(plane)] = np.nan
     return stretch(planes, pixel if np.isfinite(pixel) else NATIVE_ARCSEC, max_blank)[::-1].copy()
 
 
@@ -83,7 +85,8 @@ def fill_gaps(planes: np.ndarray, max_blank: float) -> np.ndarray:
     """
     blank = ~np.isfinite(planes)
     if blank.mean() > max_blank:
-        raise Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN or infinite; max_blank={max_blank})")
+        raise Unusable(f"{blank.mean():.0%} of its pixels are blank (NaN, infinite, or a value that stands for none; "
+                       f"max_blank={max_blank})")  # fmt: skip
     edge = min(planes.shape[1:]) // 10 + 1
     frame = np.ones(planes.shape[1:], dtype=bool)
     frame[edge:-edge, edge:-edge] = False
@@ -110,7 +113,7 @@ def image_hdus(hdus: list) -> list:
     images = [hdu for hdu in hdus if is_image(hdu)]
     if not images:
         raise Unusable("it is a FITS file without an image")
-    images = [hdu for hdu in images if not any(map(NO_LIGHT.fullmatch, _words(hdu.name)))] or images
+    images = [hdu for hdu in images if not _is_no_light(hdu.name)] or images
     first = next((hdu for hdu in images if hdu.name in ("SCI", "IMAGE")), images[0])
     planes = [n for n in first.shape[:-2] if n > 1]
     if planes not in ([], [3]):
@@ -132,6 +135,12 @@ def band_of(header: Mapping) -> str:
     """The band that a FITS header names: a letter, empty where it has no name at all."""
     name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
     return next((word for word in _words(name) if word in BANDS), name)
+
+
+def _is_no_light(name: str) -> bool:
+    """Whether a name says of what is with an image, and of nothing else but its band, such as ``INVVAR_G``."""
+    words = [word for word in _words(name) if word not in (*BANDS, "map") and not word.isdigit()]
+    return bool(words) and all(map(NO_LIGHT.fullmatch, words))
 
 
 def _words(name: str) -> list[str]:

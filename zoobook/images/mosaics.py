@@ -28,9 +28,10 @@ class Mosaic:
     """A picture of the sky, one band or several, read section by section.
 
     A FITS mosaic is one file of one plane or of three (or three HDUs), or several files, one for each band, all on one
-    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are exactly 0 count as not observed,
-    and so does what :func:`~zoobook.images.read_image` takes for a gap. Anything else that it reads is a picture with a
-    stretch of its own, which is kept: sizes measured on it depend on that.
+    grid of pixels. Of bands that include g, r and z, these are used. Pixels that are NaN, infinite, beyond 1e25
+    or exactly 0 count as not observed, and so do -999, -9999, -32768 … far below all others. Anything else that
+    :func:`~zoobook.images.read_image` reads is a picture with a stretch of its own, which is kept: sizes measured on it
+    depend on that.
 
     Args:
         files: one file or several.

@@ -9,6 +9,7 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids
+from zoobook.images.checks import many_far_below
 from zoobook.images.decals import ZERO_POINT
 from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section
 
@@ -204,6 +205,12 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
     elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
         raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
+    for plane in planes:
+        seen = plane[~blank]
+        value = many_far_below(seen)
+        if value is not None:
+            raise ValueError(f"{(seen == value).mean():.0%} of the pixels of {mosaic.name} in {where} have the value "
+                             f"{value:g}, far from all others. If that stands for no observation, write NaN there.")
     weights = noise**-2 / np.sum(noise**-2)
     light = np.zeros_like(planes[0])
     for weight, plane, sky in zip(weights, planes, skies, strict=True):

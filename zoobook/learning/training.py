@@ -251,12 +251,17 @@ def _fit(
                 ) from None
             finally:
                 history.close()
+        _check_best(best)
         if trainer.is_first:
             folder.finish()
             state.unlink(missing_ok=True)
-    if not best.exists():
-        raise ValueError(f"{best} of this finished run is missing: bring it back, or pass resume=False to start afresh")
+    _check_best(best)
     return Result(weights.load(best, twin.engine.NAME), folder.history, best)
+
+
+def _check_best(file: Path) -> None:
+    if not file.exists():
+        raise ValueError(f"{file} of this run is missing: bring it back, or pass resume=False to start it afresh")
 
 
 def _batches(task: Task, store: ImageStore, settings: dict, share: float) -> tuple[GalaxyBatches, GalaxyBatches]:
