@@ -63,8 +63,9 @@ class ImageStore:
         """Decode every image of a catalogue into a store, unless that has been done.
 
         Images are cut to their central square and resized to ``size`` (antialiased). Decoding is parallel and may be
-        interrupted: run again, it goes on. The store is keyed by the ids, the files (path, length, time of change)
-        and the size, so a second run only looks at the files, and where they have changed, they are decoded again.
+        interrupted: run again, it goes on. The store is keyed by the ids, the files (path, where a link leads, length,
+        time of change) and the size, so a second run only looks at the files, and where they have changed, they are
+        decoded again.
 
         Args:
             catalog: ``id_str`` and ``file_loc``.
