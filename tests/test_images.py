@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import tifffile
 from astropy.io import fits
 from PIL import Image
 
@@ -113,6 +114,28 @@ def test_turned_pictures_are_upright(tmp_path):
     notes[0x112] = 6  # the camera was turned by a quarter
     got = read_image(save(RGB, tmp_path / "a.png", exif=notes))
     assert (got == np.rot90(RGB, -1)).all()
+    assert (read_image(save(RGB, tmp_path / "b.png", exif=b"Exif\0\0of no known kind")) == RGB).all()
+
+
+def test_what_a_tiff_says_of_its_numbers_is_heeded(tmp_path):
+    grey = RNG.integers(0, 65536, RGB.shape[:2], dtype=np.uint16)
+    right = np.round(grey / 257)[..., None].repeat(3, 2)
+    tifffile.imwrite(tmp_path / "white.tif", 65535 - grey, photometric="miniswhite")
+    assert (read_image(tmp_path / "white.tif") == right).all()
+    pairs = (grey >> 4).reshape(-1, 2)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+    content = save(packed.astype(np.uint8).reshape(40, 48).view(np.uint16), tmp_path / "12.tif").read_bytes()
+    for tag, kind, *values in ((256, 4, 24, 32), (258, 3, 16, 12)):
+        written, meant = (struct.pack("<HHII", tag, kind, 1, value) for value in values)
+        assert content.count(written) == 1
+        content = content.replace(written, meant)
+    (tmp_path / "12.tif").write_bytes(content)
+    assert abs(read_image(tmp_path / "12.tif") - right).max() <= 1
+    tifffile.imwrite(tmp_path / "planes.tif", np.stack([grey] * 3), photometric="rgb", planarconfig="separate")
+    with pytest.raises(BadImage, match="one after the other"):
+        read_image(tmp_path / "planes.tif")
+    clear = save(grey, tmp_path / "clear.png", transparency=int(grey[0, 0]))
+    assert (read_image(clear) == np.where(grey == grey[0, 0], 0, right[..., 0])[..., None]).all()
 
 
 def sky_and_noise(plane):
@@ -504,6 +527,28 @@ def test_a_link_that_leads_elsewhere_now_is_another_image_and_rights_are_none(tm
     os.link(files[2], tmp_path / "twice.bmp")
     ImageStore.build(catalog, tmp_path / "a.arrow", size=40)
     assert not decoded
+
+
+def test_what_could_not_be_read_is_tried_again_once_it_can(tmp_path, monkeypatch):
+    catalog, pictures = galaxies(tmp_path / "in", count=3)
+    closed = catalog["file_loc"][1]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda file, mode: file != closed)
+        patch.setattr(store, "read_image", lambda file, *more: read_image(tmp_path if file == closed else file))
+        assert len(ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine")) == 2
+    assert (ImageStore.build(catalog, tmp_path / "a.arrow", size=40, bad="quarantine").pixels == pictures).all()
+
+
+def test_a_store_reached_by_a_link_stays_where_it_is(tmp_path):
+    catalog, pictures = galaxies(tmp_path / "in", count=3)
+    (tmp_path / "disk").mkdir()
+    link, there = tmp_path / "link.arrow", tmp_path / "disk/a.arrow"
+    link.symlink_to(there)
+    Path(catalog["file_loc"][0]).unlink()
+    for framing in (17, 6):
+        made = ImageStore.build(catalog, link, size=40, bad="quarantine", framing=framing)
+        assert link.is_symlink() and made.path == there and (made.pixels == pictures[1:]).all()
+        assert len(ImageStore.open(link).quarantine) == 1 and ImageStore.open(there).framing == framing
 
 
 def test_no_room_and_no_folder(tmp_path, monkeypatch):

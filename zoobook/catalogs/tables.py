@@ -214,8 +214,9 @@ def _check_rows(path: Path) -> None:
             raise ValueError(f"it is {kind}")
     names = _csv_names(path)
     other = re.search("[;\t|]", names[0])
+    commented = ValueError("it begins with #: remove the comments, and a # before the names of columns")
     if len(names) == 1 and names[0].startswith("#"):
-        raise ValueError("it begins with #: remove the comments, and a # before the names of columns")
+        raise commented
     if len(names) == 1 and other:
         raise ValueError(f"its cells are parted by {other[0]!r}, not by commas: save it with commas")
     everything_as_bytes = {"include_columns": ["f0"], "column_types": {"f0": pa.binary()}}
@@ -229,7 +230,7 @@ def _check_rows(path: Path) -> None:
     except pa.ArrowInvalid as error:
         found = re.search(r"(Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(error))
         if found and begin.lstrip().startswith(b"#"):
-            raise ValueError("it begins with #: remove the comments, and a # before the names of columns") from None
+            raise commented from None
         if found:  # whatever else it does not like, pandas judges
             raise ValueError(
                 f"row {found[2] or '?'} (counted from 1) has {found[4]} cells, where the first row has {found[3]}: was "

@@ -1,5 +1,6 @@
 """Decoding of single image files: JPEG, PNG and FITS, each to 8-bit RGB, or a plain word on what is wrong with it."""
 
+import contextlib
 import os
 import warnings
 from typing import BinaryIO
@@ -10,6 +11,8 @@ from PIL import Image, ImageFile, ImageOps
 from zoobook import arguments
 from zoobook.images.checks import LARGEST, MOST_BLANK, Unusable, blank_share, check_shape, naming
 from zoobook.images.fits import decode_fits, is_fits
+
+_BITS, _COMPRESSION, _WHITE_OR_BLACK, _PLANES = 258, 259, 262, 284  # tags of TIFF: in the third, 0 is white
 
 
 def read_image(path: str | os.PathLike, max_blank: float = MOST_BLANK) -> np.ndarray:
@@ -71,19 +74,25 @@ def _decode(file: BinaryIO, begin: bytes) -> np.ndarray:
     if image.mode == "CMYK":
         raise Unusable("it is a CMYK image, made for printing; save it as RGB")
     try:
-        frames, format = getattr(image, "n_frames", 1), image.format
-        sixteen = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        frames, format, tags = getattr(image, "n_frames", 1), image.format, getattr(image, "tag_v2", {})
+        raw = str([tile[3] for tile in getattr(image, "tile", ())])  # how its pixels are written, such as "I;16B"
         image.load()
-        image = ImageOps.exif_transpose(image)  # upright, as it is shown by everything else
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error …
         raise Unusable(f"it is truncated or damaged ({str(error) or type(error).__name__})") from None
+    with contextlib.suppress(Exception):  # notes that are damaged say nothing
+        image = ImageOps.exif_transpose(image)  # upright, as it is shown by everything else
     if frames > 1 and format != "MPO":  # which holds its small preview too
         raise Unusable(f"it has {frames} frames or pages; save the one that is meant by itself")
     if image.mode == "I" and format not in ("PNG", "PPM"):  # in which older versions of Pillow have 16 bits so
         raise Unusable("its pixels are 32-bit numbers without a stated range; save it as 8 or 16 bit, or as FITS")
+    sixteen = ";16" in raw
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float64)
-        return _told(np.repeat(np.round(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2), sixteen)
+        grey, most = np.asarray(image).astype(np.float64), 4095 if ";12" in raw else 65535
+        grey[grey == image.info.get("transparency")] = 0
+        grey = most - grey if tags.get(_WHITE_OR_BLACK) == 0 else grey
+        return _told(np.repeat(np.round(grey * (255 / most)).astype(np.uint8)[:, :, None], 3, axis=2), sixteen)
+    if tags.get(_PLANES) == 2 and tags.get(_COMPRESSION, 1) == 1 and np.max(tags.get(_BITS, 8)) == 16:
+        raise Unusable("its 16-bit colours are written one after the other, which Pillow misreads; save it compressed")
     if image.mode == "F":
         raise Unusable("its pixels are floating-point numbers without a stated range; save it as FITS")
     if "A" in image.getbands() or "transparency" in image.info:

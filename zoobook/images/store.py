@@ -24,7 +24,7 @@ from zoobook.files import check_replaceable, ensure_writable_dir, fingerprint, s
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage
 from zoobook.images.decals import DECALS_FRAMING
 from zoobook.images.decoding import read_image
-from zoobook.images.store_file import UnfinishedStore, checksum, complete, quarantine_file
+from zoobook.images.store_file import UnfinishedStore, checksum, complete, quarantine_file, store_path
 from zoobook.images.views import check_radii
 
 _VERSION = 5  # of the store's layout and of everything that decides a pixel
@@ -93,7 +93,7 @@ class ImageStore:
         if len(catalog) == 0:
             raise ValueError("the catalogue is empty, so there are no images to store")
         ids = check_ids(catalog)
-        path = arguments.path(path)
+        path = store_path(path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             rowkeys = np.array(list(pool.map(lambda file: _rowkey(file, size, max_blank), files)), dtype=np.uint64)
             key = fingerprint(ids.tolist(), files, rowkeys, size, _VERSION)
@@ -137,7 +137,7 @@ class ImageStore:
     @classmethod
     def open(cls, path: str | os.PathLike) -> ImageStore:
         """Open a finished store; nothing is read until it is asked for."""
-        path = arguments.path(path)
+        path = store_path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no image store at {path}; make one with ImageStore.build")
         try:
@@ -219,10 +219,7 @@ def _decode(file: str, size: int, max_blank: float) -> tuple[np.ndarray | None, 
 
 
 def _rowkey(file: str, size: int, max_blank: float) -> int:
-    try:
-        seen = state(file)
-    except OSError:
-        seen = None
+    seen = state(file) if os.access(file, os.R_OK) else None  # what cannot be read now is tried again when it can
     made_of = (file, seen, size, max_blank, _VERSION)
     return int.from_bytes(hashlib.blake2b(repr(made_of).encode(), digest_size=8).digest(), "little") | 1  # 0: not done
 

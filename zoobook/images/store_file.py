@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from zoobook import arguments
 from zoobook.files import atomic_write, check_room, explain_full_disk, replacing
 
 PIXELS_AT = 4096  # where the pixels begin: behind any header, and at the beginning of a page of memory
@@ -122,6 +123,11 @@ def checksum(pixels: np.ndarray, ids: np.ndarray) -> int:
     for start in range(0, len(pixels), _BATCH):
         total = zlib.crc32(pixels[start : start + _BATCH], total)
     return total
+
+
+def store_path(path: str | os.PathLike) -> Path:
+    """Where a store is, of which a link may only tell: a link stays one, and the other files lie beside the store."""
+    return Path(os.path.realpath(arguments.path(path)))
 
 
 def quarantine_file(path: Path) -> Path:

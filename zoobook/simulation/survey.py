@@ -92,15 +92,15 @@ def _make_chunk(folder: Path, start: int, count: int, image_size: int, seed: int
     path = _table_path(folder, start)
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as part:
-        table.to_parquet(part, index=False)
+        table.to_parquet(part, index=False, write_page_checksum=True)
     return count
 
 
 def _read(folder: Path, start: int, count: int) -> pd.DataFrame | None:
-    """The first galaxies of a chunk, or None where it has not been made, is no table or has fewer."""
+    """The first galaxies of a chunk, or None where it has not been made, is damaged or has fewer."""
     try:
-        table = pd.read_parquet(_table_path(folder, start))
-    except (FileNotFoundError, pa.ArrowInvalid):  # a computer that lost its power may leave an empty file
+        table = pd.read_parquet(_table_path(folder, start), page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException):  # a computer that lost its power may leave an empty file
         return None
     return table.head(count) if len(table) >= count else None
 

@@ -1,0 +1,5 @@
+"""``python -m zoobook``: the command ``zoobook``, where its folder is not on the path."""
+
+from zoobook.cli import app
+
+app(prog_name="zoobook")
