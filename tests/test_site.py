@@ -142,7 +142,7 @@ def test_what_finishing_does_to_a_page(tmp_path):
     noise.save(tmp_path / "_images/a.png")
     renamed = zoobook_pages.shrink(tmp_path / "_images")
     assert renamed == {"a.png": "a.webp"} and not (tmp_path / "_images/a.png").exists()
-    log = "epoch 0/9 at the start\n" + "".join(f"epoch {n}/9 loss 1\n" for n in range(1, 10))
+    log = "".join(f"epoch {n:3}/9 loss 1\n" for n in range(10))  # 0: before the training
     text = f"""<html><head><title>zoobook — zoobook</title>
         <script src="_static/scripts/fontawesome.js"></script><script src="x.js"></script></head>
         <body><article><img src="_images/a.png" alt="x"><img src="_images/a.png" alt="y">

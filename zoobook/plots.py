@@ -193,7 +193,7 @@ def votes_of(catalog: pd.DataFrame, row: int, decision_tree: DecisionTree) -> Fi
         for a, (answer, left) in enumerate(zip(question.answers, np.cumsum(shares) - shares, strict=True)):
             if not votes[a]:
                 continue
-            colour, label = COLOURS[a % len(COLOURS)], f"{answer.name} {votes[a]:.0f}"
+            colour, label = COLOURS[a % len(COLOURS)], f"{answer.name}: {votes[a]:.0f}"
             axis.barh(-place, shares[a], left=left, color=colour, edgecolor="white")
             if shares[a] > 0.015 * len(label):  # it fits into the bar
                 axis.text(left + shares[a] / 2, -place, label, ha="center", va="center", fontsize=7,

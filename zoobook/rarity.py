@@ -152,7 +152,7 @@ def plot(
                  for name in ("completeness", "purity")]  # fmt: skip
         place = chosen["completeness"], chosen["purity"]
         axis.errorbar(*place, xerr=spans[0], yerr=spans[1], fmt="o", color="black", capsize=3)
-        axis.plot([], [], "o", color="black", label=f"scores from {chosen['threshold']:.3g}")
+        axis.plot([], [], "o", color="black", label=f"the chosen sample, scores from {chosen['threshold']:.3g}")
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
     figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return figure

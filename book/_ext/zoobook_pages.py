@@ -224,7 +224,7 @@ def _fold_logs(soup: BeautifulSoup) -> None:
             log["class"] = [*log["class"], "zb-sentences"]
         for text in log.find_all(string=ADVICE):
             text.replace_with(ADVICE.sub(lambda said: textwrap.fill(f"{said[1]} …", LINE), text))
-        epochs = len(re.findall(r"^\s*epoch (?!0/)", log.get_text(), re.IGNORECASE | re.MULTILINE))  # 0: the start
+        epochs = len(re.findall(r"^\s*epoch +[1-9]", log.get_text(), re.IGNORECASE | re.MULTILINE))  # 0: the start
         if epochs >= LONG_LOG:
             fold, summary = soup.new_tag("details", attrs={"class": "zb-log"}), soup.new_tag("summary")
             summary.string = f"What the training wrote, {epochs} epochs"
