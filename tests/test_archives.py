@@ -570,6 +570,17 @@ def test_a_sample_in_runs_depends_on_the_ids_alone():
 # ---- members and names out of the ordinary
 
 
+@pytest.mark.parametrize("ending", [".zip", ".tar"])
+def test_several_members_that_end_alike(tmp_path, ending):
+    exact = archive_of(tmp_path / f"x{ending}", {"thumbs/1.png": b"small", "1.png": b"true", "__MACOSX/1.png": b"?"})
+    have, _ = take(exact, tmp_path, ["1.png"])
+    assert Path(have["file_loc"][0]).read_bytes() == b"true"
+    both = archive_of(tmp_path / f"y{ending}", {"train/2.png": b"one", "test/2.png": b"two", "png/1.png": b"true"})
+    with pytest.raises(ArchiveError, match=f"y{ending} has several files that may be '2.png': train/2.png, test/2.png"):
+        take(both, tmp_path, ["1.png", "2.png"])
+    assert len(take(both, tmp_path, ["test/2.png"])[0]) == 1
+
+
 @pytest.mark.parametrize("ending", [".tar", ".tgz"])
 def test_links_inside_a_tar_and_members_that_were_added_again(tmp_path, ending):
     first, last, link = (f"./J000/{name}.png" for name in ("a", "b", "c"))

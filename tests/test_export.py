@@ -119,6 +119,7 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path, change, me
         (pd.array([65535, None, 1], "uint16[pyarrow]"), [65535, None, 1]),
         (pd.array([True, None, False], "bool[pyarrow]"), [True, None, False]),
         (pd.array([1.5, None, 2], "float[pyarrow]"), [1.5, None, 2]),
+        (pd.arrays.SparseArray([1.5, np.nan, 0]), [1.5, None, 0]),
         (pd.array([Decimal("1.5"), None, Decimal(2)], pd.ArrowDtype(pa.decimal128(3, 1))), [1.5, None, 2]),
     ],
 )
@@ -144,6 +145,12 @@ def test_whole_numbers_beyond_int64_beside_a_gap(tmp_path, ending):
 def test_lists_of_small_numbers(tmp_path, ending, given):
     path = export.write(pd.DataFrame({"id_str": ["a", "b"], "q": given}), tmp_path / f"t.{ending}")
     assert tables.read(path)[["q_0", "q_1"]].to_numpy().tolist() == [[0, 7], [1, 2]]
+
+
+def test_lists_with_gaps(tmp_path):
+    lists = [np.ma.array([1, -99], mask=[0, 1]), np.array([3, 4])]
+    path = export.write(pd.DataFrame({"id_str": ["a", "b"], "q": lists}), tmp_path / "t.parquet")
+    np.testing.assert_array_equal(tables.read(path)[["q_0", "q_1"]], [[1, np.nan], [3, 4]])
 
 
 @pytest.mark.parametrize("ending", ["fits", "vot", "parquet"])
@@ -180,6 +187,9 @@ def test_lists_become_columns(tmp_path):
         (["table.csv", "out.fits"], 1, "parted by ';'"),
         (["wide.parquet", "out.fits"], 1, "FITS holds 999 columns at most, and there are 1,281: write a .parquet or"),
         (["table.parquet", "out.fits", "--catalog", "some.csv"], 0, "2 galaxies of table.parquet are not in some.csv"),
+        (["table.parquet", "out.fits", "--catalog", "named.csv"], 0, "1 galaxies are in"),
+        (["named.csv", "out.fits"], 0, "1 galaxies are in"),
+        (["table.parquet", "out.fits", "--catalog", "twice.csv"], 1, "twice.csv: 1 ids"),
     ],
 )
 def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
@@ -188,6 +198,8 @@ def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
     Path("table.csv").write_text("id_str;ra\na;1,5\n")
     pd.DataFrame({"id_str": ["a"]} | {f"feature_{n}": 0.0 for n in range(1280)}).to_parquet("wide.parquet")
     Path("some.csv").write_text("id_str,z,file_loc\nb,0.1,/home/me/b.png\n")
+    Path("named.csv").write_text("iauname,z,file_loc\nb,0.1,b.png\n")
+    Path("twice.csv").write_text("id_str,z\nb,0.1\nb,0.2\n")
     run = CliRunner().invoke(app, ["export", *options])
     assert run.exit_code == code and message in run.output, run.output
     assert (tmp_path / "out.fits").exists() == (code == 0) and len(pd.read_parquet("table.parquet")) == 3
@@ -212,3 +224,15 @@ def test_gaps_and_exact_numbers_are_read_back_by_everybody(tmp_path, ending):
     assert tables.read(path)["n"].tolist() == [long, pd.NA, 3]
     flags = Table.read(path)["flag"]
     assert [bool(flags[0]), bool(flags[2])] == [True, False]
+    if ending == "parquet":
+        assert pd.read_parquet(path)["n"].tolist() == [long, pd.NA, 3]
+        assert Table.read(path)["name"].tolist() == ["M 51", None, "NGC 4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["comments", "comment", "checksum", "naxis", "end", "a=b", "tcomm2", "tunit2", "SURVEY", "a name"]
+)
+def test_provenance_of_any_name_is_in_fits(tmp_path, name):
+    meta = Table.read(export.write(GALAXIES, tmp_path / "t.fits", survey="DR5", **{name: "first"})).meta
+    told = [*(f"{key} = {value}" for key, value in meta.items()), *meta.get("HISTORY", [])]
+    assert {f"{name} = first".lower(), "survey = dr5", f"zoobook = {zoobook.__version__}"} <= set(map(str.lower, told))

@@ -116,3 +116,5 @@ def test_numbers_among_objects_are_numbers():
         "float": [0.1235, None, 2], "decimal": [0.25, None, 3], "long": ["587722981742084097", "2", None],
         "truth": ["True", None, "False"], "mixed": ["1", "x", "2.5"],
     }  # fmt: skip
+    kinds = table[["id_str"]].assign(n=pd.Categorical([2.5, None, 1]), kind=pd.Categorical(["E", None, "S"]))
+    assert data_of(gallery.page(store, kinds))["columns"] == {"n": [2.5, None, 1], "kind": ["E", None, "S"]}

@@ -345,6 +345,73 @@ def test_text_as_astropy_gives_it_of_fits(tmp_path):
     assert columns.file_locations(pd.DataFrame({"file_loc": [b"a.png"]}), folder="c") == ["c/a.png"]
 
 
+def test_gaps_in_ascii_tables_of_fits(tmp_path):
+    columns = [fits.Column("id_str", "A3", array=["a", "b", "c"]), fits.Column("n", "I3", array=[111, -1, 333]),
+               fits.Column("x", "F5.1", array=[1.5, 2.5, -9.9])]  # fmt: skip
+    hdu = fits.TableHDU.from_columns(columns)
+    hdu.header.update({"TNULL2": "-1", "TNULL3": "-9.9"})
+    hdu.writeto(tmp_path / "t.fits")
+    (tmp_path / "t.fits").write_bytes((tmp_path / "t.fits").read_bytes().replace(b"333", b"   "))
+    got = tables.read(tmp_path / "t.fits")
+    assert got["n"].tolist() == [111, pd.NA, pd.NA] and got["x"].fillna(0).tolist() == [1.5, 2.5, 0]
+
+
+def test_lists_with_gaps_and_text_of_any_length_in_fits(tmp_path):
+    rows = [np.array([1, -99], np.int32), np.array([2, 3], np.int32)]
+    uneven = np.empty(2, object)
+    uneven[:] = rows
+    fits.BinTableHDU.from_columns([
+        fits.Column("id_str", "PA()", array=np.array(["abc", "d"], object)),
+        fits.Column("even", "2J", null=-99, array=rows), fits.Column("any", "PJ()", null=-99, array=uneven),
+    ]).writeto(tmp_path / "t.fits")  # fmt: skip
+    got = catalogs.read(tmp_path / "t.fits")
+    assert got["id_str"].tolist() == ["abc", "d"]
+    for name in ("even", "any"):
+        np.testing.assert_array_equal(np.stack(got[name]), [[1, np.nan], [2, 3]])
+
+
+@pytest.mark.parametrize("size, info, message", [
+    ('arraysize="*"', "", None), ('arraysize="3"', "", "text is longer than its FIELD allows.*W46"), ("", "", "W46"),
+    ('arraysize="*"', '<INFO name="QUERY_STATUS" value="ERROR">no column z</INFO>', "error of a service: no column z"),
+    ('arraysize="*"', '<INFO name="QUERY_STATUS" value="OVERFLOW"/>', "so it lacks rows"),
+])  # fmt: skip
+def test_answers_of_services(tmp_path, size, info, message):
+    text = VOTABLE.replace('ra" datatype="double"', f'id_str" datatype="char" {size}', 1).replace("<TD>1", "<TD>M 31")
+    (tmp_path / "t.vot").write_text(text.replace("</TABLE>", f"</TABLE>{info}"))
+    if "OVERFLOW" in info:
+        with pytest.warns(UserWarning, match=message):
+            tables.read(tmp_path / "t.vot")
+    elif message:
+        with pytest.raises(ValueError, match=message):
+            tables.read(tmp_path / "t.vot")
+    else:
+        assert tables.read(tmp_path / "t.vot")["id_str"].tolist() == ["M 31"]
+
+
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
+@pytest.mark.parametrize("unit, degrees", [
+    ("radian", 180 / np.pi), ("radians", 180 / np.pi), ("HOURS", 15), ("arcseconds", 1 / 3600), ("Degrees", 1),
+    ("", 1), ("furlongs", None), ("m", None),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["t.fits", "t.vot", "t.parquet"])
+def test_units_of_positions_are_the_same_in_every_format(tmp_path, name, unit, degrees):
+    if name == "t.fits":
+        fits.BinTableHDU.from_columns([fits.Column("ra", "D", unit=unit, array=[1.0])]).writeto(tmp_path / name)
+    elif name == "t.vot":
+        old = 'ra" datatype="double"/><FIELD name="ra"'
+        text = VOTABLE.replace(old, old.replace("/", f' unit="{unit}"/').replace('name="ra"', 'name="x"'))
+        (tmp_path / name).write_text(text)
+    else:
+        table = Table({"ra": [1.0]})
+        table["ra"].unit = units.Unit(unit, parse_strict="silent")
+        table.write(tmp_path / name)
+    if degrees is None:
+        with pytest.raises(ValueError, match=f"`ra` is in '{unit}', which is no known unit of angles"):
+            tables.read(tmp_path / name)
+    else:
+        assert tables.read(tmp_path / name)["ra"].tolist() == pytest.approx([degrees])
+
+
 @pytest.mark.parametrize("place", ["http://127.0.0.1:9/a", "file://{}/b"])
 def test_a_votable_leads_nowhere_else(tmp_path, place):
     (tmp_path / "b").write_bytes(np.array([1.5], ">f8").tobytes())
@@ -424,6 +491,16 @@ def test_columns_out_of_anything_that_can_be_gone_through(tmp_path):
             tables.read(tmp_path / name, ["v", "v"])
     joined = crossmatch.by_id(frame[["id_str"]], frame, columns=(name for name in ("v",)))
     assert list(joined) == ["id_str", "v"]
+
+
+def test_numbers_beside_nan_as_programs_write_it(tmp_path):
+    (tmp_path / "a.csv").write_text("id_str,all,blank,signed,word\nnan1,nan, 1.5,1,nan\nb,NaN, nan,-nan,x\n")
+    got = tables.read(tmp_path / "a.csv")
+    np.testing.assert_array_equal(got[["all", "blank", "signed"]].astype(float), [[np.nan, 1.5, 1], [np.nan] * 3])
+    assert got["word"].tolist() == ["nan", "x"] and got["id_str"].tolist() == ["nan1", "b"]
+    (tmp_path / "a.csv").write_text("id_str,NA,NA\na,1,2\n")
+    with pytest.raises(ValueError, match="several columns 'NA'"):
+        tables.read(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("begin, message", [

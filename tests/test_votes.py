@@ -1,6 +1,7 @@
 """The Dirichlet-multinomial against SciPy and mpmath, and volunteers who walk the tree."""
 import mpmath
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -117,6 +118,9 @@ def test_prediction_table_round_trip():
     assert (table["smooth-or-featured-dr5_proportion_volunteers_asked"] == 1).all()
     with pytest.raises(ValueError, match="ring_yes_concentration"):
         votes.predicted_concentrations(table, PAIR.from_dict({**PAIR.to_dict(), "suffix": ""}))
+    hidden = [np.ma.array([2.0, 99.0], mask=[0, 1])]
+    gapped = pd.DataFrame({f"{column}_concentration": hidden for column in PAIR.label_columns})
+    np.testing.assert_array_equal(votes.predicted_concentrations(gapped, PAIR), [[[2, np.nan]] * 2])
 
 
 @pytest.mark.parametrize(("concentrations", "counts", "message"), [

@@ -36,6 +36,7 @@ _WIDER = {"int8": "int16", "uint16": "int32", "uint32": "int64", "float16": "flo
 _FORMATS = {".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
 _FITS_COLUMNS = 999  # their number has three digits in the names of the header
 _FITS_NAME = 60  # letters, which leave room for a value in the 80 of a line of the header
+_FITS_KEYWORD = re.compile(r"(?!(end|comment|history|checksum|datasum)$)[\w -]+", re.ASCII | re.IGNORECASE)
 _NOT_IN_XML = r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # https://www.w3.org/TR/xml/#charsets
 
 
@@ -56,7 +57,9 @@ def write(
 
     Returns:
         Path: the file. astropy reads it with ``Table.read``: provenance is in ``meta``, of a VOTable in the ``INFO``
-        elements of its table.
+        elements of its table; what cannot be a keyword of FITS is in its ``HISTORY``. In parquet, a column ``n.mask``
+        tells astropy where ``n`` has gaps, which are empty for every other reader. Whole numbers beyond 2**53 beside a
+        gap come to astropy exactly from FITS and VOTable only: of parquet it makes floats.
 
     Raises:
         ValueError: the ending of the name, a unit, or a column named is unknown, ids are bad, there are no galaxies, or
@@ -114,6 +117,7 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
         if isinstance(column.dtype, pd.ArrowDtype):
             column = _out_of_arrow(column)
         column = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+        column = column.sparse.to_dense() if isinstance(column.dtype, pd.SparseDtype) else column
         if column.dtype == object:  # what a column is follows from its values
             if all(isinstance(value, Decimal) for value in column.dropna()):
                 column = pd.Series(floats(column), column.index)
@@ -172,8 +176,9 @@ def _held(name: str, column: pd.Series) -> pd.Series:
 def _parted(name: object, column: pd.Series) -> dict[str, pd.Series]:
     """Lists of numbers, such as the answers of several passes, as a column for each place in them."""
     if len({np.shape(value) for value in column}) == 1:
-        values = np.stack(list(column))
+        values = np.ma.stack(list(column))
         if values.ndim == 2 and values.size and values.dtype.kind in "iufb":
+            values = values.astype(float).filled(np.nan) if np.ma.is_masked(values) else values.data
             return {f"{name}_{place}": pd.Series(values[:, place], column.index) for place in range(values.shape[1])}
     raise ValueError(f"the column {name!r} holds neither numbers, truths, text nor equally long lists of numbers: "
                      "drop it")  # fmt: skip
@@ -252,8 +257,11 @@ def _write_fits(made, path: Path) -> None:
     _refuse_strange(made, r"[^\x01-\x7f]", "FITS holds ASCII text only", ".vot or .parquet")
     if too_long := [name for name in made.meta if len(name) > _FITS_NAME]:
         raise ValueError(f"FITS holds names of provenance of {_FITS_NAME} letters at most: shorten {too_long[0]!r}")
+    provenance = made.meta
+    made.meta = {name.upper(): value for name, value in provenance.items() if _FITS_KEYWORD.fullmatch(name)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Keyword name", fits.verify.VerifyWarning)  # long names become HIERARCH cards
+        warnings.filterwarnings("ignore", "Meta-data keyword")  # of which FITS has its own, so it goes into the history
         made.write(path, format="fits")
         warnings.filterwarnings("ignore", message=".*contains NULL.*")
         with fits.open(path, mode="update") as hdus:
@@ -262,6 +270,9 @@ def _write_fits(made, path: Path) -> None:
                     np.rec.recarray.field(hdus[1].data, name)[made[name].mask] = 0
                 if made[name].description:  # astropy's own note on them only astropy reads
                     hdus[1].header[f"TCOMM{number}"] = made[name].description
+            for name, value in provenance.items():
+                if not _FITS_KEYWORD.fullmatch(name) or hdus[1].header.get(name) != value:
+                    hdus[1].header.add_history(f"{name} = {value}")
 
 
 def _write_votable(made, path: Path) -> None:
@@ -276,22 +287,21 @@ def _write_votable(made, path: Path) -> None:
 
 def _write_parquet(made, path: Path) -> None:
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
+    from astropy.table import MaskedColumn
 
     from zoobook.catalogs.tables import with_gaps
 
+    for name in made.colnames:
+        if made[name].dtype.kind == "U" and (made[name] == "").any():  # a gap, as in the other formats
+            made[name] = MaskedColumn(made[name], mask=made[name] == "")
     if taken := {f"{name}.mask" for name in made.colnames}.intersection(made.colnames):
         raise ValueError(f"in parquet {min(taken)!r} is where astropy says which values of {min(taken)[:-5]!r} are "
                          "missing: rename that column")  # fmt: skip
     made.write(path, format="parquet")
-    # astropy notes gaps in columns of their own, which other readers do not know
-    table = with_gaps(pq.read_table(path))
-    for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):  # of which an empty one is a gap, as in the other formats
-            text = table.column(place)
-            table = table.set_column(place, field, pc.if_else(pc.equal(text, ""), pa.scalar(None, field.type), text))
-    pq.write_table(table, path)
+    # astropy notes gaps in columns of their own, which others do not know; pandas has to be told of whole numbers
+    table, of_pandas = with_gaps(pq.read_table(path)), pa.Schema.from_pandas(made.to_pandas()).metadata
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | of_pandas), path)
 
 
 _WRITERS = {

@@ -136,6 +136,8 @@ def _shown_columns(table: pd.DataFrame) -> list[str]:
 
 def _holds_numbers(column: pd.Series) -> bool:
     """Whether these are numbers, or true and false, by type or, in a column of objects, one by one."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.api.types.is_numeric_dtype(column.cat.categories)
     if column.dtype != object:
         return pd.api.types.is_numeric_dtype(column)
     cells = [cell for cell in column if not (pd.api.types.is_scalar(cell) and pd.isna(cell))]

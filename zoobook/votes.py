@@ -234,8 +234,8 @@ def _numbers_in(cell: object) -> np.ndarray:
     """One number, or a list of them, or the same as text; true and false are none."""
     if isinstance(cell, str):
         return np.asarray(cell.strip("[] ").replace(",", " ").split(), float)
-    numbers = cell if isinstance(cell, np.ndarray) and cell.dtype.kind in "fiu" else np.asarray(cell, object)
-    if numbers.dtype.kind == "O" and any(isinstance(value, (bool, np.bool_)) for value in numbers.flat):
+    numbers = unmasked(cell) if isinstance(cell, np.ndarray) else np.asarray(cell, object)
+    if numbers.dtype.kind in "Ob" and any(isinstance(value, (bool, np.bool_)) for value in numbers.flat):
         raise ValueError
     return np.atleast_1d(numbers).astype(float)
 

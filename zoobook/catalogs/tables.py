@@ -40,7 +40,7 @@ _NO_CSV = {  # what files begin with that were given the name of one
     rb"PK\x03\x04": "a zip archive or a spreadsheet: save the table in it as CSV",
     rb"\s*<(!doctype|html|\?xml)": "a web page or XML, and no CSV: was the download refused?",
 }
-_NOT_A_NUMBER = ("nan", "NaN", "NAN")  # what programs write in a column of numbers
+_NOT_A_NUMBER = r"\s*([+-]?(nan|NaN|NAN))?\s*"  # what programs write in a column of numbers
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
 _NULLABLE[pa.bool_()] = pd.BooleanDtype()
@@ -140,7 +140,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _csv_names(path: Path) -> list[str]:
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str)
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, na_values=[""])
     refuse_twice(first.iloc[0].dropna(), "it")  # pandas would give the second another name
     return [str(name) for name in pd.read_csv(path, nrows=0).columns]
 
@@ -246,14 +246,16 @@ def _check_rows(path: Path) -> None:
 
 def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     """A column of a CSV in pandas' usual types, but for whole numbers and booleans with gaps."""
+    filled = column
     if isinstance(column.dtype, pd.StringDtype):
-        column = column.mask(column == "")  # pandas leaves them among numbers beyond int64
+        column = filled = column.mask(column == "")  # pandas leaves them among numbers beyond int64
+        if may_be_numbers:
+            filled = column.mask(column.str.fullmatch(_NOT_A_NUMBER).fillna(False))
     gaps = column.isna()
-    if gaps.all():
+    if filled.isna().all():
         return pd.Series(np.nan, column.index, name=column.name).astype(float if may_be_numbers else object)
     if isinstance(column.dtype, pd.StringDtype):
-        filled = column.mask((column.isin(_NOT_A_NUMBER) | (column.str.strip() == "")).fillna(False))
-        if may_be_numbers and filled.isna().any() and filled.notna().any():
+        if may_be_numbers and filled.isna().any():
             with contextlib.suppress(ValueError, OverflowError):  # words, among which is the word nan
                 numbers = pd.to_numeric(filled, dtype_backend="numpy_nullable")
                 return _settled(numbers if numbers.dtype.kind in "iuf" else filled.astype("UInt64"), True)
@@ -339,9 +341,9 @@ def _in_degrees(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
 
     noted_columns = get_header_from_yaml(noted.decode().split("\n"))["datatype"]
     units = {column["name"]: column.get("unit") for column in noted_columns}
-    for name in names:
+    for name in (name for name in names if frame[name].dtype.kind in "iuf"):
         factor = _degrees(name, Unit(units.get(name) or "", parse_strict="silent"))
-        if factor != 1 and frame[name].dtype.kind in "iuf":
+        if factor != 1:
             frame[name] = floats(frame[name]) * factor
     return frame
 
@@ -369,7 +371,19 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
             raise ValueError("its data are in another file or on the network; save it with the data in it")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="astropy.io.votable")
-        tables = list(votable.parse(path).iter_tables())
+        warnings.filterwarnings("error", category=votable.exceptions.W46)
+        try:
+            document = votable.parse(path, verify="warn")  # else it does not tell
+        except votable.exceptions.W46 as error:
+            raise ValueError(f"a text is longer than its FIELD allows, and would be cut ({error}): "
+                             'write arraysize="*" there') from None  # fmt: skip
+    tables = list(document.iter_tables())
+    told = {info.value: info.content for info in document.iter_info() if info.name == "QUERY_STATUS"}
+    if "ERROR" in told:
+        raise ValueError(f"it is no answer, but the error of a service: {told['ERROR'] or 'of which it tells no more'}")
+    if "OVERFLOW" in told:
+        warnings.warn(f"{path} is the cut-off answer of a service (OVERFLOW), so it lacks rows: ask it for more of "
+                      "them, with MAXREC or TOP", stacklevel=2)  # fmt: skip
     if not tables:
         raise ValueError("it has no table")
     if len(tables) > 1:
@@ -383,7 +397,7 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
 def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
     """The table of a FITS file, and where its booleans are missing."""
     from astropy.io import fits
-    from astropy.table import Table
+    from astropy.table import MaskedColumn, Table
 
     with open(path, "rb") as file, unpacked(file) as whole, fits.open(whole) as hdus, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*contains NULL.*")
@@ -397,9 +411,25 @@ def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
                           stacklevel=2)  # fmt: skip
         refuse_twice([name.strip() for name in hdu.columns.names], "it")
         hdu.header.remove("COMMENT", ignore_missing=True, remove_all=True)  # by which astropy makes objects of columns
+        binary, blank, lists = isinstance(hdu, fits.BinTableHDU), {}, {}
+        for column in hdu.columns:  # astropy stumbles over gaps in ASCII, which are texts, and in lists of any length
+            if not binary:
+                raw = np.char.strip(np.rec.recarray.field(hdu.data, column.name))
+                blank[column.name] = (raw == b"") | (raw == str(column.null).strip().encode())
+                hdu.data[column.name]  # astropy reads it, for which it needs to know of gaps, and keeps it
+                column.null = None
+            elif re.match("1?[PQ]", str(column.format)):
+                lists[column.name], column.null = column.null, None
         table = Table.read(hdu)
+        for name, gap in blank.items():
+            table[name] = MaskedColumn(table[name], mask=gap)
+        for name, null in lists.items():
+            for row, cell in enumerate(table[name]):  # astropy gives text as letters
+                if cell.dtype.kind == "U":
+                    table[name][row] = "".join(cell)
+                elif null is not None:
+                    table[name][row] = _filled(np.ma.masked_equal(cell, null))
         # A logical of FITS is T, F or a zero byte, which is a gap, but which astropy gives as false.
-        binary = isinstance(hdu, fits.BinTableHDU)
         logical = [column.name for column in hdu.columns if binary and column.format in ("L", "1L")]
         for column in hdu.columns:  # a gap is one before it is scaled, which astropy forgets
             if binary and column.null is not None and table[column.name].dtype.kind == "f":
@@ -409,9 +439,19 @@ def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
 
 def _degrees(name: str, unit: Any) -> float:
     """By what to multiply ``ra`` or ``dec``: pandas knows no units, and all that asks for positions wants degrees."""
-    if name == "ra" and str(unit) in ("h", "hr", "hour", "hours", "hourangle"):
+    from astropy.units import Unit
+
+    text = str(unit).strip("- ")  # some write --- for none
+    one = text.lower().removesuffix("s")
+    if name == "ra" and one in ("h", "hr", "hour", "hourangle"):
         return 15.0
-    return unit.to("deg") if unit.physical_type == "angle" else 1.0
+    for known in (unit, Unit(text.lower(), parse_strict="silent"), Unit(one, parse_strict="silent")):
+        if known.physical_type == "angle":
+            return known.to("deg")
+    if text:
+        raise ValueError(f"`{name}` is in {text!r}, which is no known unit of angles: change that to 'deg', if degrees "
+                         "they are")  # fmt: skip
+    return 1.0
 
 
 def _read_astropy(path: Path) -> pd.DataFrame:
@@ -437,10 +477,21 @@ def _read_astropy(path: Path) -> pd.DataFrame:
         frame[name] = frame[name].str.rstrip()
         frame[name] = frame[name].mask(frame[name] == "")  # FITS has no other sign for a text that is missing
     frame = frame.assign(**{name: frame[name].astype("boolean").mask(gap) for name, gap in gaps.items() if gap.any()})
+    for name in set(objects).difference(texts):
+        frame[name] = [_filled(cell) for cell in frame[name]]
     return frame.assign(**{name: _lists(table[name]) for name in table.colnames if name not in scalars})[table.colnames]
 
 
 def _lists(column: Any) -> list:
     """A column of arrays as a list of them, in the byte order of this machine."""
+    column = _filled(column)
     foreign = column.dtype.kind in "iufc" and not column.dtype.isnative
     return list(column.astype(column.dtype.newbyteorder("=")) if foreign else column)
+
+
+def _filled(values: Any) -> Any:
+    """An array, with NaN where it has gaps; anything else as it is."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    values = values.astype(float) if np.ma.is_masked(values) and values.dtype.kind in "iub" else values
+    return values.filled(np.nan if values.dtype.kind in "fc" else None)

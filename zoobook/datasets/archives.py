@@ -18,11 +18,11 @@ import tarfile
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -80,8 +80,9 @@ def images_for(
         archives: zips, or tars of known hash (those are always fetched whole), in which to look.
         folder: where to put the images, and archives that are fetched whole.
         image: how the path of an image follows from the columns of the catalogue, as a format; in an archive any
-            folders may come before it. By default that of Galaxy Zoo DECaLS, ``J000/J000001.85+004309.3.png``. The
-            columns are text, but for formats of whole numbers, such as ``{run:06d}.png``.
+            folders may come before it, if that leads to one image only. By default that of Galaxy Zoo DECaLS,
+            ``J000/J000001.85+004309.3.png``. The columns are text, but for formats of whole numbers, such as
+            ``{run:06d}.png``.
         name: what to call them in messages.
         download: whether the network may be used; ``$ZOOBOOK_OFFLINE`` forbids it too.
 
@@ -90,7 +91,7 @@ def images_for(
         others: ``id_str`` (if the catalogue has it), ``image``, ``cause``.
 
     Raises:
-        ArchiveError: an archive is damaged or not to be trusted.
+        ArchiveError: an archive is damaged or not to be trusted, or has several images that may be the wanted one.
         OSError: the network, the server or the disk failed, or the network may not be used; finished images are kept.
     """
     folder, names = arguments.path(folder), _image_names(catalog, image)
@@ -173,15 +174,24 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
     return causes
 
 
-def _take(member: str, left: set[str]) -> str | None:
-    """The path that a member is wanted for, which ends its own path; it is wanted no longer then."""
-    path = member.replace("\\", "/").removeprefix("./")
-    while path not in left:
-        _, deeper, path = path.partition("/")
-        if not deeper:
-            return None
-    left.discard(path)
-    return path
+def _take(members: dict[str, Any], left: set[str], content: Callable, label: str) -> list[tuple[Any, str]]:
+    """The members, by path, that are wanted, and what for: a path that is theirs, or else ends theirs.
+
+    It is wanted no longer then. Refused are several that end in one path, unless their ``content`` is the same.
+    """
+    ends: dict[str, dict[str, Any]] = {}
+    for own, member in members.items():
+        own = path = own.replace("\\", "/").removeprefix("./")
+        while path and path not in left:
+            path = path.partition("/")[2]
+        if path:
+            ends.setdefault(path, {})[own] = member
+    for path, found in ends.items():
+        if path not in found and len({content(member) for member in found.values()}) > 1:
+            raise ArchiveError(f"{label} has several files that may be {path!r}: {listed(found, 3)}. Put their folder "
+                               "into the path of an image")  # fmt: skip
+    left.difference_update(ends)
+    return [(found.get(path, next(iter(found.values()))), path) for path, found in ends.items()]
 
 
 # ---- zips
@@ -202,8 +212,8 @@ class _Zip:
                 raise
             raise ArchiveError(f"{self.label} is damaged, or is no zip: {error}. {do}") from None
         last = {info.filename: info for info in self.zip.infolist()}  # of a name that was added again
-        self.members = [info for info in last.values() if not info.is_dir()]
-        size = sum(info.file_size for info in self.members)
+        self.members = {name: info for name, info in last.items() if not info.is_dir()}
+        size = sum(info.file_size for info in self.members.values())
         if size > max(_SLACK, _RATIO * length):
             raise ArchiveError(
                 f"{self.label} would grow from {length:,} to {size:,} bytes when unpacked, as no archive of images "
@@ -212,7 +222,7 @@ class _Zip:
 
     def find(self, left: set[str]) -> Wanted:
         """The members that are wanted, in the order in which they lie; they are wanted no longer then."""
-        found = [(info, path) for info in self.members if (path := _take(info.filename, left))]
+        found = _take(self.members, left, lambda info: (info.CRC, info.file_size), self.label)
         for info, _ in found:
             _safe_name(info.filename, self.label)
         return sorted(found, key=lambda one: one[0].header_offset)
@@ -359,16 +369,17 @@ def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) ->
                     files[member.name] = files.get(member.linkname) or files.get(f"./{member.linkname}")
                 elif member.issym():
                     files[member.name] = None
-            found = [(member, target) for own, member in files.items() if member and (target := _take(own, left))]
-            wanted = sorted(found, key=lambda one: one[0].offset_data)
+            real = {own: member for own, member in files.items() if member}
+            wanted = sorted(_take(real, left, lambda member: member.offset_data, path.name),
+                            key=lambda one: one[0].offset_data)  # fmt: skip
             check_room(folder, sum(member.size for member, _ in wanted), f"what {path.name} holds needs")
             for member, target in tqdm(wanted, f"unpacking {path.name}"):
                 with _whole_or_absent(folder / target) as out:
                     shutil.copyfileobj(tar.extractfile(member), out)
     except _DAMAGE as error:
         raise ArchiveError(f"{path} cannot be unpacked: {error}") from None
-    still, why = set(left), f"a link in {path.name}, not a file"
-    return {target: why for own, member in files.items() if member is None and (target := _take(own, still))}
+    links = dict.fromkeys(own for own, member in files.items() if member is None)
+    return {target: f"a link in {path.name}, not a file" for _, target in _take(links, set(left), repr, path.name)}
 
 
 # ---- what both share
