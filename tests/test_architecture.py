@@ -17,7 +17,7 @@ ROOT = Path(zoobook.__file__).parent
 FRAMEWORK_PACKAGES = {
     "pytorch": {"torch", "torchvision", "pytorch_lightning", "timm"}, "tensorflow": {"tensorflow", "keras"}
 }  # fmt: skip
-FLOORS = {"learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters": 3, "cli": 3}  # the rest: the ground
+FLOORS = {"learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters": 3, "cli": 3, "__main__": 3}  # the rest: the ground
 
 
 def name_of(path: Path) -> str:

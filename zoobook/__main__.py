@@ -2,4 +2,5 @@
 
 from zoobook.cli import app
 
-app(prog_name="zoobook")
+if __name__ == "__main__":
+    app(prog_name="zoobook")
