@@ -17,7 +17,9 @@ ROOT = Path(zoobook.__file__).parent
 FRAMEWORK_PACKAGES = {
     "pytorch": {"torch", "torchvision", "pytorch_lightning", "timm"}, "tensorflow": {"tensorflow", "keras"}
 }  # fmt: skip
-FLOORS = {"learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters": 3, "cli": 3, "__main__": 3}  # the rest: the ground
+FLOORS = {  # the rest: the ground
+    "learning": 1, "weights": 1, "pytorch": 2, "tensorflow": 2, "chapters": 3, "cli": 3, "__main__": 3
+}  # fmt: skip
 
 
 def name_of(path: Path) -> str:
