@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -198,6 +199,52 @@ def test_sections_make_no_difference(sky, found, monkeypatch):
     np.testing.assert_allclose(bright[0][["x", "r50_pixels"]], bright[1][["x", "r50_pixels"]], rtol=0.1)
 
 
+@pytest.mark.parametrize("noise", [0.5, 2.0, 6.0])
+@pytest.mark.parametrize("kind", ["i2", "i4", "f4", "whole f4"])
+def test_whole_numbers_are_measured_as_others_are(tmp_path, noise, kind):
+    data = blob(flux=1e4 * noise, noise=noise).astype(np.float64)
+    table, sizes = pd.DataFrame({"id_str": ["a"], "x": [100.0], "y": [100.0]}), []
+    for pixels in (data, np.floor(data).astype(kind[-2:]) if kind != "f4" else data.astype("f4")):
+        found = measure_sources(Mosaic(write(tmp_path / "a.fits", pixels)), table, workers=1)
+        sizes.append(found[["flux", "r50_pixels", "r90_pixels"]].to_numpy())
+    np.testing.assert_allclose(*sizes, rtol=0.03)
+
+
+@pytest.mark.parametrize("sky, unit", [(1e9, 1.0), (0.0, 1e-46), (-3e5, 1e-12)])
+def test_double_precision_is_used(tmp_path, sky, unit):
+    table, found = pd.DataFrame({"id_str": ["a"], "x": [100.0], "y": [100.0], "r50_arcsec": 3.0}), []
+    for name, data in (("a", blob()), ("b", (blob().astype(float) + sky) * unit)):
+        mosaic = Mosaic(write(tmp_path / f"{name}.fits", data, **wcs_header()))
+        sizes = measure_sources(mosaic, table[["id_str", "x", "y"]], workers=1).iloc[0]
+        stamp = cut_stamps(mosaic, table, tmp_path / f"{name}.arrow", size=32, workers=1).pixels[0]
+        found.append((sizes["flux"] / mosaic.read(np.s_[:1], np.s_[:1]).dtype.type(unit if name == "b" else 1),
+                      sizes["r50_pixels"], sizes["r90_pixels"], stamp.astype(int)))  # fmt: skip
+    np.testing.assert_allclose(found[0][:3], found[1][:3], rtol=1e-3)
+    assert abs(found[0][3] - found[1][3]).max() <= 1
+
+
+@pytest.mark.parametrize("sky, noise", [(50, 1), (0, 0.01)])
+@pytest.mark.parametrize("seen", [0.7, 0.45, 0.2])
+def test_the_sky_is_measured_on_what_was_observed(tmp_path, sky, noise, seen):
+    data = (blob(side=240, x=210, y=120, scale=3, flux=1e4, noise=1) - 50) * np.float32(noise) + np.float32(sky)
+    data[:, : int(240 * (1 - seen))] = np.nan
+    found = find_sources(Mosaic(write(tmp_path / "a.fits", data)), workers=1)
+    assert len(found) == 1 and found["flux"][0] == pytest.approx(1e4 * noise, rel=0.05)
+    assert found["r50_pixels"][0] == pytest.approx(1.67 * 3, rel=0.05)
+
+
+@pytest.mark.parametrize("observed", [250, 20, 1])
+def test_a_section_with_few_observed_pixels_spoils_nothing(tmp_path, monkeypatch, observed):
+    """As at the slanted edge of an exposure."""
+    monkeypatch.setattr(mosaics, "SECTION", 400)
+    monkeypatch.setattr(sources, "MARGIN", 100)
+    data = blob(side=700, x=150, y=150)
+    below, right = np.mgrid[:700, :700] - 300
+    data[(below >= 0) & (right >= 0) & (below + right >= observed)] = np.nan
+    found = find_sources(Mosaic(write(tmp_path / "a.fits", data)), threshold=3, workers=1)
+    assert len(found) == 1 and found["r50_pixels"][0] == pytest.approx(1.67 * 6, rel=0.05)
+
+
 # Mosaics
 
 
@@ -217,6 +264,41 @@ def test_one_sky_in_several_forms(sky, tmp_path):
     planes, wcs = mosaic.cutout(2.0, 30.0, 20)
     assert np.isnan(planes[:, :, :7]).all() and np.isfinite(planes[:, :, 7:]).all()
     assert wcs.all_world2pix(*mosaic.wcs.all_pix2world(2.0, 30.0, 0), 0)[0] == pytest.approx(9.0, abs=0.01)
+
+
+@pytest.mark.parametrize("x, y", [(50, 60), (3, 380)])
+def test_the_sky_coordinates_of_a_cutout_are_those_of_astropy(tmp_path, x, y):
+    from astropy.nddata import Cutout2D
+
+    distortion = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 2e-5, "B_0_2": 2e-5}
+    header = wcs_header() | {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"} | distortion
+    mosaic = Mosaic(write(tmp_path / "a.fits", blob(side=400), **header))
+    planes, wcs = mosaic.cutout(x, y, 41)
+    theirs = Cutout2D(mosaic.read(np.s_[:], np.s_[:])[0], (x, y), 41, mosaic.wcs, mode="partial")
+    np.testing.assert_array_equal(planes[0], theirs.data)
+    np.testing.assert_allclose(wcs.all_pix2world(20, 20, 0), mosaic.wcs.all_pix2world(x, y, 0), atol=1e-9)
+    np.testing.assert_allclose(wcs.calc_footprint(), theirs.wcs.calc_footprint(), atol=1e-9)
+
+
+def test_bands_of_an_all_sky_map_whose_corners_are_beyond_the_sky(tmp_path):
+    header = wcs_header() | {"CTYPE1": "RA---AIT", "CTYPE2": "DEC--AIT", "CDELT1": -0.016, "CDELT2": 0.016}
+    header |= {"CRVAL2": 0.0, "CRPIX2": -4900.0}  # near a pole
+    files = [write(tmp_path / f"a_{band}.fits", blob(), **header) for band in "grz"]
+    assert np.isnan(Mosaic(files).wcs.all_pix2world([0, 0], [199, 0], 0)).all(axis=0).tolist() == [True, False]
+    with pytest.raises(ValueError, match="the same sky"):
+        Mosaic([*files[:2], write(tmp_path / "a_z.fits", blob(), **header | {"CRPIX2": -4901.0})])
+
+
+@pytest.mark.parametrize("where", ["primary", "extension"])
+def test_what_the_primary_header_says_of_a_mosaic(tmp_path, where):
+    cards, pixels = fits.Header({"FILTER": "r", "MAGZERO": 25.0} | wcs_header()), blob()
+    inherit = fits.Header({"INHERIT": True})
+    headers = (cards, inherit) if where == "primary" else (None, fits.Header([*cards.cards, *inherit.cards]))
+    hdus = [fits.PrimaryHDU(header=headers[0]), fits.ImageHDU(pixels, headers[1], name="SCI")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    mosaic = Mosaic(tmp_path / "a.fits")
+    assert mosaic.bands == ("r",) and mosaic.units == pytest.approx([0.1])
+    assert mosaic.sky(99.0, 99.0) == pytest.approx((150.0, 2.0))
 
 
 @pytest.mark.parametrize("written", [25.0, "25.0"])
@@ -341,6 +423,50 @@ def test_large_stamps_are_cut_alike(sky, tmp_path, monkeypatch):
         monkeypatch.setattr(cutouts, "LARGEST", largest)
         stores.append(cut_stamps(Mosaic(sky.files), known, tmp_path / f"{largest}.arrow", size=32, workers=1))
     np.testing.assert_array_equal(stores[0].pixels, stores[1].pixels)
+
+
+@pytest.mark.parametrize("one, other, wider", [
+    ({}, {"zero_points": 22.5}, 1), ({"pixel_arcsec": 0.25}, {"pixel_arcsec": 0.5}, 1), ({}, {}, 2),
+])  # fmt: skip
+def test_stamps_are_cut_again_where_anything_that_shapes_them_is_another(tmp_path, one, other, wider):
+    file = write(tmp_path / "a.fits", blob() - 50, **wcs_header())
+    for name, options, factor in (("a", one, wider), ("a", other, 1), ("fresh", other, 1)):
+        mosaic = Mosaic(file, **options)
+        radius = 20 * mosaic.pixel_arcsec / factor  # so that all are equally wide
+        table = pd.DataFrame({"id_str": ["a"], "x": 100.0, "y": 100.0, "r50_arcsec": radius})
+        store = cut_stamps(mosaic, table, tmp_path / f"{name}.arrow", size=32, factor=factor, workers=1)
+        if name == "a":
+            last = store.pixels.copy(), store.framing
+    np.testing.assert_array_equal(last[0], store.pixels)
+    assert last[1] == store.framing
+
+
+@pytest.mark.parametrize("radius", [1e-9, 0.02, 0.4])
+def test_stamps_of_a_few_pixels_are_refused(quiet, tmp_path, radius):
+    folder, table = quiet
+    for name in ("sky.fits", "sky.png"):
+        with pytest.raises(BadImage, match="b: its radius asks for .* pixels of the mosaic, less than 8 across"):
+            cut_stamps(Mosaic(folder / name), table.assign(r50_pixels=[5, radius]), tmp_path / "a.arrow", workers=1)
+
+
+def test_names_of_stamps(quiet, tmp_path):
+    folder, table = quiet
+    for ids, message in ((["银河", "星系"], ""), (["x" * 300, "b"], "1 ids are too long for the name of a file")):
+        store = cut_stamps(Mosaic(folder / "sky.fits"), table.assign(id_str=ids), tmp_path / "a.arrow", workers=1)
+        with pytest.raises(ValueError, match=message) if message else nullcontext():
+            assert [Path(file).stem for file in cutouts.save_stamps(store, tmp_path)["file_loc"]] == ids
+
+
+def test_an_empty_band_is_named(tmp_path):
+    files = [write(tmp_path / f"a_{band}.fits", blob() * (band != "z")) for band in "grz"]
+    with pytest.raises(ValueError, match="nothing was observed on a in z"):
+        find_sources(Mosaic(files), workers=1)
+    table = pd.DataFrame({"id_str": ["a"], "x": 100.0, "y": 100.0, "r50_pixels": 5.0})
+    with pytest.raises(BadImage, match="a: nothing of it was observed in z"):
+        cut_stamps(Mosaic(files), table, tmp_path / "a.arrow", workers=1)
+    for planes in (2, 4):
+        with pytest.raises(ValueError, match=r"planes must be \[bands, H, W\]"):
+            cutouts.picture(Mosaic(files), np.zeros((planes, 9, 9)))
 
 
 def test_what_cannot_be_cut_is_named(sky, tmp_path):

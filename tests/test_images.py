@@ -254,13 +254,14 @@ def test_fits_nan_is_sky_and_a_picture_without_noise_shows(tmp_path):
     ((-9999,), 0, 9), ((1e30,), 0, 9), ((0,), 1000, 9),  # the last: no data beyond an edge
     ((-9999, 1e30), 0, 18), ((-9999, -999), 0, 18), ((1e38, -1e38), 0, 18), ((-5432,), 0, 30), ((0,), -7, 30),
     ((-9999,), 0, 0.5), ((1e30,), 0, 0.5), ((-32768,), 300, 0.5),
+    ((0, 0, 0), -7, 60), ((0, 0, 0), -7, 72),  # more than half of the image
 ])  # fmt: skip
 def test_values_that_stand_for_no_observation_are_gaps(tmp_path, values, sky, wide):
     pictures = []
     for name, gaps in (("value", values), ("nan", [np.nan] * len(values)), ("whole", None)):
         flux = galaxy().astype(np.float32) + np.float32(sky)
         for n, gap in enumerate(gaps or ()):
-            flux[3 + 40 * n : 43 + 40 * n if wide >= 1 else 9, : max(1, int(wide))] = gap
+            flux[(3 if n or wide < 50 else 0) + 40 * n : 43 + 40 * n if wide >= 1 else 9, : max(1, int(wide))] = gap
         fits.writeto(tmp_path / f"{name}.fits", flux)
         pictures.append(read_image(tmp_path / f"{name}.fits"))
     np.testing.assert_array_equal(pictures[0], pictures[1])
@@ -272,6 +273,7 @@ COUNTS = np.random.default_rng(2).poisson(0.3 + galaxy(noise=0) / 20 - 0.35)
 
 @pytest.mark.parametrize("data", [
     np.pad(galaxy(noise=0)[20:-20, 20:-20] - 7, 20),  # black around it, as segmented stamps are
+    np.pad(galaxy()[25:-35, 25:-35] - 7, (25, 35)),  # with some of the noise around
     np.where(galaxy(noise=0) > 30, 60000, galaxy()),  # saturated
     np.where(galaxy(noise=0) > 30, 255, np.clip(galaxy(), 0, 20)),
     np.round(galaxy() * 3), galaxy() - 99, np.round(galaxy() * 2 - 14) / 2, np.round((galaxy() - 7) * 4) * 0.25,
@@ -281,7 +283,8 @@ def test_light_is_not_taken_for_a_stand_in(data):
     assert not checks.find_gaps(data.astype(float)).any()
 
 
-@pytest.mark.parametrize("name", ["PSF_MATCHED", "SIGMA-CLIPPED MEAN", "VAR_STAR_FIELD", "NOISE_FREE", "WHT COADD"])
+@pytest.mark.parametrize("name", ["PSF_MATCHED", "SIGMA-CLIPPED MEAN", "VAR_STAR_FIELD", "NOISE_FREE", "WHT COADD",
+                                  "MASKED_IMAGE", "IMAGE_DATA", "SKY_IMAGE", "LONG_EXPOSURE", "MAP"])  # fmt: skip
 def test_images_whose_names_hold_such_words_are_images(tmp_path, name):
     hdus = [fits.ImageHDU(galaxy(), name=name), fits.ImageHDU(galaxy(noise=9), name="MODEL")]
     fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "a.fits")
@@ -307,10 +310,12 @@ def test_weights_are_never_taken_for_the_image(tmp_path):
             file = tmp_path / f"{n}{order}.fits"
             fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(file)
             np.testing.assert_array_equal(read_image(file), read_image(tmp_path / "plain.fits"))
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(weight, name="VARIANCE"), fits.ImageHDU(flux, name="INTENSITY")]
-                 ).writeto(tmp_path / "b.fits")  # fmt: skip
     fits.writeto(tmp_path / "grey.fits", flux)
-    np.testing.assert_array_equal(read_image(tmp_path / "b.fits"), read_image(tmp_path / "grey.fits"))
+    for name in ("VARIANCE", "MASKBITS", "IVM", "VAR_POISSON", "DATA_QUALITY", "STD", "STDEV", "WEIGHT_IMAGE", "SKYVAR",
+                 "BADPIXELS", "NAN_MASK", "OBJECTS_MASK", "CRMASK", "RMS_MAP", "BKG_RMS"):  # fmt: skip
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(weight, name=name), fits.ImageHDU(flux, name="INTENSITY")]
+        fits.HDUList(hdus).writeto(tmp_path / "b.fits", overwrite=True)
+        np.testing.assert_array_equal(read_image(tmp_path / "b.fits"), read_image(tmp_path / "grey.fits"), name)
 
 
 def test_unsigned_64_bit_pixels_keep_their_digits(tmp_path):
@@ -690,6 +695,9 @@ def test_colours_in_separate_extensions(tmp_path):
     filters = [fits.ImageHDU(planes[band], fits.Header({"FILTER": band})) for band in "rzg"]
     fits.HDUList([fits.PrimaryHDU(), *filters]).writeto(tmp_path / "filters.fits")
     assert np.array_equal(read_image(tmp_path / "filters.fits"), cube)
+    empty = [fits.ImageHDU(planes[band], fits.Header({"FILTER": fits.card.Undefined()}), name=band) for band in "rzg"]
+    fits.HDUList([fits.PrimaryHDU(), *empty]).writeto(tmp_path / "empty.fits")
+    assert np.array_equal(read_image(tmp_path / "empty.fits"), cube)
     parts = [fits.ImageHDU(planes[band], name=name) for band, name in zip("zgr", ("SCI", "WHT", "ERR"), strict=True)]
     fits.HDUList([fits.PrimaryHDU(), *parts]).writeto(tmp_path / "parts.fits")
     assert np.array_equal(read_image(tmp_path / "parts.fits"), one)  # an image and what belongs to it
@@ -704,11 +712,26 @@ def test_colours_in_separate_extensions(tmp_path):
 
 def test_numbers_of_a_header_may_be_text(tmp_path):
     pixels = RNG.normal(500, 20, (32, 32)).astype(np.int16)
-    for name, cards in {"a": {"BSCALE": 0.5, "BZERO": 3}, "b": {"BSCALE": "0.5", "BZERO": "3"}}.items():
+    pixels[:9] = 9000
+    numbers = {"BSCALE": 0.5, "BZERO": 3, "BLANK": 9000}
+    for name, cards in {"a": numbers, "b": {key: str(value) for key, value in numbers.items()}}.items():
         fits.PrimaryHDU(pixels).writeto(tmp_path / f"{name}.fits")
         with fits.open(tmp_path / f"{name}.fits", mode="update", do_not_scale_image_data=True) as hdus:
             hdus[0].header.update(cards)
     assert np.array_equal(read_image(tmp_path / "a.fits"), read_image(tmp_path / "b.fits"))
+
+
+def test_what_the_primary_header_says_of_its_extensions(tmp_path):
+    cards = {"BLANK": 7, "EXTNAME": "ALL", "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-4, "CDELT2": 1e-4}
+    pixels, bands = np.round(galaxy()).astype("i2"), [fits.Header({"FILTER": band}) for band in "zrg"]
+    for name, own, common in (("own", cards, {}), ("inherited", {"INHERIT": True}, cards), ("none", {}, cards)):
+        primary = fits.PrimaryHDU(header=fits.Header(common))
+        images = [fits.ImageHDU(pixels + n, header.copy()) for n, header in enumerate(bands)]
+        for image in images:
+            image.header.update({key: value for key, value in own.items() if key not in ("BLANK", "EXTNAME")})
+        fits.HDUList([primary, *images]).writeto(tmp_path / f"{name}.fits")
+    own, inherited, none = (read_image(tmp_path / f"{name}.fits") for name in ("own", "inherited", "none"))
+    assert (own == inherited).all() and (own != none).any()
 
 
 def test_a_store_whose_table_of_what_it_leaves_out_is_lost(tmp_path):

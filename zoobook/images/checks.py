@@ -82,7 +82,8 @@ def find_gaps(plane: np.ndarray) -> np.ndarray:
     """Which pixels of a whole image, float [H, W], are unobserved, or have the value that stands for that in it.
 
     Such a value is one that many pixels have, and that lies far below all others, or beyond 1e20; and zero among noise
-    of both signs where no other value repeats as it does.
+    of both signs where no other value repeats as it does. Where most pixels are zero, these must lie along the edges no
+    more than elsewhere: around a segmented galaxy they do, and are its sky.
     """
     blank = unobserved(plane)
     for sign, least in ((1, 0.0), (-1, 1e20)):  # the brightest may be saturated, which is light
@@ -90,7 +91,8 @@ def find_gaps(plane: np.ndarray) -> np.ndarray:
         if value is not None and abs(value) >= least:
             blank |= plane == sign * value
     zeros = (plane == 0) & ~blank
-    if MANY < zeros.mean() < 0.5:
+    edges = np.concatenate([zeros[[0, -1]].ravel(), zeros[:, [0, -1]].ravel()])
+    if MANY < zeros.mean() <= (MOST_BLANK if edges.mean() <= zeros.mean() else 0.5):
         others = plane[~(zeros | blank)]
         if min((others < 0).mean(), (others > 0).mean()) > 0.1:
             commonest = np.unique(others, return_counts=True)[1].max()  # zero is a level of a sky of whole numbers

@@ -14,12 +14,12 @@ from filelock import FileLock
 from PIL import Image
 
 from zoobook import arguments
-from zoobook.catalogs.columns import check_ids, numbers
+from zoobook.catalogs.columns import check_ids, listed, numbers
 from zoobook.files import check_room, ensure_writable_dir, fingerprint, replacing, state
 from zoobook.images.checks import MOST_BLANK, SMALLEST, BadImage, Unusable
 from zoobook.images.decals import DECALS_FRAMING, NATIVE_ARCSEC
 from zoobook.images.fits import stretch
-from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section
+from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section, unseen_bands
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
 from zoobook.images.store_file import PIXELS_AT, complete
@@ -29,6 +29,7 @@ __all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sour
 
 STAMP_PIXELS = 424  # of a GZ DECaLS stamp, each max(min(0.04 R50, 0.02 R90), 0.1) arcsec (Walmsley et al. 2022)
 WIDEST = 10_000  # [pixels of the mosaic] side of a stamp, at most
+LONGEST = 220  # [bytes] name of a PNG file; that under which it is written has more, and 255 at most
 LARGEST = 1024  # [pixels] side of the stamps that are cut from a section in memory; larger ones are read one by one
 
 
@@ -89,7 +90,8 @@ def cut_stamps(
         raise ValueError("the table has no sources, so there is nothing to cut")
     places = np.stack([*mosaic.pixels(catalog), factor * _sides(mosaic, catalog)], axis=1)
     files = [(str(file), *state(file)) for file in mosaic.files]
-    key = fingerprint("cutouts 3", files, mosaic.units, ids.tolist(), places, size, max_blank)
+    brightness = (mosaic.units, mosaic.calibrated, mosaic.pixel_arcsec)  # that decides the stretch
+    key = fingerprint("cutouts 4", files, brightness, ids.tolist(), places, factor, size, max_blank)
     store = ImageStore.finished(path, key)  # looked at without a lock: it may be in a read-only folder
     if store is None:
         ensure_writable_dir(path.parent)
@@ -104,7 +106,10 @@ def cut_stamps(
 def save_stamps(store: ImageStore, folder: str | os.PathLike) -> pd.DataFrame:
     """Write the stamps of a store as PNG files, for other programs; returns ``id_str`` and ``file_loc`` of each."""
     folder = ensure_writable_dir(folder)
-    files = [folder / f"{re.sub(r'[^-+.A-Za-z0-9_]', '_', name)}.png" for name in store.ids]
+    files = [folder / (re.sub(r"[^-+.\w]", "_", name) + ".png") for name in store.ids]
+    long = [name for name, file in zip(store.ids, files, strict=True) if len(os.fsencode(file.name)) > LONGEST]
+    if long:
+        raise ValueError(f"{len(long)} ids are too long for the name of a file, such as {long[0][:60]}…; rename them")
     if len(set(files)) < len(files):
         raise ValueError("some ids differ only in characters that cannot be in the name of a file; rename them")
     for file, pixels in zip(files, store.pixels, strict=True):
@@ -123,8 +128,9 @@ def _cut(mosaic, ids, places, path: Path, about: dict, bad: str, max_blank: floa
         causes = dict.fromkeys(np.flatnonzero(outside), "its position is outside the mosaic")
         causes |= dict.fromkeys(np.flatnonzero(np.isnan(places[:, :2]).any(1)), "it has no position near the mosaic")
         causes |= dict.fromkeys(np.flatnonzero(~np.isfinite(places[:, 2])), "it has no radius (zero, negative or NaN)")
-        for row in np.flatnonzero(places[:, 2] > WIDEST):
-            causes[row] = f"its radius asks for {places[row, 2]:,.0f} pixels of the mosaic, more than {WIDEST:,} across"
+        for row in np.flatnonzero((places[:, 2] > WIDEST) | (places[:, 2] < SMALLEST)):
+            limit = f"more than {WIDEST:,}" if places[row, 2] > WIDEST else f"less than {SMALLEST}"
+            causes[row] = f"its radius asks for {places[row, 2]:.4g} pixels of the mosaic, {limit} across"
         good = np.setdiff1d(np.arange(len(ids)), list(causes))
         options = {"file": part, "shape": shape, "max_blank": max_blank}
         for found in each_section(mosaic, _cut_section, workers, "cutting stamps", places, good, **options):
@@ -203,10 +209,12 @@ def picture(mosaic: Mosaic, planes: np.ndarray, max_blank: float = 1.0) -> np.nd
     Raises:
         zoobook.images.checks.Unusable: more than that is blank.
     """
-    if np.ndim(planes) != 3:
+    if np.ndim(planes) != 3 or len(planes) not in (1, 3):
         raise ValueError(f"planes must be [bands, H, W], as Mosaic.cutout gives them, not {list(np.shape(planes))}")
     max_blank = arguments.share("max_blank", max_blank)
     if mosaic.picture is None:
+        if unseen := unseen_bands(mosaic, np.isfinite(planes).any(axis=(1, 2))):
+            raise Unusable(f"nothing of it was observed in {listed(unseen)}")
         known = mosaic.pixel_arcsec if np.isfinite(mosaic.pixel_arcsec) else NATIVE_ARCSEC
         unit = (known / NATIVE_ARCSEC) ** 2 if mosaic.calibrated else None
         return stretch(planes.astype(np.float64), known, max_blank, unit)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 
 from zoobook.catalogs.tables import FITS_NAME
 from zoobook.files import unpacked
@@ -15,10 +16,10 @@ from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
 BANDS = tuple("ugrizy")  # in the order of their wavelengths
 NO_LIGHT = re.compile(  # the names of what comes with an image: its weights, noise, masks, models
-    "(inv|i)?var(iance)?|(we?i?gh?t|wht|wei|wt|err(or)?|rms|sigma|exp(osure)?)s?map|we?i?gh?ts?|wht|wei|err(or)?s?|"
-    "sigma|invsig|stddev|stat|rms|noise|unc(ert(ainty)?)?|(zero)?masks?|msk|bpm|badpix|dq|flags?|quality|expo?time|"
-    "exposure|nexp|nimage|n?samp|cov(erage|ariance)?|depth|psf(model)?|seg(m(entation)?)?|sky|bkg|background|model|"
-    "resid(ual)?s?|snr|chi2?|con|ctx"
+    "((image|data|objects?|nan|zero|cr)?(masks?(bits)?|quality|(inv|i)?var(iance)?(poisson)?|err(or)?s?|"
+    "we?i?gh?ts?(image)?)|(we?i?gh?t|wht|wei|wt|err(or)?|rms|sigma|exp(osure)?)s?map|wht|wei|ivm|sigma|invsig|stat|rms|"
+    "std(d?ev)?|noise|unc(ert(ainty)?)?|msk|bpm|badpix(els?)?|dq|flags?|expo?time|exposure|nexp|nimage|n?samp|"
+    "cov(erage|ariance)?|depth|psf(model)?|seg(m(entation)?)?|sky|bkg|background|model|resid(ual)?s?|snr|chi2?|con|ctx)+"
 )
 
 
@@ -109,8 +110,17 @@ def is_image(hdu: Any) -> bool:
 
 
 def image_hdus(hdus: list) -> list:
-    """The HDU of an open file with the image, or the three with its colours, if they can be shown."""
+    """The HDU of an open file with the image, or the three with its colours, if they can be shown.
+
+    Headers with ``INHERIT = T`` get what the primary one says of all images.
+    """
     images = [hdu for hdu in hdus if is_image(hdu)]
+    common = hdus[0].header.copy(strip=True)
+    for keyword in ("EXTNAME", "BLANK"):  # which are of that HDU alone
+        common.remove(keyword, ignore_missing=True)
+    for hdu in images:
+        if hdu is not hdus[0] and hdu.header.get("INHERIT") is True:
+            hdu.header.extend(common, unique=True)
     if not images:
         raise Unusable("it is a FITS file without an image")
     images = [hdu for hdu in images if not _is_no_light(hdu.name)] or images
@@ -133,14 +143,15 @@ def image_hdus(hdus: list) -> list:
 
 def band_of(header: Mapping) -> str:
     """The band that a FITS header names: a letter, empty where it has no name at all."""
-    name = next((str(header[key]) for key in ("BAND", "FILTER", "EXTNAME") if str(header.get(key, "")).strip()), "")
+    names = (str(header.get(key) or "") for key in ("BAND", "FILTER", "EXTNAME"))  # None: a card without a value
+    name = next((name for name in names if name.strip()), "")
     return next((word for word in _words(name) if word in BANDS), name)
 
 
 def _is_no_light(name: str) -> bool:
     """Whether a name says of what is with an image, and of nothing else but its band, such as ``INVVAR_G``."""
     words = [word for word in _words(name) if word not in (*BANDS, "map") and not word.isdigit()]
-    return bool(words) and all(map(NO_LIGHT.fullmatch, words))
+    return bool(NO_LIGHT.fullmatch("".join(words)))
 
 
 def _words(name: str) -> list[str]:
@@ -159,7 +170,7 @@ def physical(header: Mapping, stored: np.ndarray) -> np.ndarray:
     else:
         planes = stored.astype(np.float64) * scale + zero
     if stored.dtype.kind in "iu" and undefined is not None:
-        planes[stored == undefined] = np.nan
+        planes[stored == pd.to_numeric(undefined, errors="coerce")] = np.nan
     return planes.reshape(-1, *planes.shape[-2:])
 
 

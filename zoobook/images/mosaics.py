@@ -137,9 +137,10 @@ class Mosaic:
         self._planes = [(*where[1:4], unit) for where, unit in zip(found, units, strict=True)]
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """A section, float32 [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
+        """A section, [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
 
-        Rows count from the lowest (of a picture: the uppermost).
+        It is float32; of pixels with more digits, such as 32-bit integers, float64. Rows count from the lowest (of a
+        picture: the uppermost).
         """
         if self.picture is not None:
             return self.picture[rows, columns].transpose(2, 0, 1).astype(np.float32)
@@ -151,8 +152,9 @@ class Mosaic:
                 place = np.unravel_index(plane, shape[:-2]) if len(shape) > 2 else ()  # of the plane among the axes
                 where = (*place, rows, columns)
                 cut = section[where]
-                cut = fits.physical(hdus[hdu].header, cut)[0].astype(np.float32)
-            planes.append(np.where(unobserved(cut) | (cut == 0), np.nan, cut * np.float32(unit)))
+                kind = np.result_type(np.float32, cut.dtype)
+                cut = fits.physical(hdus[hdu].header, cut)[0].astype(kind)
+            planes.append(np.where(unobserved(cut) | (cut == 0), np.nan, cut * kind.type(unit)))
         return np.stack(planes)
 
     def pixels(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +208,7 @@ class Mosaic:
             side: in pixels.
 
         Returns:
-            tuple: float32 [bands, side, side], NaN beyond the mosaic's edge; the sky coordinates (WCS), or None.
+            tuple: [bands, side, side] as of :meth:`read`, NaN beyond the mosaic's edge; sky coordinates (WCS), or None.
 
         Raises:
             ValueError: the position is outside the mosaic, or the side makes no sense.
@@ -224,10 +226,12 @@ class Mosaic:
         size = round(arguments.real("side", side, lambda pixels: 1 <= pixels <= 1e5, "from 1 to 100,000 pixels"))
         left, top = (int(np.floor(middle - size / 2 + 1)) for middle in (x, y))
         part = self.window(left, top, size)
-        wcs = None if self.wcs is None else self.wcs.deepcopy()
-        if wcs is not None:
-            wcs.wcs.crpix -= left, top
-        return part, wcs
+        if self.wcs is None:
+            return part, None
+        from astropy.nddata import Cutout2D
+
+        middle = left + (size - 1) / 2, top + (size - 1) / 2
+        return part, Cutout2D(np.broadcast_to(False, self.shape), middle, size, self.wcs, "partial", False).wcs
 
     def window(
         self,
@@ -237,7 +241,7 @@ class Mosaic:
         section: np.ndarray | None = None,
         corner: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
-        """A square of pixels, float32 [bands, size, size], NaN beyond the mosaic, or beyond the section it is cut from.
+        """A square of pixels, [bands, size, size], NaN beyond the mosaic, or beyond the section it is cut from.
 
         ``left`` and ``top`` are its first column and row, ``section`` is [bands, H, W] that was read already, and
         ``corner`` its first column and row.
@@ -247,7 +251,7 @@ class Mosaic:
         rows, columns = (slice(min(max(start, 0), most), min(max(start + size, 0), most))
                          for start, most in zip(starts, shape, strict=True))  # fmt: skip
         part = self.read(rows, columns) if section is None else section[:, rows, columns]
-        whole = np.full((len(part), size, size), np.nan, np.float32)
+        whole = np.full((len(part), size, size), np.nan, part.dtype)
         top, left = rows.start - starts[0], columns.start - starts[1]
         whole[:, top : top + part.shape[1], left : left + part.shape[2]] = part
         return whole
@@ -257,6 +261,12 @@ def check_mosaic(mosaic: Mosaic) -> None:
     """Refuse what is no mosaic, such as the path of one."""
     if not isinstance(mosaic, Mosaic):
         raise ValueError(f"mosaic must be a Mosaic, such as Mosaic('sky.fits'), not {type(mosaic).__name__}")
+
+
+def unseen_bands(mosaic: Mosaic, seen: np.ndarray) -> list[str]:
+    """The bands of which nothing was observed, where others were; ``seen``, bool [bands], is whether anything was."""
+    names = [band or f"plane {number}" for number, band in enumerate(mosaic.bands, 1)]
+    return [name for name, known in zip(names, seen, strict=False) if seen.any() and not known]
 
 
 def each_section(
@@ -318,12 +328,13 @@ def _celestial(header):
 
 
 def _same_sky(one, other, shape: tuple[int, int]) -> bool:
-    """Whether the corners of both are less than half a pixel apart."""
+    """Whether pixels all over both are less than half a pixel apart, or beyond the sky on both, as on all-sky maps."""
     if one is None or other is None:
         return one is other
-    x, y = np.array([0, shape[1] - 1, 0, shape[1] - 1]), np.array([0, 0, shape[0] - 1, shape[0] - 1])
-    back = other.all_world2pix(*one.all_pix2world(x, y, 0), 0, quiet=True)
-    return bool(np.hypot(back[0] - x, back[1] - y).max() < 0.5)
+    x, y = np.meshgrid(*(np.linspace(0, side - 1, 5) for side in shape[::-1]))
+    skies = [frame.all_pix2world(x, y, 0) for frame in (one, other)]
+    back = other.all_world2pix(*skies[0], 0, quiet=True)
+    return bool(((np.hypot(back[0] - x, back[1] - y) < 0.5) | np.isnan(skies).all(axis=(0, 1))).all())
 
 
 def _zero_point(header, band: str, given: float | Mapping[str, float] | None) -> float | None:

@@ -9,9 +9,10 @@ import pandas as pd
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids
+from zoobook.catalogs.columns import listed
 from zoobook.images.checks import many_far_below
 from zoobook.images.decals import ZERO_POINT
-from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section
+from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section, unseen_bands
 
 MARGIN = 384  # pixels around a section, where large sources reach over
 SKY_BOX = 256  # pixels of the boxes in which the sky is measured
@@ -115,6 +116,10 @@ def find_sources(
     parts = each_section(mosaic, _measure_section, workers, "finding sources", threshold=threshold, least=least)
     parts = [part for part in parts if len(part)]
     if not parts:
+        seen = np.any(each_section(mosaic, _seen, workers, "looking for empty bands"), axis=0)
+        if unseen := unseen_bands(mosaic, seen):
+            raise ValueError(f"nothing was observed on {mosaic.name} in {listed(unseen)}, and sources are sought where "
+                             "all bands were: give one of the others alone")  # fmt: skip
         raise ValueError(f"no sources found on {mosaic.name} above {threshold:g} times the noise of its sky, {least} "
                          "pixels or more. Is anything on it? A lower threshold finds more.")  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
@@ -183,6 +188,11 @@ def measure_sources(
     return pd.concat([table, found[list(COLUMNS)]], axis=1)
 
 
+def _seen(mosaic: Mosaic, core: tuple, *_) -> np.ndarray:
+    """Whether anything was observed of each band in a section."""
+    return np.isfinite(mosaic.read(*around(mosaic, core, 0))).any(axis=(1, 2))
+
+
 def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float, least: int) -> pd.DataFrame:
     """Find the sources of a section, and measure those, or those at given places."""
     sep = _sep()
@@ -193,17 +203,13 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
     if mosaic.picture is not None:
         planes = planes.mean(axis=0, keepdims=True)
     blank = ~np.isfinite(planes).all(axis=0)
-    if blank.all():  # nothing can be found or measured
+    if np.count_nonzero(~blank) < least:  # nothing can be found or measured
         flags = {name: name == "flag_edge" for name in (*COLUMNS[-4:], "high", "half", "extent")}
         count = 0 if places is None else len(places)
         unknown = dict.fromkeys(("x", "y", *COLUMNS[:-4]), np.nan)
         return pd.DataFrame({"row": range(count) if places is None else rows} | unknown | flags, index=range(count))
-    planes[:, blank] = 0
-    skies = [_sky(sep, plane, blank) for plane in planes]
-    noise = np.array([sky.globalrms for sky in skies])
-    if mosaic.picture is not None:
-        noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
-    elif any((plane[~blank] == np.median(plane[~blank])).mean() > MOST_TAKEN for plane in planes):
+    alike = [(plane[~blank] == np.median(plane[~blank])).mean() for plane in planes]
+    if mosaic.picture is None and max(alike) > MOST_TAKEN:
         raise ValueError(f"{mosaic.name} has no sky whose noise could be measured in {where}: pixels are alike")
     for plane in planes:
         seen = plane[~blank]
@@ -211,10 +217,20 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         if value is not None:
             raise ValueError(f"{(seen == value).mean():.0%} of the pixels of {mosaic.name} in {where} have the value "
                              f"{value:g}, far from all others. If that stands for no observation, write NaN there.")
+    scale = 1.0
+    if planes.dtype == np.float64:  # sep counts with the digits and the range of float32
+        planes -= np.median(planes[:, ~blank], axis=1)[:, None, None]
+        scale = np.abs(planes[:, ~blank]).max()
+        planes = (planes / scale).astype(np.float32)
+    planes[:, blank] = 0
+    skies, noise = zip(*(_sky(sep, plane, blank) for plane in planes), strict=True)
+    noise = np.array(noise)
+    if mosaic.picture is not None:
+        noise = np.maximum(noise, 1.0)  # dark pixels of a picture are often all black
     weights = noise**-2 / np.sum(noise**-2)
     light = np.zeros_like(planes[0])
     for weight, plane, sky in zip(weights, planes, skies, strict=True):
-        light += np.float32(weight) * (plane - sky.back())
+        light += np.float32(weight) * (plane - sky)
     objects, owner = _extract(sep, light, threshold * np.sum(noise**-2) ** -0.5, blank, least)
     high, half = _tops(light, owner, len(objects))
     del light
@@ -224,7 +240,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
                          f"{where}. Measuring needs an image with sky around the sources.")  # fmt: skip
     band = mosaic.bands.index("r") if "r" in mosaic.bands else len(planes) // 2
     plane = planes[band]
-    plane -= _sky(sep, plane, blank | _grown(taken, blank)).back()
+    plane -= _sky(sep, plane, blank | _grown(taken, blank))[0]
     if places is None:
         at_home = (np.round(objects["y"]) + y0 >= core[0]) & (np.round(objects["y"]) + y0 < core[1])
         at_home &= (np.round(objects["x"]) + x0 >= core[2]) & (np.round(objects["x"]) + x0 < core[3])
@@ -234,7 +250,7 @@ def _measure_section(mosaic: Mosaic, core: tuple, places, rows, threshold: float
         x, y = places[:, 0] - x0, places[:, 1] - y0
         own = owner[np.round(y).astype(int), np.round(x).astype(int)]
         own = np.where(own == 0, len(objects) + 1, own)  # faint ones have light of no other source
-    table = _measure(sep, mosaic, plane, blank, objects, owner, x, y, own)
+    table = _measure(sep, mosaic, plane, scale, blank, objects, owner, x, y, own)
     return table.assign(row=rows, x=x + x0, y=y + y0, high=high[own], half=half[own])
 
 
@@ -248,8 +264,17 @@ def _sep():
     return sep
 
 
-def _sky(sep, plane: np.ndarray, blank: np.ndarray):
-    return sep.Background(plane, mask=blank, bw=SKY_BOX, bh=SKY_BOX)
+def _sky(sep, plane: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray | float, float]:
+    """The sky, by place, and its noise; where no box has half of its pixels free, those of all free pixels at once."""
+    free = plane[~hidden]
+    step = min(np.diff(np.unique(free[:: len(free) // 100_000 + 1])), default=0)  # tiny, but of whole numbers
+    # sep's histogram has many bins for a step: noise within it gives whole numbers a median between them.
+    plane = plane + np.float32(step) * (np.random.default_rng(0).random(plane.shape, np.float32) - np.float32(0.5))
+    sky = sep.Background(plane, mask=hidden, bw=SKY_BOX, bh=SKY_BOX)
+    if (sky.globalback, sky.globalrms) != (0, 1):  # what sep says where it measured none
+        return sky.back(), sky.globalrms
+    sky = sep.Background(plane[~hidden][None], bw=len(free), bh=1)
+    return sky.globalback, sky.globalrms
 
 
 def _grown(taken: np.ndarray, blank: np.ndarray) -> np.ndarray:
@@ -308,12 +333,13 @@ def _peaks(light: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
     return peaks
 
 
-def _measure(sep, mosaic, plane, blank, objects, owner, x, y, own) -> pd.DataFrame:
+def _measure(sep, mosaic, plane, scale, blank, objects, owner, x, y, own) -> pd.DataFrame:
     """Radii, flux and flags of sources at x, y [pixels of the section]."""
     extent = np.append(np.sqrt(objects["npix"] / np.pi), np.nan)[np.minimum(own - 1, len(objects))]
     sizes = petrosian(RADII, _growth(sep, plane, blank, owner, x, y, own))
     sizes[sizes[:, 0] > REACH * extent] = np.nan
     radius, flux, r50, r90 = sizes.T
+    flux = scale * flux
     reach = np.nan_to_num(radius, nan=1.0)
     unseen = np.pad(blank.astype(np.float32), 1, constant_values=1)
     magnitude = ZERO_POINT - 2.5 * np.log10(flux) if mosaic.calibrated else np.full(len(flux), np.nan)

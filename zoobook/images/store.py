@@ -27,7 +27,7 @@ from zoobook.images.decoding import read_image
 from zoobook.images.store_file import UnfinishedStore, checksum, complete, quarantine_file, store_path
 from zoobook.images.views import check_radii
 
-_VERSION = 5  # of the store's layout and of everything that decides a pixel
+_VERSION = 6  # of the store's layout and of everything that decides a pixel
 _BEGINS = rb"ARROW1.*zoobook"  # a store, whole or cut short; other Arrow files do not have the second word
 _SHOWN = 5
 
