@@ -153,6 +153,8 @@ SENSELESS = {
     "at least one Question": lambda: DecisionTree("a", [{"name": "q", "answers": ["x", "y"]}]),
     "`images` must be a list": lambda: plots.montage(None),
     "`images` must be a list of arrays .H, W, 3": lambda: plots.montage([STAMP[..., :2]]),
+    "`columns` must be a list of names, .* not 'ra'": lambda: datasets.load("gz_desi", download=False, columns="ra"),
+    "`columns` must be a list of names, .* not 5": lambda: datasets.load("gz_desi", download=False, columns=5),
     "`answers` must be a list of names": lambda: plots.fractions(ANSWERS, VOTES, TREE, "bar-dr5_no"),
     "the tree must be a DecisionTree": lambda: plots.fractions(ANSWERS, VOTES, "decals_dr5", ["bar-dr5_no"]),
     "size must be a positive number": lambda: plots.galaxy_map([[0, 1]], [STAMP], size=0),

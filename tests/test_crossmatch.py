@@ -95,6 +95,21 @@ def test_no_column_is_lost_or_doubled(tmp_path):
             crossmatch.by_position(once, right, columns=["ra"])
 
 
+@pytest.mark.parametrize("ids", [["0012", "0013"], ["1e5", "2e5"]])
+def test_ids_of_a_csv_that_are_joined_on_stay_text(tmp_path, ids):
+    pd.DataFrame({"name": ids, "z": [1, 2]}).to_csv(tmp_path / "r.csv", index=False)
+    joined = crossmatch.by_id(pd.DataFrame({"id_str": ids}), tmp_path / "r.csv", on=("id_str", "name"))
+    assert joined.to_dict("list") == {"id_str": ids, "name": ids, "z": [1, 2]}
+
+
+def test_tables_with_notes_that_are_arrays():
+    table = pd.DataFrame({"id_str": ["a"], "ra": np.array([1.0], ">f8"), "dec": [0.0]})
+    table.attrs["header"] = np.arange(3)
+    for join in (crossmatch.by_id, crossmatch.by_position):
+        assert len(join(table, table)) == 1
+    assert table.attrs.keys() == {"header"}
+
+
 def test_near_pairs():
     arcsec = 1 / 3600
     catalog = pd.DataFrame({"id_str": list("abcde"), "ra": [0.0, 359.9999, 10, 10, 10], "dec": [0.0, 0, 5, 5, 6]})

@@ -430,6 +430,7 @@ def test_large_stamps_are_cut_alike(sky, tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_stamps_are_cut_again_where_anything_that_shapes_them_is_another(tmp_path, one, other, wider):
     file = write(tmp_path / "a.fits", blob() - 50, **wcs_header())
+    (tmp_path / "a.arrow").symlink_to(tmp_path / "elsewhere.arrow")
     for name, options, factor in (("a", one, wider), ("a", other, 1), ("fresh", other, 1)):
         mosaic = Mosaic(file, **options)
         radius = 20 * mosaic.pixel_arcsec / factor  # so that all are equally wide
@@ -439,6 +440,7 @@ def test_stamps_are_cut_again_where_anything_that_shapes_them_is_another(tmp_pat
             last = store.pixels.copy(), store.framing
     np.testing.assert_array_equal(last[0], store.pixels)
     assert last[1] == store.framing
+    assert (tmp_path / "a.arrow").is_symlink()
 
 
 @pytest.mark.parametrize("radius", [1e-9, 0.02, 0.4])

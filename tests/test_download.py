@@ -203,6 +203,15 @@ def test_wrong_length(server, tmp_path):
     assert not list(tmp_path.glob("a*"))
 
 
+def test_an_empty_answer_is_no_file(server, tmp_path):
+    server.files["a"] = b""
+    (tmp_path / "a").touch()  # as an earlier version may have left it
+    with pytest.raises(DownloadError, match="expected a file that is not empty, got one .0 bytes."):
+        fetch([remote(server, "a", length=False, hashed=False)], tmp_path, "toy")
+    for known in ({"length": True, "hashed": False}, {"length": False, "hashed": True}):
+        fetch([remote(server, "a", **known)], tmp_path, "toy")
+
+
 def test_length_that_nobody_tells(server, tmp_path):
     server.faults["a"] = ["endless"]
     fetch([remote(server, "a", length=False)], tmp_path, "toy")

@@ -181,6 +181,8 @@ def test_lists_become_columns(tmp_path):
     ("options", "code", "message"),
     [
         (["table.parquet", "table.parquet"], 1, "would be overwritten"),
+        (["folder", "folder/00000.parquet"], 1, "folder would be changed by a result in it"),
+        (["link", "folder/best.parquet"], 1, "link would be changed by a result in it"),
         (["table.parquet", "out.fits", "--most", "0"], 2, "'--most'"),
         (["table.parquet", "out.fits", "--most", "-1"], 2, "'--most'"),
         (["table.parquet", "out.fits", "--sort", "mixed"], 1, "'mixed' cannot be sorted"),
@@ -195,6 +197,8 @@ def test_lists_become_columns(tmp_path):
 def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
     monkeypatch.chdir(tmp_path)
     GALAXIES.assign(mixed=[[1, 2], [3, 4], [5, 6]] if "mixed" in options else 0).to_parquet("table.parquet")
+    Path("folder").mkdir()
+    Path("link").symlink_to("folder")
     Path("table.csv").write_text("id_str;ra\na;1,5\n")
     pd.DataFrame({"id_str": ["a"]} | {f"feature_{n}": 0.0 for n in range(1280)}).to_parquet("wide.parquet")
     Path("some.csv").write_text("id_str,z,file_loc\nb,0.1,/home/me/b.png\n")

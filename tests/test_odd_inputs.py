@@ -64,6 +64,8 @@ BAD_LABELS = {  # of one column
     r"'radius' has 1e\+30 in 1 rows, and nothing else above": {"radius": first(1e30)},
     r"'radius', up to .*e.\d+, are too large to be learned": {"radius": lambda column: column**2 * 1e298},
     "'large' has -999 in 1 rows": {"large": first(np.int16(-999))},
+    **{rf"'radius' has {shown} in 1 rows": {"radius": first(float(np.iinfo(kind).min))}  # NaN made whole
+       for kind, shown in (("i2", "-32768"), ("i4", r"-2.14748e\+09"), ("i8", r"-9.22337e\+18"))},
     "'radius' has -99.99 in 1 rows": {"radius": first(np.float32(-99.99))},
     "'radius' holds numbers .* and text": {"radius": first("unknown")},
     "'large' has -1 in 1 rows, and nothing else below 0": {"large": first(-1)},

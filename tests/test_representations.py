@@ -2,6 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.table import Table
 from sklearn.decomposition import PCA
 
 from zoobook import representations
@@ -120,11 +121,38 @@ def test_what_is_no_table_of_features(tmp_path):
     (tmp_path / "p").mkdir()
     few().to_parquet(tmp_path / "p" / "0.parquet")
     few().drop(columns="feat_3").to_parquet(tmp_path / "p" / "1.parquet")
-    with pytest.raises(ValueError, match="1.parquet has other columns"):
+    with pytest.raises(ValueError, match="1.parquet has no column 'feat_3'"):
         representations.open(tmp_path / "p")
     (tmp_path / "p" / "1.parquet").write_bytes(b"x" * 100)
-    with pytest.raises(ValueError, match="1.parquet is not a table of features in parquet"):
+    with pytest.raises(ValueError, match="p could not be read as a table: 1.parquet: Parquet magic"):
         representations.open(tmp_path / "p")
+
+
+def test_what_astropy_masks_is_no_feature(tmp_path):
+    features = {"feat_0": [1.0, 2.0], "feat_1": np.ma.array([7777.0, 3.0], mask=[True, False])}
+    Table({"id_str": ["a", "b"], **features}).write(tmp_path / "t.parquet")
+    for read in (representations.anomalies, lambda path: representations.compress(path, tmp_path / "out.parquet", 1)):
+        with pytest.raises(ValueError, match="galaxy 'a' has no finite number in column 'feat_1'"):
+            read(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("values", [["x"], [True], [[1.0]]])
+def test_files_of_one_table_in_which_a_feature_is_something_else(tmp_path, values):
+    few().to_parquet(tmp_path / "0.parquet")
+    few(feat_1=values * 20).to_parquet(tmp_path / "1.PQ")
+    for read in (representations.anomalies, lambda path: representations.nearest(path, "g1"),
+                 lambda path: representations.compress(path, tmp_path.with_suffix(".parquet"))):  # fmt: skip
+        with pytest.raises(ValueError, match="'feat_1' is .* in 1.PQ, but float in 0.parquet"):
+            read(tmp_path)
+
+
+def test_a_table_without_an_ending_is_one_to_all(tmp_path):
+    few().to_parquet(tmp_path / "few.parquet")
+    out = representations.compress(tmp_path / "few.parquet", tmp_path / "x", 2).path
+    joined = representations.crossmatch(out, few()[["id_str"]])
+    np.testing.assert_array_equal(joined[["feat_0_pca", "feat_1_pca"]], representations.open(out).read()[1])
+    with pytest.raises(ValueError, match="t.votable: the result is parquet"):
+        representations.compress(tmp_path / "few.parquet", tmp_path / "t.votable", 2)
 
 
 # ---- Principal components, neighbours, oddities and groups ----

@@ -136,6 +136,14 @@ def test_a_table_that_lost_or_gained_a_file_is_refused(tmp_path):
     assert len(table_files(shards(folder))) == 3
 
 
+def test_a_shard_with_other_rows_than_planned_is_refused_and_made_again(tmp_path):
+    folder = shards(tmp_path / "a")
+    pd.DataFrame({"id_str": ["g2"]}).to_parquet(folder / "00001.parquet")
+    with pytest.raises(ValueError, match="00001.parquet has 1 rows instead of 2: run again"):
+        tables.read(folder)
+    assert len(tables.read(shards(folder))) == 6
+
+
 def test_a_damaged_shard_is_made_again(tmp_path):
     folder = shards(tmp_path / "a")
     whole = (folder / "00001.parquet").read_bytes()

@@ -2,6 +2,7 @@
 import subprocess
 import sys
 import warnings
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from zoobook import catalogs, export
+from zoobook import catalogs, export, representations
 from zoobook.catalogs import columns, crossmatch, tables
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.learning.runs import RunFolder
@@ -224,6 +225,11 @@ def test_ids_in_whatever_holds_them():
 def test_what_is_no_number():
     for value in (10**400, -(10**400), np.ma.masked):
         np.testing.assert_array_equal(tables.floats(pd.Series([1, value], dtype=object)), [1, np.nan])
+    for value in (1 * units.deg, np.array(3)):
+        with pytest.raises(ValueError, match="`x` holds .* in 2 rows .counted from 0.: 0, 1"):
+            columns.numbers(pd.DataFrame({"x": pd.Series([value, value], dtype=object)}), "x")
+    with pytest.raises(ValueError, match="`x` holds a signalling NaN in 1 rows .counted from 0.: 1"):
+        columns.numbers(pd.DataFrame({"x": [Decimal(1), Decimal("sNaN")]}), "x")
     for values in ([1j, 2j], pd.to_datetime(["2020-01-01"]), pd.to_timedelta([1, 2]), ["a", None]):
         assert np.isnan(tables.floats(pd.Series(values))).all()
 
@@ -337,6 +343,46 @@ def test_gaps_as_astropy_writes_them_in_parquet(tmp_path, rows):
     expected = [[LONG, pd.NA, 3][row] for row in rows or range(3)]
     assert got["n"].tolist() == expected and got["flag"].isna().tolist() == [value is pd.NA for value in expected]
     assert tables.read(tmp_path / "t.parquet", ["x", "n"], kept).columns.tolist() == ["x", "n"]
+    with pytest.raises(ValueError, match="`n` is empty in 1 rows"):
+        tables.id_column(tmp_path / "t.parquet", "n", "it")
+
+
+@pytest.mark.parametrize("rows", [None, np.array([1, 2, 3])])
+def test_each_file_of_a_folder_has_its_own_masks_and_units(tmp_path, rows):
+    parts = [
+        Table({"id_str": ["a", "b"], "ra": [15.0, 16] * units.deg, "dec": [1.0, 2] * units.deg, "n": [1, 2]}),
+        Table({"id_str": ["c", "d"], "ra": [1.0, 2] * units.hourangle, "dec": [60.0, 90] * units.arcmin,
+               "n": np.ma.array([-99, 4], mask=[True, False])}),
+    ]  # fmt: skip
+    for part, name in zip(parts, ("0.parquet", "1.PARQUET"), strict=True):
+        part.write(tmp_path / name, format="parquet")
+    got = tables.read(tmp_path, rows=rows)
+    sky = [SkyCoord(part["ra"], part["dec"]) for part in parts]
+    for name in ("ra", "dec"):
+        expected = np.concatenate([getattr(one, name).deg for one in sky])
+        np.testing.assert_allclose(got[name], expected if rows is None else expected[rows])
+    assert got["n"].tolist() == [1, 2, pd.NA, 4][0 if rows is None else 1 :]
+
+
+@pytest.mark.parametrize("kinds", [
+    (pa.string(), pa.large_string()), (pa.int32(), pa.int64()), (pa.int64(), pa.string()),
+])  # fmt: skip
+def test_files_of_other_types_are_the_same_to_all_readers(tmp_path, kinds):
+    for number, kind in enumerate(kinds):
+        ids = pa.array([f"{number + 1}1", f"{number + 1}2"]).cast(kind)
+        pq.write_table(pa.table({"id_str": ids, "feat_0": [1.0, 2.0], "feat_1": [0.5, 3]}), tmp_path / f"{number}.pq")
+    empty = pd.DataFrame(columns=["id_str", "feat_0", "feat_1"])
+    for name in ("!.parquet", "2.parquet"):  # the first and the last
+        empty.to_parquet(tmp_path / name)
+    left = pd.DataFrame({"id_str": ["12"]})
+    for read in (catalogs.read, lambda path: crossmatch.by_id(left, path), representations.anomalies,
+                 lambda path: representations.crossmatch(path, left),
+                 lambda path: tables.read(path, rows=[1])):  # fmt: skip
+        if kinds == (pa.int64(), pa.string()):
+            with pytest.raises(ValueError, match="'id_str' is string in 1.pq, but int64 in"):
+                read(tmp_path)
+        else:
+            assert left["id_str"][0] in read(tmp_path)["id_str"].astype(str).tolist()
 
 
 def test_text_as_astropy_gives_it_of_fits(tmp_path):
@@ -470,7 +516,8 @@ def test_files_that_are_something_else_than_they_say(tmp_path):
     (tmp_path / "many").mkdir()
     frame.to_parquet(tmp_path / "many" / "0.parquet")
     for other, message in ((frame.assign(v=0.5), "'v' is double in 1.parquet, but int64 in 0"),
-                           (frame[["id_str"]], "1.parquet has no column 'v'")):  # fmt: skip
+                           (frame[["id_str"]], "1.parquet has no column 'v'"),
+                           (frame.assign(w=1), "0.parquet, unlike 1.parquet, has no column 'w'")):  # fmt: skip
         other.to_parquet(tmp_path / "many" / "1.parquet")
         with pytest.raises(ValueError, match=message):
             tables.read(tmp_path / "many")

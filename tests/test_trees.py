@@ -106,6 +106,13 @@ def test_a_file_may_hold_notes_of_its_own(tmp_path):
     assert trees.DecisionTree.from_yaml(tmp_path / "t.yaml").label_columns == ["a_yes", "a_no"]
 
 
+def test_null_is_as_if_it_were_not_there(tmp_path):
+    text = "suffix: null\nquestions:\n- {name: 'null', answers: [null, 'no'], asks: ~, asked_after: null}\n"
+    (tmp_path / "t.yaml").write_text(text)
+    tree = DecisionTree.from_yaml(tmp_path / "t.yaml")
+    assert tree.label_columns == ["null_null", "null_no"] and tree.questions[0].asks == "" and tree.suffix == ""
+
+
 def spec(*questions, **more):
     made = [{"name": name, "answers": list(answers), "asked_after": after} for name, answers, *after in questions]
     return {"name": "t", "questions": made, **more}

@@ -310,7 +310,7 @@ def _library() -> dict:
 
 
 class _Loader(yaml.BaseLoader):
-    """All values are text, and an entry that occurs twice is refused, of which the last alone would count."""
+    """All values are text, but null, which is none; an entry that occurs twice is refused: the last one would count."""
 
     def construct_mapping(self, node, deep=False):
         """The entries of one level."""
@@ -318,6 +318,8 @@ class _Loader(yaml.BaseLoader):
         for number, key in enumerate(keys):
             if key.value in [other.value for other in keys[:number]]:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} occurs twice", key.start_mark)
+        node.value = [(key, value) for key, value in node.value
+                      if not (value.value in ("~", "null", "Null", "NULL") and value.style is None)]  # fmt: skip
         return super().construct_mapping(node, deep)
 
 

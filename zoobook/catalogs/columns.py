@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from numbers import Integral, Number, Real
 
 import numpy as np
@@ -16,6 +16,7 @@ from zoobook.arguments import ADDRESS, did_you_mean
 _EXPONENT = r"[+-]?\d(\.\d+)?[eE]\+\d+"  # with the sign that programs write: 7e12 may be an id
 _WRITTEN_AS_FLOAT = rf"[+-]?\d+\.0*|{_EXPONENT}"
 _OF_EXCEL = r'^\s*="(.*)"\s*$', r"\1"
+_NAN_AS_WHOLE = (-(2**63), -(2**31), -(2**15))  # what becomes of it as an int64, int32 or int16
 _GAPS = ("nan", "NaN", "<NA>", "NaT")  # where a column with gaps was made text
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")  # 007 is a code
 
@@ -56,13 +57,20 @@ def in_memory(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
     for n in encoded:
         decoded = [_decoded(value, columns[n].name) for value in columns[n]]
         columns[n] = pd.Series(decoded, table.index, dtype=object, name=columns[n].name)
+    for column in columns:
+        column.attrs = {}  # which pandas would compare, and cannot where they hold arrays
     native = pd.concat(columns, axis=1)
     native.attrs = table.attrs
     return native
 
 
 def _is_encoded(column: pd.Series) -> bool:
-    present = column[column.notna()]
+    try:
+        present = column[column.notna()]
+    except InvalidOperation:
+        rows = [row for row, cell in enumerate(column) if isinstance(cell, Decimal) and cell.is_snan()]
+        raise ValueError(f"`{column.name}` holds a signalling NaN in {len(rows)} rows (counted from 0): "
+                         f"{listed(rows)}. Leave those cells empty.") from None  # fmt: skip
     return len(present) > 0 and isinstance(present.iloc[0], bytes)
 
 
@@ -76,8 +84,9 @@ def floats(column: pd.Series) -> np.ndarray:
     dates = column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
     try:
         numbers = column if dates else pd.to_numeric(column, errors="coerce")
-    except (OverflowError, np.ma.MaskError, TypeError):  # whole numbers beyond any float, and what a mask hides
-        lost = [cell is np.ma.masked or (isinstance(cell, int) and abs(cell) > 2**1000) for cell in column]
+    except (OverflowError, np.ma.MaskError, TypeError):  # whole numbers beyond any float, what a mask hides, quantities
+        known = (str, Real, Decimal, np.bool_)
+        lost = [not isinstance(cell, known) or (isinstance(cell, int) and abs(cell) > 2**1000) for cell in column]
         numbers = pd.to_numeric(column.mask(lost), errors="coerce")
     if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
@@ -127,7 +136,8 @@ def require(wanted: Iterable[str], there: pd.DataFrame | list[str], where: str, 
     if isinstance(wanted, str):
         raise ValueError(f"columns are named in a list, such as [{wanted!r}], not {wanted!r}")
     names = there if isinstance(there, list) else list(a_frame(there, where).columns)
-    absent = next((name for name in wanted if name not in set(names)), None)
+    known = set(names)
+    absent = next((name for name in wanted if name not in known), None)
     if absent is None:
         return
     if not hint and not isinstance(there, list) and absent in there.index.names:
@@ -279,7 +289,8 @@ def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Serie
 
 
 def _refuse_stand_in(values: list, column: str, ratings: bool) -> None:
-    """Refuse numbers of which the lowest is -9.99 …, the highest 99 …, one is beyond 1e20, and others are far off.
+    """Refuse numbers of which the lowest is -9.99 … or NaN made whole, the highest 99 …, one is beyond 1e20, and others
+    are far off.
 
     Also -1 below several numbers of which none is negative, and 9 beside 0 and 1.
     """
@@ -291,7 +302,8 @@ def _refuse_stand_in(values: list, column: str, ratings: bool) -> None:
         shown, ratio, different = f"{extreme:g}", end(others) / extreme, set(others)
         alone = len(different) > 1 and min(different) >= 0 and not ratings
         if (
-            (re.fullmatch(pattern, shown) and ratio < 0.5) or (abs(extreme) >= 1e20 and abs(ratio) < 1e-6)
+            ((re.fullmatch(pattern, shown) or extreme in _NAN_AS_WHOLE) and ratio < 0.5)
+            or (abs(extreme) >= 1e20 and abs(ratio) < 1e-6)
             or (extreme == -1 and alone) or (extreme == 9 and different == {0, 1})
         ):  # fmt: skip
             raise ValueError(

@@ -68,7 +68,7 @@ def by_id(
     repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
 
     same = {right_on} if left_on == right_on else set()
-    joined = _join(left, left_rows, right, right_rows, same, columns)
+    joined = _join(left, left_rows, right, right_rows, same, columns, text=(right_on,))
     joined[left_on] = left_ids.take(pa.array(left_rows)).to_numpy(zero_copy_only=False)
     joined.attrs["report"] = {
         "matched": len(matched),
@@ -115,7 +115,7 @@ def by_position(
     by_distance = rows[np.argsort(separation[rows], kind="stable")]
     first = np.unique(nearest[by_distance], return_index=True)[1]
     chosen = np.sort(by_distance[first])
-    joined = _join(left, chosen, right, nearest[chosen], set(), columns, ("separation_arcsec",))
+    joined = _join(left, chosen, right, nearest[chosen], set(), columns, added=("separation_arcsec",))
     joined["separation_arcsec"] = separation[chosen]
     joined.attrs["report"] = {
         "matched": len(chosen),
@@ -180,6 +180,7 @@ def _join(
     without: set[str],
     columns: list[str] | None,
     added: tuple[str, ...] = (),
+    text: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Rows of the left table beside their partners of the right one."""
     columns = columns if columns is None or isinstance(columns, str) else arguments.names("columns", columns)
@@ -196,11 +197,13 @@ def _join(
         other = right[wanted].iloc[right_rows]
     elif wanted:
         ascending = np.argsort(right_rows)
-        other = tables.read(right, wanted, right_rows[ascending]).iloc[np.argsort(ascending)]
+        other = tables.read(right, wanted, right_rows[ascending], text).iloc[np.argsort(ascending)]
     else:
         other = pd.DataFrame(index=right_rows)
-    other = other.rename(columns=new)
-    return pd.concat([left.iloc[left_rows].reset_index(drop=True), other.reset_index(drop=True)], axis=1)
+    sides = [side.reset_index(drop=True) for side in (left.iloc[left_rows], other.rename(columns=new))]
+    for side in sides:
+        side.attrs = {}  # which pandas would compare, and cannot where they hold arrays
+    return pd.concat(sides, axis=1)
 
 
 def _positions(table: pd.DataFrame | Path, where: str):

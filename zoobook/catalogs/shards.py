@@ -4,6 +4,9 @@ Every shard appears under its own name only when it is whole.
 """
 
 import json
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +15,8 @@ import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.files import atomic_write, clear_parts, ensure_writable_dir, replacing
+
+PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 
 
 class ShardedTable:
@@ -34,7 +39,7 @@ class ShardedTable:
         self._manifest = self.folder / self.MANIFEST
         plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
-        begun = any(self.folder.glob("*.parquet"))  # without a shard, there is nothing to complete or to keep
+        begun = bool(_parquet(self.folder))  # without a shard, there is nothing to complete or to keep
         if begun and self._manifest.exists():
             earlier = _read_manifest(self._manifest)["plan"]
             if earlier != self._plan:
@@ -47,7 +52,7 @@ class ShardedTable:
                              "the table: choose an empty folder")  # fmt: skip
         else:
             atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": False}))
-        self._bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
+        self._bounds = _bounds(rows, shard_rows)
         if begun:
             self._look_over()
 
@@ -87,6 +92,11 @@ class ShardedTable:
         return self.folder / _shard_name(number)
 
 
+def _bounds(rows: int, shard_rows: int) -> list[tuple[int, int]]:
+    """First row and row after the last of every shard."""
+    return [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
+
+
 def _shard_name(number: int) -> str:
     return f"{number:05d}.parquet"
 
@@ -100,7 +110,9 @@ def _rows_of(file: Path) -> int | None:
 
 
 def _parquet(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.parquet") if file.name[0] != ".")  # macOS leaves ._00000.parquet
+    """The files of a folder that are parquet, by the names that a single file may have."""
+    named = (file for file in folder.glob("*") if PARQUET_NAME.search(file.name))
+    return sorted(file for file in named if file.name[0] != ".")  # macOS leaves ._00000.parquet
 
 
 def _read_manifest(file: Path) -> dict:
@@ -136,3 +148,19 @@ def table_files(path: str | Path) -> list[Path]:
     if others := sorted(there - whole):
         raise ValueError(f"{others[0]} is no part of the table in {path}: move it out of the folder")
     return files
+
+
+def footers(path: str | Path) -> Iterator[tuple[Path, pa.Schema, int]]:
+    """The :func:`table_files`, with columns and number of rows of each; other rows than were planned are refused."""
+    files, manifest = table_files(path), arguments.path(path) / ShardedTable.MANIFEST
+    plan = _read_manifest(manifest)["plan"] if manifest.exists() else None
+    planned = [stop - start for start, stop in _bounds(plan["rows"], plan["shard_rows"])] if plan else []
+    for file, wanted in zip_longest(files, planned):
+        try:
+            schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{file.name}: {error}") from None
+        if wanted not in (None, rows):
+            raise ValueError(f"{file.name} has {rows} rows instead of {wanted}: run again what writes the table, and "
+                             "that file will be made anew")  # fmt: skip
+        yield file, schema, rows

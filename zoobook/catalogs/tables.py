@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs.columns import floats, id_array, ids_of, in_memory, listed, refuse_twice, require
-from zoobook.catalogs.shards import table_files
+from zoobook.catalogs.shards import PARQUET_NAME, footers
 from zoobook.files import unpacked
 
 __all__ = ["column_names", "floats", "id_array", "id_column", "ids_of", "in_memory", "listed", "read"]
@@ -29,7 +29,6 @@ __all__ = ["column_names", "floats", "id_array", "id_column", "ids_of", "in_memo
 FITS_NAME = re.compile(r"\.(fits?|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 TEXT_COLUMNS = ("id_str", "iauname", "dr8_id", "dr7objid", "dr8objid", "objid")  # never read as numbers from a CSV
 _CSV_NAME = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
-_PARQUET_NAME = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
 _VOTABLE_NAME = re.compile(r"\.(vot|votable|xml)(\.gz)?$", re.IGNORECASE)
 #: for ``pandas.read_csv``: decimal numbers as they were written. Before 3.1 pandas missed many by the last bit unless
 #: asked not to; since then it warns if it is asked. Source: https://github.com/pandas-dev/pandas/pull/64432
@@ -92,11 +91,8 @@ def id_column(table: pd.DataFrame | str | os.PathLike, column: str, where: str) 
     if isinstance(table, pd.DataFrame):
         return id_array(table[column], where, column)
     path = arguments.path(table)
-    if _is_parquet(path):
-        values = _guarded(path, lambda path: pa.chunked_array(
-            [chunk for file in table_files(path) for chunk in _read_file(file, [column]).column(0).chunks]
-        ))  # fmt: skip
-        return id_array(values, where, column)
+    if is_parquet(path):
+        return id_array(_guarded(path, lambda path: Parquet(path).read([column]).column(0)), where, column)
     return id_array(read(path, [column], text=(column,))[column], where, column)
 
 
@@ -104,11 +100,17 @@ def _guarded(path: Path, function: Callable, *options):
     """What a reader gives, or a plain word on why it cannot."""
     if not path.exists():
         raise FileNotFoundError(f"there is no table at {path}")
-    known = (_CSV_NAME, _PARQUET_NAME, FITS_NAME, _VOTABLE_NAME)
-    if path.is_file() and not any(name.search(path.name) for name in known):
-        raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet, .fits or .vot")
+    if path.is_file() and is_parquet(path) and not PARQUET_NAME.search(path.name):
+        with open(path, "rb") as file:
+            if file.read(4) != b"PAR1":
+                raise ValueError(f"{path} is not a kind of table that can be read: use .csv, .csv.gz, .parquet, .fits "
+                                 "or .vot")  # fmt: skip
     with named(path):
         return function(path, *options)
+
+
+class TableError(ValueError):
+    """A table that cannot be read; the message says which, and why."""
 
 
 @contextlib.contextmanager
@@ -116,24 +118,28 @@ def named(path: Path) -> Iterator[None]:
     """Where a table is read: every reader has its own errors; to the reader of the message they mean the same."""
     try:
         yield
+    except TableError:
+        raise
     except UnicodeDecodeError:
-        raise ValueError(f"{path} could not be read as a table: it is no text in UTF-8; save it as such") from None
+        raise TableError(f"{path} could not be read as a table: it is no text in UTF-8; save it as such") from None
     except Exception as error:
         reason = str(error).strip().splitlines()
         if found := re.search(r"EOF inside string starting at row (\d+)", str(error)):  # which pandas counts from 0
             reason = [f"row {int(found[1]) + 1} (counted from 1) has a quotation mark that is never closed"]
-        raise ValueError(
+        raise TableError(
             f"{path} could not be read as a table: {reason[0] if reason else type(error).__name__}"
         ) from None
 
 
-def _is_parquet(path: Path) -> bool:
-    return path.is_dir() or bool(_PARQUET_NAME.search(path.name))
+def is_parquet(path: Path) -> bool:
+    """Whether a table is, or will be, in parquet: a folder, or a file that is not named as another kind."""
+    return path.is_dir() or not any(name.search(path.name) for name in (_CSV_NAME, FITS_NAME, _VOTABLE_NAME))
 
 
 def _names(path: Path) -> list[str]:
-    if _is_parquet(path):
-        return _parquet_names(table_files(path)[0])
+    if is_parquet(path):
+        file, schema, _ = next(footers(path))
+        return _parquet_names(schema, file.name)
     if _CSV_NAME.search(path.name):
         return _csv_names(path)
     return list(_read_astropy(path).columns)
@@ -145,10 +151,9 @@ def _csv_names(path: Path) -> list[str]:
     return [str(name) for name in pd.read_csv(path, nrows=0).columns]
 
 
-def _parquet_names(path: Path) -> list[str]:
+def _parquet_names(schema: pa.Schema, where: str) -> list[str]:
     """All but the columns in which pandas keeps a nameless row index, and astropy where others have gaps."""
-    schema = _schema(path)
-    refuse_twice(schema.names, "it")
+    refuse_twice(schema.names, where)
     gaps = set(_mask_columns(schema).values())
     return [name for name in schema.names if not re.fullmatch(r"__index_level_\d+__", name) and name not in gaps]
 
@@ -169,8 +174,8 @@ def with_gaps(table: pa.Table) -> pa.Table:
 
 
 def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: tuple[str, ...]) -> pd.DataFrame:
-    if _is_parquet(path):
-        return _read_parquet(table_files(path), columns, rows)
+    if is_parquet(path):
+        return _read_parquet(path, columns, rows)
     if _CSV_NAME.search(path.name):
         _check_rows(path)
         table = _read_csv(path, columns, {*TEXT_COLUMNS, *text})
@@ -267,89 +272,148 @@ def _settled(column: pd.Series, may_be_numbers: bool) -> pd.Series:
     return column if gaps.any() else column.astype(column.dtype.numpy_dtype)
 
 
-def _read_file(file: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(file, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file.name}: {error}") from None
+class Parquet:
+    """A table in parquet, in one file or several, each column of one type: what astropy masks in a file is missing, and
+    positions are in degrees, whatever unit a file notes.
+
+    Args:
+        path: the file or folder.
+
+    Attributes:
+        types: by column, its Arrow type.
+        rows: how many there are.
+    """
+
+    def __init__(self, path: Path):
+        self.types: dict[str, pa.DataType] = {}
+        self.rows, self._path = 0, path
+        self._files: list[Path] = []
+        self._unlike: dict[str, str] = {}  # by column, how its files differ
+        with named(path):
+            last = None
+            for file, schema, rows in footers(path):
+                if last is None or not schema.equals(last, check_metadata=True):  # most are, and to compare takes long
+                    self._compare(file, schema, rows)
+                last = schema if rows else last
+                self._files.append(file)
+                self.rows += rows
+
+    def _compare(self, file: Path, schema: pa.Schema, rows: int) -> None:
+        made = _as_meant(schema.empty_table()).select(_parquet_names(schema, file.name)).schema
+        types = dict(zip(made.names, made.types, strict=True))
+        if self._files:
+            require(self.types, made.names, file.name)
+            require(types, list(self.types), f"{self._files[0].name}, unlike {file.name},")
+        if not self.rows:  # a file without rows may say anything of its columns
+            self.types = {name: types[name] for name in self.types or types}
+        for name in self.types if rows else ():
+            self._unite(name, types[name], file)
+
+    def _unite(self, name: str, kind: pa.DataType, file: Path) -> None:
+        known = self.types[name]
+        if kind == known:
+            return
+        try:
+            schemas = [pa.schema([(name, one)]) for one in (known, kind)]
+            self.types[name] = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+            alike = pa.types.is_floating(known) == pa.types.is_floating(kind) or pa.null() in (known, kind)
+        except pa.ArrowException:
+            alike = False
+        if not alike:
+            said = f"the column {name!r} is {kind} in {file.name}, but {known} in {self._files[0].name}"
+            self._unlike.setdefault(name, said)
+
+    def schema(self, columns: list[str]) -> pa.Schema:
+        """Some columns and their types; one that is something else in another file is refused."""
+        with named(self._path):
+            for name in columns:
+                if name in self._unlike:
+                    raise ValueError(self._unlike[name])
+        return pa.schema([(name, self.types[name]) for name in columns])
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """All rows."""
+        return self._united(columns, lambda file, names: [file.read(names)])
+
+    def take(self, columns: list[str], rows: np.ndarray) -> pa.Table:
+        """Some rows, ascending, counted from 0; a row group without any of them is not read."""
+        start = 0
+
+        def cut(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.Table]:
+            nonlocal start
+            for number in range(file.num_row_groups):
+                length = file.metadata.row_group(number).num_rows
+                first, last = np.searchsorted(rows, [start, start + length])
+                if last > first:
+                    wanted = pa.array(rows[first:last] - start)
+                    # A row group may be the whole file: of it, so many columns at a time as hold few values.
+                    width = max(1, _VALUES // length)
+                    taken = {}
+                    for block in (names[i : i + width] for i in range(0, len(names), width)):
+                        part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
+                        taken |= {name: part.column(name) for name in block}
+                    yield pa.table(taken)
+                start += length
+
+        return self._united(columns, cut, pre_buffer=False)
+
+    def batches(self, columns: list[str], rows: int) -> Iterator[pa.Table]:
+        """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
+        return self._pieces(columns, lambda file, names: (
+            pa.Table.from_batches([batch]) for batch in file.iter_batches(rows, columns=names)
+        ), memory_map=True)  # fmt: skip
+
+    def _united(self, columns: list[str], cut: Callable, **options) -> pa.Table:
+        return pa.concat_tables([self.schema(columns).empty_table(), *self._pieces(columns, cut, **options)])
+
+    def _pieces(self, columns: list[str], cut: Callable, **options) -> Iterator[pa.Table]:
+        """What ``cut`` makes of every file and the names of what to read in it."""
+        schema = self.schema(columns)
+        for path in self._files:
+            with named(path):
+                file = pq.ParquetFile(path, page_checksum_verification=True, **options)
+                masks, noted = _mask_columns(file.schema_arrow), file.schema_arrow.metadata
+                names = [*columns, *(masks[name] for name in columns if name in masks)]
+                for piece in cut(file, names) if file.metadata.num_rows else ():
+                    meant = _as_meant(piece.replace_schema_metadata(noted)).select(columns)
+                    yield pa.concat_tables([schema.empty_table(), meant], promote_options="permissive")
 
 
-def _united(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables, promote_options="permissive")
+def _as_meant(table: pa.Table) -> pa.Table:
+    return _in_degrees(with_gaps(table))
 
 
-def _schema(file: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file.name}: {error}") from None
-
-
-def _check_alike(files: list[Path], columns: list[str]) -> None:
-    """Refuse parquet files of one table whose columns differ."""
-    first = _schema(files[0])
-    for file in files[1:]:
-        schema = _schema(file)
-        require(columns, schema.names, file.name)
-        for name in columns:
-            kinds = first.field(name).type, schema.field(name).type
-            try:
-                pa.unify_schemas([pa.schema([("a", kind)]) for kind in kinds], promote_options="permissive")
-                alike = pa.types.is_floating(kinds[0]) == pa.types.is_floating(kinds[1]) or pa.null() in kinds
-            except pa.ArrowException:
-                alike = False
-            if not alike:
-                raise ValueError(f"the column {name!r} is {kinds[1]} in {file.name}, but {kinds[0]} in {files[0].name}")
-
-
-def _read_parquet(files: list[Path], columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
-    asked = _parquet_names(files[0]) if columns is None else columns
-    masks = _mask_columns(pq.read_schema(files[0]))
-    columns = [*asked, *(masks[name] for name in asked if name in masks)]
-    _check_alike(files, columns)
+def _read_parquet(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
+    table = Parquet(path)
+    columns = list(table.types) if columns is None else columns
     if rows is None:
-        return _in_degrees(_to_pandas(_united([_read_file(file, columns) for file in files]), asked), files[0])
-    groups, start = [], 0
-    for file in (pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) for path in files):
-        empty = file.schema_arrow.empty_table().select(columns)
-        for number in range(file.num_row_groups):
-            length = file.metadata.row_group(number).num_rows
-            first, last = np.searchsorted(rows, [start, start + length])
-            if last > first:
-                wanted = pa.array(rows[first:last] - start)
-                # A row group may be the whole file: of it, so many columns at a time as hold few values.
-                width = max(1, _VALUES // length)
-                blocks = [columns[i : i + width] for i in range(0, len(columns), width)]
-                taken = {}
-                for block in blocks:
-                    part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
-                    taken |= {name: part.column(name) for name in block}
-                groups.append(pa.table(taken).replace_schema_metadata(file.schema_arrow.metadata))
-            start += length
-    _check_reach(rows, start)
-    return _in_degrees(_to_pandas(_united(groups or [empty]), asked, self_destruct=True), files[0])
+        return _to_pandas(table.read(columns))
+    _check_reach(rows, table.rows)
+    return _to_pandas(table.take(columns, rows), self_destruct=True)
 
 
-def _in_degrees(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """What was read of a parquet file, with positions in degrees where astropy has noted another unit."""
-    noted = (pq.read_schema(file).metadata or {}).get(b"table_meta_yaml")
-    names = {"ra", "dec"} & set(frame.columns)
+def _in_degrees(table: pa.Table) -> pa.Table:
+    """A table of a parquet file, with positions in degrees where astropy has noted another unit."""
+    noted = (table.schema.metadata or {}).get(b"table_meta_yaml")
+    names = {"ra", "dec"} & set(table.column_names)
     if noted is None or not names:
-        return frame
+        return table
     from astropy.table.meta import get_header_from_yaml
     from astropy.units import Unit
 
     noted_columns = get_header_from_yaml(noted.decode().split("\n"))["datatype"]
     units = {column["name"]: column.get("unit") for column in noted_columns}
-    for name in (name for name in names if frame[name].dtype.kind in "iuf"):
+    for name in names:
+        column, place = table.column(name), table.column_names.index(name)
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            continue
         factor = _degrees(name, Unit(units.get(name) or "", parse_strict="silent"))
         if factor != 1:
-            frame[name] = floats(frame[name]) * factor
-    return frame
+            table = table.set_column(place, name, pc.multiply(column.cast(pa.float64()), factor))
+    return table
 
 
-def _to_pandas(table: pa.Table, columns: list[str], **options) -> pd.DataFrame:
-    table = with_gaps(table).select(columns) if len(columns) < table.num_columns else table
+def _to_pandas(table: pa.Table, **options) -> pd.DataFrame:
     gaps = {name: table.column(name) for name in table.column_names
             if table.column(name).null_count and table.schema.field(name).type in _NULLABLE}
     names, rest = table.column_names, table.drop_columns(list(gaps))

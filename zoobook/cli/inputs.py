@@ -50,10 +50,12 @@ def load_tree(name: str) -> trees.DecisionTree:
 
 
 def refuse_overwriting(out: Path, *sources: str | Path | None) -> None:
-    """A ValueError where a result would be written over one of the files that it is made of."""
+    """A ValueError where a result would be written over what it is made of, or into a folder that is."""
+    out = arguments.path(out).resolve()
     for source in filter(None, sources):
-        if arguments.path(source).resolve() == arguments.path(out).resolve():
-            raise ValueError(f"{source} would be overwritten by the result: give that another place")
+        if arguments.path(source).resolve() in (out, *out.parents):
+            how = "overwritten by the result" if arguments.path(source).is_file() else "changed by a result in it"
+            raise ValueError(f"{source} would be {how}: give that another place")
 
 
 def largest_first(table: pd.DataFrame, column: str | None) -> pd.DataFrame:

@@ -87,6 +87,10 @@ class RemoteFile:
         if not self.urls:
             raise ValueError(f"{self.path}: give an address, or several, from which it can be fetched")
 
+    def may_have(self, size: int) -> bool:
+        """Whether it may have so many bytes; of an unknown length and hash, an empty one is a server's failure."""
+        return size == self.bytes if self.bytes is not None else bool(size or self.hash)
+
     @property
     def urls(self) -> tuple[str, ...]:
         """The addresses, the best first."""
@@ -113,7 +117,7 @@ def missing(files: list[RemoteFile], folder: Path, thorough: bool = False) -> li
 
     def is_right(file: RemoteFile) -> bool:
         path = folder / file.path
-        if not path.is_file() or file.bytes not in (None, path.stat().st_size):
+        if not path.is_file() or not file.may_have(path.stat().st_size):
             return False
         seen = path.stat()
         mark = [seen.st_size, seen.st_mtime_ns, file.hash]
@@ -375,9 +379,10 @@ class _Fetch:
             if start != (file.bytes or _read_json(_note(part)).get("length")):
                 self.go_on(file, url, part)
             got = _hash_of(part, file.hash) if file.hash else None
-            if size_of(part) != (file.bytes or size_of(part)) or not _same_hash(got, file.hash):
-                wanted = f"{file.hash} ({file.bytes:,} bytes)" if file.bytes else file.hash
-                problem = f"its content is wrong: expected {wanted}, got {got} ({size_of(part):,} bytes)"
+            if not file.may_have(size_of(part)) or not _same_hash(got, file.hash):
+                wanted = file.hash or ("a file" if file.bytes else "a file that is not empty")
+                wanted += f" ({file.bytes:,} bytes)" if file.bytes else ""
+                problem = f"its content is wrong: expected {wanted}, got {got or 'one'} ({size_of(part):,} bytes)"
                 if start:  # an older piece may be to blame
                     raise TransientError(problem, discard=True)
                 self.forget(file, part)

@@ -59,7 +59,7 @@ def load(
         raise ValueError(f"of {name!r} no images are known: leave out `images`, or add a column `file_loc` yourself")
     parts = Formatter().parse(pictures["image"]) if images else []
     fields = list(dict.fromkeys(field for _, field, _, _ in parts if field))
-    columns = columns if columns is None else [*columns, *fields]
+    columns = columns if columns is None else [*arguments.names("columns", columns), *fields]
     files = local_files(name, root / name)
     fetch(files, root / name, name, download=download)
 

@@ -22,7 +22,7 @@ from zoobook.images.fits import stretch
 from zoobook.images.mosaics import Mosaic, around, check_mosaic, each_section, unseen_bands
 from zoobook.images.sources import find_sources, measure_sources, petrosian
 from zoobook.images.store import ImageStore
-from zoobook.images.store_file import PIXELS_AT, complete
+from zoobook.images.store_file import PIXELS_AT, complete, store_path
 
 __all__ = ["Mosaic", "cut_stamps", "find_sources", "frame_arcsec", "measure_sources", "petrosian", "picture",
            "save_stamps"]  # fmt: skip
@@ -85,7 +85,7 @@ def cut_stamps(
     bad, size = arguments.choice("bad", bad, ("error", "quarantine")), arguments.whole("size", size, SMALLEST)
     factor = arguments.real("factor", factor, lambda number: 0.01 <= number <= 50, "a number from 0.01 to 50")
     max_blank = arguments.share("max_blank", max_blank)
-    ids, path = check_ids(catalog), arguments.path(path)
+    ids, path = check_ids(catalog), store_path(path)
     if not len(ids):
         raise ValueError("the table has no sources, so there is nothing to cut")
     places = np.stack([*mosaic.pixels(catalog), factor * _sides(mosaic, catalog)], axis=1)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from zoobook import arguments
+from zoobook.catalogs.tables import is_parquet
 from zoobook.files import check_replaceable, ensure_writable_dir
 from zoobook.representations.tables import FeatureTable, blocks
 
@@ -51,7 +52,7 @@ def compress(path: str | Path, out: str | Path, n_components: int = 40) -> Compr
     if out.resolve() in taken or (table.path.is_dir() and out.parent.resolve() == table.path.resolve()):
         raise ValueError(f"{out} is the table that is to be compressed, or in its folder: choose another place")
     check_replaceable(out, b"PAR1")
-    if out.suffix.lower() in (".csv", ".gz", ".fits", ".vot"):
+    if not is_parquet(out):
         raise ValueError(f"{out.name}: the result is parquet: let its name end in .parquet")
     rows, width = len(table), len(table.columns)
     what = f"n_components, for {rows} galaxies of {width} features,"

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import listed, refuse_repeated, refuse_twice
+from zoobook.catalogs.columns import listed, refuse_repeated
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
@@ -32,18 +31,16 @@ class FeatureTable:
 
     def __init__(self, path: str | Path):
         self.files, self.path = table_files(path), arguments.path(path)
-        schema = _schema(self.files[0])
-        names = schema.names
-        refuse_twice(names, str(path))
-        for file in self.files[1:]:
-            if _schema(file).names != names:
-                raise ValueError(f"{file} has other columns than {self.files[0]}: they are not parts of one table")
+        if not tables.is_parquet(self.path):
+            raise ValueError(f"{path} is not a table of features in parquet, as represent and compress write it")
+        self._table = tables.Parquet(self.path)
+        names = list(self._table.types)
         numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
         self.columns = [name for _, name in sorted(numbered)]
         if not self.columns:
             raise ValueError(f"{path} has no feature columns (feat_0, feat_1, …), only {', '.join(names[:8])} …")
         for name in self.columns:
-            kind = schema.field(name).type
+            kind = self._table.types[name]
             if not any(test(kind) for test in (pa.types.is_floating, pa.types.is_integer)):
                 raise ValueError(f"{path}: the feature {name!r} must be one column of numbers, not {kind}")
         if len({number for number, _ in numbered}) < len(numbered):
@@ -51,16 +48,13 @@ class FeatureTable:
         self.id_column = next((name for name in ("id_str", "iauname") if name in names), None)
         if self.id_column is None:
             raise ValueError(f"{path} has neither an id_str nor an iauname column to tell the galaxies apart")
-        self._rows = 0
-        for file in self.files:
-            with tables.named(file):
-                self._rows += pq.read_metadata(file).num_rows
-        if not self._rows:
+        if not len(self):
             raise ValueError(f"{path} has no rows, so there are no galaxies to look at")
-        self._as_ids(next(self._scan([self.id_column], 1024)).column(0))  # floats are refused before any work
+        self._table.schema([self.id_column, *self.columns])
+        self._as_ids(next(self._table.batches([self.id_column], 1024)).column(0))  # floats are refused before any work
 
     def __len__(self) -> int:
-        return self._rows
+        return self._table.rows
 
     def __repr__(self) -> str:
         return f"FeatureTable({str(self.path)!r}, {len(self)} galaxies, {len(self.columns)} features)"
@@ -127,7 +121,7 @@ class FeatureTable:
             ValueError: a galaxy is not in the table, or is there more than once.
         """
         wanted, places, rows, first = pa.array(ids, pa.string()), [], [], 0
-        for batch in self._scan([self.id_column], 1 << 18):
+        for batch in self._table.batches([self.id_column], 1 << 18):
             place = pc.index_in(self._as_ids(batch.column(0)), value_set=wanted)
             rows.append(np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False)) + first)
             places.append(place.drop_null().to_numpy().astype(np.int64))
@@ -140,13 +134,13 @@ class FeatureTable:
         refuse_repeated(np.asarray(ids, object)[found], str(self.path), self.id_column, rows)
         return rows[np.argsort(found)]
 
-    def _as_ids(self, column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    def _as_ids(self, column: pa.ChunkedArray) -> pa.Array:
         return tables.id_array(column, str(self.path), self.id_column)
 
-    def _read(self, columns: list[str]) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    def _read(self, columns: list[str]) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
         """Pieces of the table: their first column, and their features."""
         first = 0
-        for batch in self._scan(columns, max(1, PIECE // len(self.columns))):
+        for batch in self._table.batches(columns, max(1, PIECE // len(self.columns))):
             features = _as_matrix(batch.columns[-len(self.columns) :])
             if not -_LARGEST < features.min() <= features.max() < _LARGEST:  # without a copy of them all
                 bad = ~(np.abs(features) < _LARGEST)
@@ -159,34 +153,10 @@ class FeatureTable:
             yield batch.column(0), features
             first += len(batch)
 
-    def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """So many rows at a time; pyarrow.dataset would read on while the last ones are worked on, and fill memory."""
-        for file in self.files:
-            with tables.named(file):
-                whole = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
-                pieces = whole.iter_batches(rows, columns=columns)
-            while True:
-                with tables.named(file):
-                    piece = next(pieces, None)
-                if piece is None:
-                    break
-                yield piece
-
     def _take(self, rows: np.ndarray, columns: list[str]) -> list[pa.ChunkedArray]:
-        """Columns of some rows, in the order asked for; a row group without any of them is not read."""
+        """Columns of some rows, in the order asked for."""
         order = np.argsort(rows, kind="stable")
-        wanted, found, first = np.asarray(rows)[order], [], 0
-        for path in self.files:
-            with tables.named(path):
-                file = pq.ParquetFile(path, page_checksum_verification=True)
-                found.append(file.schema_arrow.empty_table().select(columns))
-                for group in range(file.num_row_groups):
-                    length = file.metadata.row_group(group).num_rows
-                    here = _within(wanted, first, length)
-                    if len(here):
-                        found.append(file.read_row_group(group, columns=columns).take(pa.array(here)))
-                    first += length
-        taken = pa.concat_tables(found, promote_options="permissive")
+        taken = self._table.take(columns, np.asarray(rows)[order])
         return taken.take(pa.array(np.argsort(order, kind="stable"))).columns
 
 
@@ -232,16 +202,6 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
     return joined
 
 
-def _schema(file: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{file} is not a table of features in parquet, as represent and compress write it "
-            f"({str(error).splitlines()[0]})"
-        ) from None
-
-
 def blocks(features: np.ndarray, rows: int) -> Iterator[np.ndarray]:
     """Cut features [n, F] into blocks of so many rows; the last one may have fewer."""
     return (features[start : start + rows] for start in range(0, len(features), rows))
@@ -252,9 +212,9 @@ def _within(rows: np.ndarray, first: int, length: int) -> np.ndarray:
     return rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + length)] - first
 
 
-def _as_matrix(columns: list) -> np.ndarray:
+def _as_matrix(columns: list[pa.ChunkedArray]) -> np.ndarray:
     """[n, F] float32, each feature contiguous in memory, as parquet has it; what is missing becomes NaN."""
     features = np.empty((len(columns), len(columns[0])), np.float32)
     for row, column in zip(features, columns, strict=True):
-        row[:] = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+        row[:] = column.to_numpy()
     return features.T
