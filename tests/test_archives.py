@@ -186,7 +186,8 @@ def test_names_from_the_catalogue(survey, tmp_path):
         with pytest.raises(ValueError, match=r"row 1 \(counted from 0\): the catalogue names a file"):
             images_for(catalog, survey.files(), tmp_path, image="{iauname}.png")
     catalog = pd.DataFrame({"id_str": ["a"], "iauname": ["J0001"]})
-    odd = {"{iauname": "is no format", "a.png": "names no column", "{iauname:05d}": "row 0 .counted"}
+    odd = {"{iauname": "is no format", "{iauname:{iauname}}": "one column is within another",
+           "a.png": "names no column", "{iauname:05d}": "row 0 .counted"}  # fmt: skip
     for image, message in odd.items():
         with pytest.raises(ValueError, match=message):
             images_for(catalog, survey.files(), tmp_path, image=image)
@@ -500,11 +501,11 @@ def test_members_that_overlap(tmp_path):
 
 
 def test_cut_archives(tmp_path):
-    """However a zip is cut, that is seen, and nothing of it is used."""
+    """However a zip is cut, that is seen, and nothing of it is used. (An empty one is as if it were not there.)"""
     rng = np.random.default_rng(6)
     members = {f"{i}.png": rng.bytes(700) + bytes(600) for i in range(6)}
     data = zipped(members)
-    for cut in sorted({*rng.integers(0, len(data), 20).tolist(), *range(0, len(data), 512), len(data) - 1}):
+    for cut in sorted({1, *rng.integers(1, len(data), 20).tolist(), *range(512, len(data), 512), len(data) - 1}):
         (tmp_path / "x.zip").write_bytes(data[:cut])
         with pytest.raises(ArchiveError, match="Delete .* fetch it again"):
             take(tmp_path / "x.zip", tmp_path, members)

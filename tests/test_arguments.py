@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from zoobook import arguments, catalogs, evaluation, files, plots, rarity, representations, trees, votes
+from zoobook import arguments, catalogs, datasets, evaluation, files, plots, rarity, representations, trees, votes
 from zoobook.catalogs import crossmatch, samples
 from zoobook.datasets.published import sample_runs
 from zoobook.images import ImageStore, read_image, stamps

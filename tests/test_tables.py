@@ -362,6 +362,11 @@ def test_each_file_of_a_folder_has_its_own_masks_and_units(tmp_path, rows):
         expected = np.concatenate([getattr(one, name).deg for one in sky])
         np.testing.assert_allclose(got[name], expected if rows is None else expected[rows])
     assert got["n"].tolist() == [1, 2, pd.NA, 4][0 if rows is None else 1 :]
+    parts[1]["dec"].unit = "pix"
+    parts[1].write(tmp_path / "1.PARQUET", format="parquet", overwrite=True)
+    with pytest.raises(ValueError, match="1.PARQUET could not be read as a table: `dec` is in 'pix'"):
+        tables.read(tmp_path, rows=rows)
+    assert tables.id_column(tmp_path, "id_str", "it").to_pylist() == list("abcd")
 
 
 @pytest.mark.parametrize("kinds", [

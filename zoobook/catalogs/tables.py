@@ -299,10 +299,11 @@ class Parquet:
                 self.rows += rows
 
     def _compare(self, file: Path, schema: pa.Schema, rows: int) -> None:
-        made = _as_meant(schema.empty_table()).select(_parquet_names(schema, file.name)).schema
-        types = dict(zip(made.names, made.types, strict=True))
+        types = {name: schema.field(name).type for name in _parquet_names(schema, file.name)}
+        if b"table_meta_yaml" in (schema.metadata or {}):  # by which a position may have another unit than degrees
+            types |= {name: pa.float64() for name in ("ra", "dec") if name in types and _is_number(types[name])}
         if self._files:
-            require(self.types, made.names, file.name)
+            require(self.types, list(types), file.name)
             require(types, list(self.types), f"{self._files[0].name}, unlike {file.name},")
         if not self.rows:  # a file without rows may say anything of its columns
             self.types = {name: types[name] for name in self.types or types}
@@ -375,12 +376,12 @@ class Parquet:
                 masks, noted = _mask_columns(file.schema_arrow), file.schema_arrow.metadata
                 names = [*columns, *(masks[name] for name in columns if name in masks)]
                 for piece in cut(file, names) if file.metadata.num_rows else ():
-                    meant = _as_meant(piece.replace_schema_metadata(noted)).select(columns)
+                    meant = _in_degrees(with_gaps(piece.replace_schema_metadata(noted))).select(columns)
                     yield pa.concat_tables([schema.empty_table(), meant], promote_options="permissive")
 
 
-def _as_meant(table: pa.Table) -> pa.Table:
-    return _in_degrees(with_gaps(table))
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def _read_parquet(path: Path, columns: list[str] | None, rows: np.ndarray | None) -> pd.DataFrame:
@@ -405,7 +406,7 @@ def _in_degrees(table: pa.Table) -> pa.Table:
     units = {column["name"]: column.get("unit") for column in noted_columns}
     for name in names:
         column, place = table.column(name), table.column_names.index(name)
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        if not _is_number(column.type):
             continue
         factor = _degrees(name, Unit(units.get(name) or "", parse_strict="silent"))
         if factor != 1:

@@ -1,9 +1,12 @@
 """`zoobook export`: a catalogue to give to others, on the command line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def export(
@@ -19,22 +22,31 @@ def export(
     ] = None,
 ) -> None:
     """Write a catalogue with units, descriptions and where its numbers come from, as FITS, VOTable or parquet."""
-    from zoobook import catalogs
     from zoobook import export as made
     from zoobook.catalogs import crossmatch, tables
     from zoobook.cli import inputs
 
     inputs.refuse_overwriting(out, table, catalog)
     made.format_of(out, len(tables.column_names(table)))  # before anything is read
-    rows = catalogs.read(table)
+    rows = _galaxies(table)
     if catalog is not None:
-        rows = crossmatch.by_id(rows, catalogs.read(catalog))
+        rows = crossmatch.by_id(rows, _galaxies(catalog))
         if rows.empty:
             raise ValueError(f"{catalog} and {table} have no galaxy in common: are they of the same survey?")
         left_out = rows.attrs["report"]["left_only"]
         if left_out:
             typer.echo(f"{left_out:,} galaxies of {table} are not in {catalog}: they are left out")
-    rows = rows.drop(columns="file_loc", errors="ignore")  # others have no use for paths of this machine
     rows = inputs.largest_first(rows, sort)
     chosen = rows if most is None else rows.head(most)
     typer.echo(f"{len(chosen):,} galaxies are in {made.write(chosen, out, weights=weights)}")
+
+
+def _galaxies(path: Path) -> "pd.DataFrame":
+    """The table of a file, but for the paths of its images: others have no use for those of this machine."""
+    from zoobook import catalogs
+    from zoobook.catalogs import tables
+
+    try:
+        return catalogs.read(tables.read(path).drop(columns="file_loc", errors="ignore"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix('the table: ')}") from None

@@ -54,7 +54,7 @@ def refuse_overwriting(out: Path, *sources: str | Path | None) -> None:
     out = arguments.path(out).resolve()
     for source in filter(None, sources):
         if arguments.path(source).resolve() in (out, *out.parents):
-            how = "overwritten by the result" if arguments.path(source).is_file() else "changed by a result in it"
+            how = "changed by a result in it" if arguments.path(source).is_dir() else "overwritten by the result"
             raise ValueError(f"{source} would be {how}: give that another place")
 
 

@@ -109,9 +109,12 @@ def images_for(
 
 def _image_names(catalog: pd.DataFrame, image: str) -> pd.Series:
     try:
-        columns = [field for _, field, _, _ in string.Formatter().parse(image) if field is not None]
+        fields = [(field, spec) for _, field, spec, _ in string.Formatter().parse(image) if field is not None]
+        if any("{" in spec for _, spec in fields):
+            raise ValueError("one column is within another")
     except ValueError as error:
         raise ValueError(f"the path of an image, {image!r}, is no format: {error}") from None
+    columns = [field for field, _ in fields]
     if not columns:
         raise ValueError(f"the path of an image, {image!r}, names no column, as '{{iauname}}.png' does")
     if lacking := [column for column in columns if column not in catalog.columns]:
