@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from zoobook import catalogs, export, representations
-from zoobook.catalogs import columns, crossmatch, tables
+from zoobook.catalogs import columns, crossmatch, parquet, tables
 from zoobook.catalogs.shards import ShardedTable
 from zoobook.learning.runs import RunFolder
 
@@ -44,7 +44,7 @@ def stored(request, tmp_path):
 @pytest.mark.parametrize("rows", [None, [], [99], [3, 4, 5, 50]])
 @pytest.mark.parametrize("columns", [None, ["n"], ["n", "id_str"]])
 def test_columns_and_rows(stored, columns, rows, monkeypatch):
-    monkeypatch.setattr(tables, "_VALUES", 100)  # so that parquet is read in blocks of columns
+    monkeypatch.setattr(parquet, "_VALUES", 100)  # so that parquet is read in blocks of columns
     frame, path = stored
     expected = frame if columns is None else frame[columns]
     expected = expected if rows is None else expected.iloc[rows].reset_index(drop=True)
@@ -165,10 +165,10 @@ def test_a_column_of_text_is_text_from_its_first_rows(tmp_path):
 
 def test_foreign_byte_order():
     foreign = pd.DataFrame({"id": np.arange(3).astype(">i8"), "x": np.arange(3).astype(">f4"), "name": list("abc")})
-    native = tables.in_memory(foreign)
+    native = columns.in_memory(foreign)
     assert all(kind.isnative for kind in native.dtypes if isinstance(kind, np.dtype))
     assert native.columns.tolist() == ["id", "x", "name"] and native["x"].tolist() == [0, 1, 2]
-    assert tables.floats(foreign["x"]).tolist() == [0, 1, 2] and tables.ids_of(foreign["id"]).tolist() == list("012")
+    assert columns.floats(foreign["x"]).tolist() == [0, 1, 2] and columns.ids_of(foreign["id"]).tolist() == list("012")
 
 
 @pytest.mark.parametrize(("ids", "message"), [
@@ -180,7 +180,7 @@ def test_foreign_byte_order():
 ])  # fmt: skip
 def test_what_is_no_id(ids, message):
     with pytest.raises(ValueError, match=message):
-        tables.ids_of(ids)
+        columns.ids_of(ids)
 
 
 def test_ids_as_spreadsheets_are_made_to_keep_them(tmp_path):
@@ -188,10 +188,10 @@ def test_ids_as_spreadsheets_are_made_to_keep_them(tmp_path):
     path.write_text(f'id_str,ra\n="{LONG}",2\n"=""0123""",3\n')
     assert catalogs.read(path)["id_str"].tolist() == [str(LONG), "0123"]
     assert len(crossmatch.by_id(pd.DataFrame({"id_str": [LONG]}), path, columns=["ra"])) == 1
-    assert tables.ids_of([' ="a" ', 16]).tolist() == ["a", "16"]
+    assert columns.ids_of([' ="a" ', 16]).tolist() == ["a", "16"]
     for ids, message in ((['="1.5E+18"'], "floating-point"), (['=""'], "empty in 1 rows")):
         with pytest.raises(ValueError, match=message):
-            tables.ids_of(ids)
+            columns.ids_of(ids)
 
 
 VOTABLE = """<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>
@@ -217,31 +217,31 @@ def test_two_columns_of_one_name_in_a_file(tmp_path, name):
 def test_ids_in_whatever_holds_them():
     for held in ([LONG], np.array(LONG), pd.Series([LONG], dtype="category"), pd.Series([LONG], dtype="int64[pyarrow]"),
                  pd.Series([LONG], dtype=pd.ArrowDtype(pa.decimal128(20, 0))), np.array([f"{LONG} "]), {str(LONG)}):
-        assert tables.ids_of(held).tolist() == [str(LONG)]
-    assert tables.ids_of([2**64 + 1, 3]).tolist() == [str(2**64 + 1), "3"]
-    assert tables.ids_of(["1.0", "1.1"]).tolist() == ["1.0", "1.1"]
+        assert columns.ids_of(held).tolist() == [str(LONG)]
+    assert columns.ids_of([2**64 + 1, 3]).tolist() == [str(2**64 + 1), "3"]
+    assert columns.ids_of(["1.0", "1.1"]).tolist() == ["1.0", "1.1"]
 
 
 def test_what_is_no_number():
     for value in (10**400, -(10**400), np.ma.masked):
-        np.testing.assert_array_equal(tables.floats(pd.Series([1, value], dtype=object)), [1, np.nan])
+        np.testing.assert_array_equal(columns.floats(pd.Series([1, value], dtype=object)), [1, np.nan])
     for value in (1 * units.deg, np.array(3)):
         with pytest.raises(ValueError, match="`x` holds .* in 2 rows .counted from 0.: 0, 1"):
             columns.numbers(pd.DataFrame({"x": pd.Series([value, value], dtype=object)}), "x")
     with pytest.raises(ValueError, match="`x` holds a signalling NaN in 1 rows .counted from 0.: 1"):
         columns.numbers(pd.DataFrame({"x": [Decimal(1), Decimal("sNaN")]}), "x")
     for values in ([1j, 2j], pd.to_datetime(["2020-01-01"]), pd.to_timedelta([1, 2]), ["a", None]):
-        assert np.isnan(tables.floats(pd.Series(values))).all()
+        assert np.isnan(columns.floats(pd.Series(values))).all()
 
 
 def test_ids_as_they_are_stored():
-    assert tables.ids_of(7).tolist() == ["7"] and tables.ids_of(" a ").tolist() == ["a"]
-    assert tables.ids_of([np.int64(LONG), b"b"]).tolist() == [str(LONG), "b"]
+    assert columns.ids_of(7).tolist() == ["7"] and columns.ids_of(" a ").tolist() == ["a"]
+    assert columns.ids_of([np.int64(LONG), b"b"]).tolist() == [str(LONG), "b"]
     for text in (["7e12", "0a"], ["12e4"], ["1E5", "2E5"]):
-        assert tables.ids_of(text).tolist() == text
+        assert columns.ids_of(text).tolist() == text
     for lost in (1.0, [1.5e17, 2e17], np.array([1e17]), ["5.877e+17", "5.878e+17"], ["587722981742084096.0"]):
         with pytest.raises(ValueError, match="floating-point"):
-            tables.ids_of(lost)
+            columns.ids_of(lost)
 
 
 def test_a_fits_table_behind_an_image_and_a_folder_of_parquet(tmp_path):
@@ -392,7 +392,7 @@ def test_files_of_other_types_are_the_same_to_all_readers(tmp_path, kinds):
 
 def test_text_as_astropy_gives_it_of_fits(tmp_path):
     frame = pd.DataFrame({"id_str": [b"a ", b"b"], "subset": [b"train", None], "x": [1, 2]})
-    assert tables.in_memory(frame)["subset"].tolist() == ["train", None]
+    assert columns.in_memory(frame)["subset"].tolist() == ["train", None]
     assert columns.file_locations(pd.DataFrame({"file_loc": [b"a.png"]}), folder="c") == ["c/a.png"]
 
 

@@ -7,8 +7,8 @@ from scipy.stats import betabinom, rankdata
 
 from zoobook import arguments
 from zoobook import votes as _votes
-from zoobook.catalogs import check_votes, keyed, tables
-from zoobook.catalogs.columns import listed, numbers, unmasked
+from zoobook.catalogs import check_votes, keyed
+from zoobook.catalogs.columns import floats, listed, numbers, unmasked
 from zoobook.trees import DecisionTree
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -166,10 +166,10 @@ def of_two_classes(labels: np.ndarray, scores: np.ndarray, what: str) -> tuple[n
     labels, scores = unmasked(labels), unmasked(scores)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be two lists of the same length")
-    scores = tables.floats(pd.Series(scores))
+    scores = floats(pd.Series(scores))
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite numbers")
-    known = tables.floats(pd.Series(labels))
+    known = floats(pd.Series(labels))
     labels = known if np.isfinite(known).all() else labels  # also of text
     present = set(pd.Series(labels, dtype=object).unique().tolist())
     if present != {0, 1}:

@@ -290,7 +290,7 @@ def _write_parquet(made, path: Path) -> None:
     import pyarrow.parquet as pq
     from astropy.table import MaskedColumn
 
-    from zoobook.catalogs.tables import with_gaps
+    from zoobook.catalogs.parquet import with_gaps
 
     for name in made.colnames:
         if made[name].dtype.kind == "U" and (made[name] == "").any():  # a gap, as in the other formats

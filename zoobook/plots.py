@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from zoobook import arguments, evaluation
-from zoobook.catalogs import check_votes, tables, total_votes, vote_fraction
-from zoobook.catalogs.columns import a_frame, numbers, require
+from zoobook.catalogs import check_votes, total_votes, vote_fraction
+from zoobook.catalogs.columns import a_frame, floats, numbers, require
 from zoobook.trees import DecisionTree, Question, check
 from zoobook.votes import checked
 
@@ -89,7 +89,7 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
         ValueError: this is no tree, or there is not one share for each of its questions.
     """
     check(decision_tree)
-    shares = None if shares is None else tables.floats(pd.Series(np.ravel(shares)))
+    shares = None if shares is None else floats(pd.Series(np.ravel(shares)))
     if shares is not None and not np.isfinite(shares).all():
         raise ValueError(f"shares must be numbers, one for each question; {np.isnan(shares).sum()} are none")
     if shares is not None and len(shares) != len(decision_tree.questions):
@@ -230,7 +230,7 @@ def training(
     lines = {} if references is None else _named("references", references, "{'the oracle': 2.1}")
     values = {name: arguments.real(f"references[{name!r}]", value, lambda _: True, "a number")
               for name, value in lines.items()}  # fmt: skip
-    epochs, learned, judged = (tables.floats(history[name]) for name in ("epoch", "train_loss", "val_loss"))
+    epochs, learned, judged = (floats(history[name]) for name in ("epoch", "train_loss", "val_loss"))
     if not np.isfinite(judged).any():
         raise ValueError(f"none of the {len(history)} epochs of the history has a validation loss: nothing to draw")
     epochs, best = epochs + 1, np.argmin(np.where(np.isfinite(judged), judged, np.inf))
@@ -394,7 +394,7 @@ def galaxy_map(
         raise ValueError(f"`images` must be a list of arrays [H, W, 3], not {type(images).__name__}")
     positions = np.asarray(positions)
     if positions.ndim == 2:
-        positions = pd.DataFrame(positions).apply(tables.floats).to_numpy()
+        positions = pd.DataFrame(positions).apply(floats).to_numpy()
     if positions.shape != (len(images), 2) or not len(images) or not np.isfinite(positions).all():
         raise ValueError(f"there must be two finite numbers for each of {len(images)} images, and one image at least; "
                          f"the positions have the shape {list(positions.shape)}")  # fmt: skip

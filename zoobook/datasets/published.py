@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from zoobook import arguments, catalogs, trees
 from zoobook.catalogs import tables
+from zoobook.catalogs.columns import id_array, ids_of, listed
 from zoobook.datasets.archives import images_for
 from zoobook.datasets.download import RemoteFile, fetch
 from zoobook.datasets.names import home, known
@@ -63,7 +64,7 @@ def load(
     files = local_files(name, root / name)
     fetch(files, root / name, name, download=download)
 
-    wanted, notes, parts = None if ids is None else pd.unique(tables.ids_of(ids)), [], []
+    wanted, notes, parts = None if ids is None else pd.unique(ids_of(ids)), [], []
     for file in files:
         part = _read(root / name / file.path, entry, columns, wanted, notes)
         subset = entry["files"][file.path].get("subset")
@@ -158,7 +159,7 @@ def _read(
         for pattern, why in entry.get(kind, {}).items():
             gone = [name for name in ours if re.fullmatch(pattern, name)]
             if gone and (kind == "drop" or columns is None):
-                notes.append(f"{tables.listed(gone)}: {left_out} ({why})")
+                notes.append(f"{listed(gone)}: {left_out} ({why})")
                 ours = {name: our for name, our in ours.items() if name not in gone}
     if columns is not None:
         given = {"id_str", entry["id"], *ours.values()}
@@ -172,7 +173,7 @@ def _read(
         found = pc.is_in(tables.id_column(path, entry["id"], str(path)), value_set=pa.array(ids, pa.string()))
         rows = np.flatnonzero(found.to_numpy(zero_copy_only=False))
     table = tables.read(path, [entry["id"], *ours], rows, (entry["id"],))
-    exact = tables.id_array(table[entry["id"]], str(path), entry["id"]).to_numpy(zero_copy_only=False)
+    exact = id_array(table[entry["id"]], str(path), entry["id"]).to_numpy(zero_copy_only=False)
     named = {"id_str": exact, entry["id"]: exact} if columns is None or entry["id"] in columns else {"id_str": exact}
     table = pd.concat([pd.DataFrame(named), table[list(ours)].rename(columns=ours)], axis=1)
     for column in set(entry.get("booleans", [])) & set(table.columns):
@@ -222,7 +223,7 @@ def _require(path: Path, entry: dict, tree: DecisionTree | None, names: list[str
 
 
 def _closest(name: str, names: Iterable[str]) -> str:
-    return arguments.did_you_mean(name, names) or f" There are: {tables.listed(names)}."
+    return arguments.did_you_mean(name, names) or f" There are: {listed(names)}."
 
 
 # ---- rows

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from zoobook.catalogs.tables import FITS_NAME
+from zoobook.catalogs.fits_votable import FITS_NAME
 from zoobook.files import unpacked
 from zoobook.images.checks import Unusable, check_shape, find_gaps
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from zoobook import arguments, parallel
 from zoobook.catalogs.columns import listed, numbers
-from zoobook.catalogs.tables import FITS_NAME
+from zoobook.catalogs.fits_votable import FITS_NAME
 from zoobook.images import fits
 from zoobook.images.checks import naming, unobserved
 from zoobook.images.decals import ZERO_POINT

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs.tables import EXACT
+from zoobook.catalogs.csv_file import EXACT
 from zoobook.files import atomic_write, clear_parts, ensure_writable_dir, fingerprint
 from zoobook.images.views import UNSTATED
 from zoobook.learning.architectures import whole_spec

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments, votes
-from zoobook.catalogs import keyed, tables
-from zoobook.catalogs.columns import labels_of, listed, require
+from zoobook.catalogs import keyed
+from zoobook.catalogs.columns import floats, labels_of, listed, require
 from zoobook.representations.sorting import _for_each_galaxy, _ranked, by_id
 from zoobook.representations.tables import FeatureTable
 from zoobook.trees import DecisionTree, check
@@ -144,7 +144,7 @@ def ask(path: str | Path, scores: pd.DataFrame, n: int = 25, seed: int = 0) -> p
 
     n, seed = arguments.whole("n", n), arguments.seed(seed)
     require(["acquisition"], scores, "the table of scores")
-    scores = keyed(scores, "the table of scores").assign(acquisition=tables.floats(scores["acquisition"]))
+    scores = keyed(scores, "the table of scores").assign(acquisition=floats(scores["acquisition"]))
     if not np.isfinite(scores["acquisition"]).all():
         raise ValueError("the table of scores has galaxies whose acquisition is missing or no finite number")
     ranked = scores.sort_values(["acquisition", "id_str"], ascending=[False, True], ignore_index=True)
@@ -196,7 +196,7 @@ def _likeliest(scores: pd.DataFrame) -> pd.Series:
     columns = [name for name in scores if str(name).endswith("_probability")]
     if not columns:
         raise ValueError(f"a round has no column …_probability, as `classify` makes them: {listed(scores.columns)}")
-    shares = scores.set_index("id_str")[columns].apply(tables.floats)
+    shares = scores.set_index("id_str")[columns].apply(floats)
     if shares.isna().any(axis=None):
         raise ValueError("a round has probabilities that are missing or no numbers")
     return (shares[columns[0]] > 0.5).astype(str) if len(columns) == 1 else shares.idxmax(axis=1)

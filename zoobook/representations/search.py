@@ -8,8 +8,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from zoobook import arguments
-from zoobook.catalogs import tables
-from zoobook.catalogs.columns import refuse_repeated
+from zoobook.catalogs.columns import ids_of, refuse_repeated
 from zoobook.representations.tables import FeatureTable, blocks
 
 _BLOCK = 4096  # rows compared at a time, so that their distances stay in the processor's cache
@@ -33,7 +32,7 @@ def nearest(path: str | Path, id_str: str | list[str], k: int = 8) -> pd.DataFra
             rows.
     """
     table = FeatureTable(path)
-    queries, k = tables.ids_of(id_str), min(arguments.whole("k", k), len(table))
+    queries, k = ids_of(id_str), min(arguments.whole("k", k), len(table))
     if not len(queries):
         return pd.DataFrame({"query": [], "rank": [], "id_str": [], "distance": []})
     unique = list(dict.fromkeys(queries.tolist()))

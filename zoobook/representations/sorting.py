@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from zoobook import arguments
-from zoobook.catalogs import check_ids, tables
-from zoobook.catalogs.columns import labels_of
+from zoobook.catalogs import check_ids
+from zoobook.catalogs.columns import floats, labels_of
 from zoobook.representations.tables import FeatureTable, blocks
 
 _SAMPLE = 65_536  # galaxies that a forest or the centres of groups are made from; all are then sorted
@@ -58,7 +58,7 @@ def interesting(
     """
     table, (rated, values) = FeatureTable(path), by_id(ratings, "ratings")
     seed, explore = arguments.seed(seed), arguments.real("explore", explore, np.isfinite, "a number")
-    known = tables.floats(values.astype(float) if values.dtype == bool else values)
+    known = floats(values.astype(float) if values.dtype == bool else values)
     if len(rated) < 2:
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from zoobook import arguments
 from zoobook.catalogs import tables
-from zoobook.catalogs.columns import listed, refuse_repeated
+from zoobook.catalogs.columns import id_array, listed, refuse_repeated
+from zoobook.catalogs.parquet import Parquet
 from zoobook.catalogs.shards import table_files
 
 PIECE = 1 << 23  # numbers read at a time: 32 MB of float32
@@ -33,7 +34,7 @@ class FeatureTable:
         self.files, self.path = table_files(path), arguments.path(path)
         if not tables.is_parquet(self.path):
             raise ValueError(f"{path} is not a table of features in parquet, as represent and compress write it")
-        self._table = tables.Parquet(self.path)
+        self._table = Parquet(self.path)
         names = list(self._table.types)
         numbered = [(int(m[1] or m[2]), name) for name in names if (m := _FEATURE.fullmatch(name))]
         self.columns = [name for _, name in sorted(numbered)]
@@ -135,7 +136,7 @@ class FeatureTable:
         return rows[np.argsort(found)]
 
     def _as_ids(self, column: pa.ChunkedArray) -> pa.Array:
-        return tables.id_array(column, str(self.path), self.id_column)
+        return id_array(column, str(self.path), self.id_column)
 
     def _read(self, columns: list[str]) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
         """Pieces of the table: their first column, and their features."""
