@@ -81,14 +81,21 @@ def floats(column: pd.Series) -> np.ndarray:
     [1.0, nan, nan]
     """
     column = in_memory(column.to_frame()).iloc[:, 0]
-    dates = column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
+    if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):  # times and dates
+        return np.full(len(column), np.nan)
     try:
-        numbers = column if dates else pd.to_numeric(column, errors="coerce")
+        return _as_floats(column)
     except (OverflowError, np.ma.MaskError, TypeError):  # whole numbers beyond any float, what a mask hides, quantities
         known = (str, Real, Decimal, np.bool_)
         lost = [not isinstance(cell, known) or (isinstance(cell, int) and abs(cell) > 2**1000) for cell in column]
-        numbers = pd.to_numeric(column.mask(lost), errors="coerce")
-    if dates or numbers.dtype.kind in "cmM":  # complex numbers, times and dates
+        return _as_floats(column.mask(lost))
+
+
+def _as_floats(column: pd.Series) -> np.ndarray:
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.dtype == object:  # older versions of pandas leave quantities as they are
+        raise TypeError
+    if numbers.dtype.kind in "cmM":  # complex numbers, times and dates
         return np.full(len(column), np.nan)
     return numbers.to_numpy(float, na_value=np.nan)
 
