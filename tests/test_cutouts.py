@@ -301,6 +301,20 @@ def test_what_the_primary_header_says_of_a_mosaic(tmp_path, where):
     assert mosaic.sky(99.0, 99.0) == pytest.approx((150.0, 2.0))
 
 
+@pytest.mark.parametrize("unit", [{"MAGZPT": 25.0}, {"BUNIT": "nanomaggy"}])
+def test_what_an_extension_says_itself_counts_whatever_its_words(tmp_path, unit):
+    common = {"FILTER": "CLEAR", "MAGZERO": 30.0, "CD1_1": -1.0, "CD2_2": 1.0, "A_ORDER": 2, "A_2_0": 0.1}
+    found = []
+    for inherit in (True, False):
+        own = fits.Header({"INHERIT": inherit} | unit | wcs_header())
+        images = [fits.ImageHDU(blob(), own, name=band) for band in "grz"]
+        hdus = fits.HDUList([fits.PrimaryHDU(header=fits.Header(common)), *images])
+        hdus.writeto(tmp_path / "a.fits", overwrite=True)
+        mosaic = Mosaic(tmp_path / "a.fits")
+        found.append((mosaic.bands, mosaic.units, mosaic.pixel_arcsec, *mosaic.sky(20.0, 30.0)))
+    assert found[0] == found[1] and found[0][0] == ("g", "r", "z")
+
+
 @pytest.mark.parametrize("written", [25.0, "25.0"])
 def test_zero_points_make_nanomaggies(tmp_path, written):
     file = write(tmp_path / "a_r.fits", blob(), MAGZERO=written)

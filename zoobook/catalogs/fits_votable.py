@@ -16,13 +16,13 @@ FITS_NAME = re.compile(r"\.(fits?|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 VOTABLE_NAME = re.compile(r"\.(vot|votable|xml)(\.gz)?$", re.IGNORECASE)
 
 
-def read_fits_or_votable(path: Path) -> pd.DataFrame:
-    """The first table of a file."""
+def read_fits_or_votable(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """The first table of a file; positions among the ``columns`` that are asked for (all) are in degrees."""
     table, gaps = (_votable if VOTABLE_NAME.search(path.name) else _fits_table)(path)
     table.convert_bytestring_to_unicode()
     for name in [name for name in table.colnames if table[name].shape[1:] == (1,)]:
         table[name] = table[name][:, 0]
-    for name in {"ra", "dec"} & set(table.colnames):
+    for name in {"ra", "dec"}.intersection(table.colnames, table.colnames if columns is None else columns):
         unit = table[name].unit
         if unit is None or table[name].dtype.kind not in "iuf":
             continue
@@ -50,17 +50,25 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
     from astropy.io import votable
     from astropy.utils.xml.iterparser import get_xml_iterator
 
+    data = []  # where those of each table begin and end
     with get_xml_iterator(path) as elements:  # read as astropy reads it, which would follow such an address
-        if any(begins and tag == "STREAM" and "href" in told for begins, tag, told, _ in elements):
-            raise ValueError("its data are in another file or on the network; save it with the data in it")
-    with warnings.catch_warnings():
+        for begins, tag, told, place in elements:
+            if begins and tag == "STREAM" and "href" in told:
+                raise ValueError("its data are in another file or on the network; save it with the data in it")
+            data += [place] if tag == "DATA" else []
+    with warnings.catch_warnings(record=True) as caught, votable.exceptions.conf.set_temp("max_warnings", 100_000):
         warnings.filterwarnings("ignore", module="astropy.io.votable")
-        warnings.filterwarnings("error", category=votable.exceptions.W46)
-        try:
-            document = votable.parse(path, verify="warn")  # else it does not tell
-        except votable.exceptions.W46 as error:
-            raise ValueError(f"a text is longer than its FIELD allows, and would be cut ({error}): "
-                             'write arraysize="*" there') from None  # fmt: skip
+        for kind in (votable.exceptions.W46, votable.exceptions.W49):
+            warnings.filterwarnings("always", category=kind)
+        document = votable.parse(path, verify="warn")  # else it does not tell
+    told = (re.search(r":(\d+):(\d+): (W46|W49)", str(one.message)) for one in caught)
+    of_cells = {one[3]: one for one in told if one and data and data[0] <= (int(one[1]), int(one[2])) <= data[1]}
+    if "W46" in of_cells:
+        raise ValueError(f"a text in line {of_cells['W46'][1]} is longer than its FIELD allows, and would be cut: "
+                         'write arraysize="*" there')  # fmt: skip
+    if "W49" in of_cells:
+        warnings.warn(f"{path} has empty cells among whole numbers, which VOTable before 1.3 cannot have: they are "
+                      "read as 0", stacklevel=2)  # fmt: skip
     tables = list(document.iter_tables())
     told = {info.value: info.content for info in document.iter_info() if info.name == "QUERY_STATUS"}
     if "ERROR" in told:
@@ -74,8 +82,8 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         warnings.warn(f"{path} has {len(tables)} tables: the first is read", stacklevel=2)
     refuse_twice([field.name for field in tables[0].fields if field.name], "it")
     table = tables[0].to_table(use_names_over_ids=True)
-    return table, {name: table[name].mask for name in table.colnames
-                   if table[name].dtype.kind == "b" and hasattr(table[name], "mask")}  # fmt: skip
+    truths = [name for name in table.colnames if table[name].dtype.kind == "b" and table[name].ndim == 1]
+    return table, {name: table[name].mask for name in truths if hasattr(table[name], "mask")}
 
 
 def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
@@ -99,7 +107,9 @@ def _fits_table(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         for column in hdu.columns:  # astropy stumbles over gaps in ASCII, which are texts, and in lists of any length
             if not binary:
                 raw = np.char.strip(np.rec.recarray.field(hdu.data, column.name))
-                blank[column.name] = (raw == b"") | (raw == str(column.null).strip().encode())
+                blank[column.name] = raw == b""
+                if column.null is not None:
+                    blank[column.name] |= raw == str(column.null).strip().encode()
                 hdu.data[column.name]  # astropy reads it, for which it needs to know of gaps, and keeps it
                 column.null = None
             elif re.match("1?[PQ]", str(column.format)):
@@ -129,8 +139,10 @@ def _lists(column: Any) -> list:
 
 
 def _filled(values: Any) -> Any:
-    """An array, with NaN where it has gaps; anything else as it is."""
+    """An array, with NaN where it has gaps, None beside whole numbers too long for that; anything else as it is."""
     if not isinstance(values, np.ma.MaskedArray):
         return values
-    values = values.astype(float) if np.ma.is_masked(values) and values.dtype.kind in "iub" else values
+    if np.ma.is_masked(values) and values.dtype.kind in "iub":
+        long = values.dtype.kind != "b" and max(values.max(), -values.min()) > 2**53
+        values = values.astype(object if long else float)
     return values.filled(np.nan if values.dtype.kind in "fc" else None)

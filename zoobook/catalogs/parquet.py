@@ -67,10 +67,12 @@ class Parquet:
             schemas = [pa.schema([(name, one)]) for one in (known, kind)]
             self.types[name] = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
             alike = pa.types.is_floating(known) == pa.types.is_floating(kind) or pa.null() in (known, kind)
+            alike |= name in ("ra", "dec") and _is_number(known) and _is_number(kind)
         except pa.ArrowException:
             alike = False
         if not alike:
-            said = f"the column {name!r} is {kind} in {file.name}, but {known} in {self._files[0].name}"
+            first = self._files[0].name
+            said = f"the column {name!r} is {kind} in {file.name}, but {known} in {first}: write both alike"
             self._unlike.setdefault(name, said)
 
     def schema(self, columns: list[str]) -> pa.Schema:
@@ -169,8 +171,13 @@ def _mask_columns(schema: pa.Schema) -> dict[str, str]:
 def with_gaps(table: pa.Table) -> pa.Table:
     """A table that astropy has written, with missing values where it says that they are missing."""
     for name, mask in _mask_columns(table.schema).items():
-        values = table.column(name)
-        gapped = pc.if_else(table.column(mask), pa.scalar(None, values.type), values)
+        values, hidden = table.column(name), table.column(mask)
+        if pa.types.is_nested(values.type):
+            rows = zip(values.to_pylist(), hidden.to_pylist(), strict=True)
+            cells = [[None if gone else cell for cell, gone in zip(*row, strict=True)] for row in rows]
+            gapped = pa.array(cells, values.type)
+        else:
+            gapped = pc.if_else(hidden, pa.scalar(None, values.type), values)
         table = table.set_column(table.column_names.index(name), name, gapped)
     return table
 

@@ -94,7 +94,7 @@ def _names(path: Path) -> list[str]:
         return parquet.column_names(schema, file.name)
     if CSV_NAME.search(path.name):
         return csv_names(path)
-    return list(read_fits_or_votable(path).columns)
+    return list(read_fits_or_votable(path, []).columns)
 
 
 def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: tuple[str, ...]) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def _read(path: Path, columns: list[str] | None, rows: np.ndarray | None, text: 
     if CSV_NAME.search(path.name):
         table = read_csv(path, columns, text)
     else:
-        table = read_fits_or_votable(path)
+        table = read_fits_or_votable(path, columns)
     table = table if columns is None else table[columns]
     _check_reach(rows, len(table))
     return table if rows is None else table.iloc[rows].reset_index(drop=True)

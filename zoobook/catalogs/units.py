@@ -1,5 +1,6 @@
 """Units of positions: pandas knows none, and all that asks for positions wants degrees."""
 
+import re
 from typing import Any
 
 
@@ -8,13 +9,13 @@ def to_degrees(name: str, unit: Any) -> float:
     from astropy.units import Unit
 
     text = str(unit).strip("- ")  # some write --- for none
-    one = text.lower().removesuffix("s")
+    one, words = text.lower().removesuffix("s"), re.findall("[a-z]+", text.lower())
+    if not words or words[0] in ("none", "n", "na", "unitless") or any(word.startswith("deg") for word in words):
+        return 1.0  # such as degrees (J2000)
     if name == "ra" and one in ("h", "hr", "hour", "hourangle"):
         return 15.0
     for known in (unit, Unit(text.lower(), parse_strict="silent"), Unit(one, parse_strict="silent")):
         if known.physical_type == "angle":
             return known.to("deg")
-    if text:
-        raise ValueError(f"`{name}` is in {text!r}, which is no known unit of angles: change that to 'deg', if degrees "
-                         "they are")  # fmt: skip
-    return 1.0
+    raise ValueError(f"`{name}` is in {text!r}, which is no known unit of angles: change that to 'deg', if it is "
+                     "degrees")  # fmt: skip

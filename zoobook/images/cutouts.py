@@ -78,7 +78,8 @@ def cut_stamps(
         ImageStore: the stamps, in the catalogue's order.
 
     Raises:
-        BadImage: sources cannot be cut: outside, without radius or with an absurd one, or mostly blank.
+        BadImage: sources cannot be cut: outside, without radius or with an absurd one (of which a side would have less
+            than 8 or more than 10,000 pixels of the mosaic), or mostly blank.
         ValueError: an argument or column makes no sense, or there are no sources.
     """
     check_mosaic(mosaic)

@@ -15,6 +15,11 @@ from zoobook.images.checks import Unusable, check_shape, find_gaps
 from zoobook.images.decals import NATIVE_ARCSEC, SCALES, SKY_NOISE, colour
 
 BANDS = tuple("ugrizy")  # in the order of their wavelengths
+ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
+_SAID_TOGETHER = (  # of which an extension inherits nothing if it says any of them: its place on the sky, its unit
+    r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)\d|(CD|PC|PV|PS)\d+_\d+|[AB]P?_\w+|LONPOLE|LATPOLE|RADESYS|EQUINOX",
+    "|".join((*ZERO_POINT_KEYS, "BUNIT")),
+)
 NO_LIGHT = re.compile(  # the names of what comes with an image: its weights, noise, masks, models
     "((image|data|objects?|nan|zero|cr)?(masks?(bits)?|quality|(inv|i)?var(iance)?(poisson)?|err(or)?s?|"
     "we?i?gh?ts?(image)?)|(we?i?gh?t|wht|wei|wt|err(or)?|rms|sigma|exp(osure)?)s?map|wht|wei|ivm|sigma|invsig|stat|rms|"
@@ -115,12 +120,9 @@ def image_hdus(hdus: list) -> list:
     Headers with ``INHERIT = T`` get what the primary one says of all images.
     """
     images = [hdu for hdu in hdus if is_image(hdu)]
-    common = hdus[0].header.copy(strip=True)
-    for keyword in ("EXTNAME", "BLANK"):  # which are of that HDU alone
-        common.remove(keyword, ignore_missing=True)
     for hdu in images:
         if hdu is not hdus[0] and hdu.header.get("INHERIT") is True:
-            hdu.header.extend(common, unique=True)
+            _inherit(hdu.header, hdus[0].header.copy(strip=True))
     if not images:
         raise Unusable("it is a FITS file without an image")
     images = [hdu for hdu in images if not _is_no_light(hdu.name)] or images
@@ -139,6 +141,13 @@ def image_hdus(hdus: list) -> list:
         return [bands[band] for band in BANDS if band in bands]
     one_kind = len({hdu.header["BITPIX"] for hdu in alike}) == 1  # or else they are an image, its weights and its mask
     return alike if len(alike) == len(images) == 3 and bands.keys() == {""} and one_kind else [first]
+
+
+def _inherit(own: Any, common: Any) -> None:
+    """Give a header what the ``common`` one says, and what it does not say itself, in those words or in others."""
+    said = ["EXTNAME|BLANK", *(["BAND|FILTER"] if band_of(own) in BANDS else [])]
+    said += [together for together in _SAID_TOGETHER if any(re.fullmatch(together, keyword) for keyword in own)]
+    own.extend([card for card in common.cards if not any(re.fullmatch(one, card.keyword) for one in said)], unique=True)
 
 
 def band_of(header: Mapping) -> str:

@@ -20,7 +20,6 @@ from zoobook.images.checks import naming, unobserved
 from zoobook.images.decals import ZERO_POINT
 from zoobook.images.decoding import read_image
 
-ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "MAGZP", "PHOTZP", "ZEROPNT", "ZEROPOINT", "ZP")
 SECTION = 2048  # pixels: what is read at a time
 
 
@@ -344,7 +343,7 @@ def _zero_point(header, band: str, given: float | Mapping[str, float] | None) ->
         given = given[band]
     if given is not None:
         return arguments.real("zero_points", given, _is_zero_point, "a magnitude from -60 to 60")
-    written = [header[key] for key in ZERO_POINT_KEYS if type(header.get(key)) in (int, float, str)]
+    written = [header[key] for key in fits.ZERO_POINT_KEYS if type(header.get(key)) in (int, float, str)]
     values = pd.to_numeric(pd.Series(written, dtype=object), errors="coerce").dropna().tolist()  # '22.5' is one, too
     in_nanomaggies = str(header.get("BUNIT", "")).strip().lower() in ("nanomaggy", "nanomaggies", "nmgy")
     values = [value for value in values if _is_zero_point(value)]
