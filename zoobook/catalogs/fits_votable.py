@@ -28,7 +28,7 @@ def read_fits_or_votable(path: Path, columns: list[str] | None = None) -> pd.Dat
             continue
         table[name] = table[name].astype(float) * to_degrees(name, unit)  # whole minutes are no whole degrees
     scalars = [name for name in table.colnames if table[name].ndim == 1]
-    frame = table[scalars].to_pandas()
+    frame = table[scalars].to_pandas() if scalars else pd.DataFrame(index=range(len(table)))
     for name in scalars:
         values, gap = table[name], getattr(table[name], "mask", np.False_)
         if values.dtype.kind in "iu" and np.any(gap):  # of which older versions of astropy make floats
