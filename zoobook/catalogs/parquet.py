@@ -172,7 +172,7 @@ def with_gaps(table: pa.Table) -> pa.Table:
     """A table that astropy has written, with missing values where it says that they are missing."""
     for name, mask in _mask_columns(table.schema).items():
         values, hidden = table.column(name), table.column(mask)
-        if pa.types.is_nested(values.type):
+        if not pa.types.is_boolean(hidden.type):  # lists
             rows = zip(values.to_pylist(), hidden.to_pylist(), strict=True)
             cells = [[None if gone else cell for cell, gone in zip(*row, strict=True)] for row in rows]
             gapped = pa.array(cells, values.type)
