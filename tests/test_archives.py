@@ -577,9 +577,19 @@ def test_several_members_that_end_alike(tmp_path, ending):
     have, _ = take(exact, tmp_path, ["1.png"])
     assert Path(have["file_loc"][0]).read_bytes() == b"true"
     both = archive_of(tmp_path / f"y{ending}", {"train/2.png": b"one", "test/2.png": b"two", "png/1.png": b"true"})
-    with pytest.raises(ArchiveError, match=f"y{ending} has several files that may be '2.png': train/2.png, test/2.png"):
+    with pytest.raises(ArchiveError, match=f"^y{ending} has several .* may be '2.png': train/2.png, test/2.png"):
         take(both, tmp_path, ["1.png", "2.png"])
     assert len(take(both, tmp_path, ["test/2.png"])[0]) == 1
+    same = archive_of(tmp_path / f"z{ending}", {"b/3.png": b"same", "a/3.png": b"same"})
+    assert Path(take(same, tmp_path, ["3.png"])[0]["file_loc"][0]).read_bytes() == b"same"
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar"])
+def test_a_member_belongs_to_the_longest_path_also_when_that_is_on_disk(tmp_path, ending):
+    archive = archive_of(tmp_path / f"x{ending}", {"a/1.png": b"that of a"})
+    for _ in range(2):
+        have, lacking = take(archive, tmp_path, ["a/1.png", "1.png"])
+        assert have["path"].tolist() == ["a/1.png"] and lacking["image"].tolist() == ["1.png"]
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tgz"])

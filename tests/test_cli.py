@@ -179,6 +179,7 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
         (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
         (["weights", "inspect", "none.ckpt"], "none.ckpt"),
         (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
+        (["weights", "convert", ".", "own.ckpt"], ". would be changed by a result in it"),
         (["weights", "convert", "simulated_efficientnet_b0", "x.safetensors"], "there is nothing to convert"),
     ],
 )

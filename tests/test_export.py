@@ -211,6 +211,26 @@ def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
         assert "z" in tables.read("out.fits") and "file_loc" not in tables.read("out.fits")
 
 
+def test_beside_the_shards_of_a_table(tmp_path):
+    GALAXIES.to_parquet(tmp_path / "00000.parquet")
+    run = CliRunner().invoke(app, ["export", str(tmp_path), str(tmp_path / "out.fits")])
+    assert run.exit_code == 0 and len(tables.read(tmp_path)) == len(tables.read(tmp_path / "out.fits")) == 3
+
+
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path):
+    (tmp_path / "bad.csv").write_text("id_str,p\na,1,2\n")
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "bad.csv"), str(tmp_path / "out.fits")])
+    assert run.exit_code == 1 and run.output.count("bad.csv") == 1
+
+
+def test_parquet_that_pandas_read_is_exported_again(tmp_path):
+    path = export.write(GALAXIES.assign(checked=pd.array([True, None, False], "boolean")), tmp_path / "t.parquet")
+    read = pd.read_parquet(path)
+    assert "volunteers.mask" in read
+    again = pd.read_parquet(export.write(read, tmp_path / "again.parquet"))
+    pd.testing.assert_frame_equal(again[read.columns], read)
+
+
 @pytest.mark.parametrize("ending", ["fits", "parquet"])
 def test_gaps_and_exact_numbers_are_read_back_by_everybody(tmp_path, ending):
     long = 2**61 + 1
@@ -234,7 +254,8 @@ def test_gaps_and_exact_numbers_are_read_back_by_everybody(tmp_path, ending):
 
 
 @pytest.mark.parametrize(
-    "name", ["comments", "comment", "checksum", "naxis", "end", "a=b", "tcomm2", "tunit2", "SURVEY", "a name"]
+    "name", ["comments", "comment", "checksum", "naxis", "end", "a=b", "tcomm2", "tunit2", "SURVEY", "a name",
+             "checksum ", " zimage", "zimage", "ZNAXIS1", "hierarch zimage", "z"]
 )
 def test_provenance_of_any_name_is_in_fits(tmp_path, name):
     meta = Table.read(export.write(GALAXIES, tmp_path / "t.fits", survey="DR5", **{name: "first"})).meta

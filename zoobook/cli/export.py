@@ -46,7 +46,8 @@ def _galaxies(path: Path) -> "pd.DataFrame":
     from zoobook import catalogs
     from zoobook.catalogs import tables
 
+    rows = tables.read(path).drop(columns="file_loc", errors="ignore")
     try:
-        return catalogs.read(tables.read(path).drop(columns="file_loc", errors="ignore"))
+        return catalogs.read(rows)
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix('the table: ')}") from None

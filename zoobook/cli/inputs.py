@@ -9,6 +9,7 @@ import pandas as pd
 
 import zoobook
 from zoobook import arguments, catalogs, datasets, trees, weights
+from zoobook.catalogs import tables
 from zoobook.catalogs.columns import file_locations, require
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
@@ -50,11 +51,12 @@ def load_tree(name: str) -> trees.DecisionTree:
 
 
 def refuse_overwriting(out: Path, *sources: str | Path | None) -> None:
-    """A ValueError where a result would be written over what it is made of, or into a folder that is."""
+    """A ValueError where a result would be written over what it is made of, or becomes a part of that."""
     out = arguments.path(out).resolve()
     for source in filter(None, sources):
-        if arguments.path(source).resolve() in (out, *out.parents):
-            how = "changed by a result in it" if arguments.path(source).is_dir() else "overwritten by the result"
+        place = arguments.path(source).resolve()
+        if place == out or (place == out.parent and tables.is_parquet(out)):  # else it is no part of a folder's table
+            how = "changed by a result in it" if place.is_dir() else "overwritten by the result"
             raise ValueError(f"{source} would be {how}: give that another place")
 
 

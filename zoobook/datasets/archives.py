@@ -7,6 +7,7 @@ Where an image is written follows from the catalogue, never from a name in an ar
 """
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -18,7 +19,7 @@ import tarfile
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -99,7 +100,7 @@ def images_for(
     if not all((folder / path).is_file() for path in names):
         with folder_lock(folder, name, ".unpack.lock"), explain_full_disk(folder):
             left = {path for path in names if not (folder / path).is_file()}  # by another process, perhaps none
-            causes = _bring(left, archives, folder, name, download and not offline())
+            causes = _bring(left, set(names), archives, folder, name, download and not offline())
     found = ~names.isin(causes).to_numpy()
     have = catalog.loc[found].assign(file_loc=[str(folder / path) for path in names[found]])
     lacking = catalog.loc[~found, [column for column in ("id_str",) if column in catalog]]
@@ -146,8 +147,10 @@ class _Path(string.Formatter):
         return format(int(value) if spec.endswith("d") else value, spec)
 
 
-def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool) -> dict[str, str]:
-    """Bring the files that are ``left`` out of archives into a folder; the cause of each that could not be had."""
+def _bring(
+    left: set[str], names: set[str], archives: list[RemoteFile], folder: Path, name: str, network: bool
+) -> dict[str, str]:
+    """Bring those of the files that are ``left`` into a folder; the cause of each that could not be had."""
     absent = missing(archives, folder)
     zips: list[tuple[_Zip, Wanted]] = []
     links: dict[str, str] = {}
@@ -157,9 +160,9 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
                 continue
             if archive.path.lower().endswith(".zip"):
                 source = _RemoteZip(archive, web) if archive in absent else _Zip(folder / archive.path)
-                zips.append((source, source.find(left)))
+                zips.append((source, source.find(left, names)))
             else:
-                links |= _unpack_tar(archive, folder, left, name)
+                links |= _unpack_tar(archive, folder, left, names, name)
         if left and absent and not network:
             require(archives, folder, f"{name} ({len(left):,} are not on disk)")
 
@@ -177,20 +180,24 @@ def _bring(left: set[str], archives: list[RemoteFile], folder: Path, name: str, 
     return causes
 
 
-def _take(members: dict[str, Any], left: set[str], content: Callable, label: str) -> list[tuple[Any, str]]:
-    """The members, by path, that are wanted, and what for: a path that is theirs, or else ends theirs.
+def _take(
+    members: dict[str, Any], left: set[str], names: set[str], contents: Callable, label: str
+) -> list[tuple[Any, str]]:
+    """The members, by path, that are wanted, and what for: the longest of all paths that is theirs, or ends theirs.
 
-    It is wanted no longer then. Refused are several that end in one path, unless their ``content`` is the same.
+    It is left no longer then. Refused are several that end in one path, unless their ``contents`` are the same.
     """
     ends: dict[str, dict[str, Any]] = {}
     for own, member in members.items():
         own = path = own.replace("\\", "/").removeprefix("./")
-        while path and path not in left:
+        while path and path not in names:
             path = path.partition("/")[2]
-        if path:
+        if path in left:
             ends.setdefault(path, {})[own] = member
-    for path, found in ends.items():
-        if path not in found and len({content(member) for member in found.values()}) > 1:
+    alike = {path: found for path, found in ends.items() if path not in found and len(found) > 1}
+    held = contents({member for found in alike.values() for member in found.values()})
+    for path, found in alike.items():
+        if len({held[member] for member in found.values()}) > 1:
             raise ArchiveError(f"{label} has several files that may be {path!r}: {listed(found, 3)}. Put their folder "
                                "into the path of an image")  # fmt: skip
     left.difference_update(ends)
@@ -223,9 +230,10 @@ class _Zip:
                 "does. It is not used."
             )
 
-    def find(self, left: set[str]) -> Wanted:
+    def find(self, left: set[str], names: set[str]) -> Wanted:
         """The members that are wanted, in the order in which they lie; they are wanted no longer then."""
-        found = _take(self.members, left, lambda info: (info.CRC, info.file_size), self.label)
+        found = _take(self.members, left, names, lambda infos: {info: (info.CRC, info.file_size) for info in infos},
+                      self.label)  # fmt: skip
         for info, _ in found:
             _safe_name(info.filename, self.label)
         return sorted(found, key=lambda one: one[0].header_offset)
@@ -351,7 +359,7 @@ class _RangeFile(io.RawIOBase):
 # ---- tars
 
 
-def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) -> dict[str, str]:
+def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], names: set[str], name: str) -> dict[str, str]:
     """Fetch a tar, and write its members that are wanted, which are wanted no longer then.
 
     Gives back the causes of those that it has as links to elsewhere alone, by path.
@@ -373,16 +381,25 @@ def _unpack_tar(archive: RemoteFile, folder: Path, left: set[str], name: str) ->
                 elif member.issym():
                     files[member.name] = None
             real = {own: member for own, member in files.items() if member}
-            wanted = sorted(_take(real, left, lambda member: member.offset_data, path.name),
+            wanted = sorted(_take(real, left, names, lambda members: _hashes(tar, members), path.name),
                             key=lambda one: one[0].offset_data)  # fmt: skip
             check_room(folder, sum(member.size for member, _ in wanted), f"what {path.name} holds needs")
             for member, target in tqdm(wanted, f"unpacking {path.name}"):
                 with _whole_or_absent(folder / target) as out:
                     shutil.copyfileobj(tar.extractfile(member), out)
+    except ArchiveError:
+        raise
     except _DAMAGE as error:
         raise ArchiveError(f"{path} cannot be unpacked: {error}") from None
     links = dict.fromkeys(own for own, member in files.items() if member is None)
-    return {target: f"a link in {path.name}, not a file" for _, target in _take(links, set(left), repr, path.name)}
+    found = _take(links, set(left), names, dict.fromkeys, path.name)
+    return {target: f"a link in {path.name}, not a file" for _, target in found}
+
+
+def _hashes(tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> dict[tarfile.TarInfo, bytes]:
+    """What members hold, read in their order, since a packed tar is read anew for each step back."""
+    inside = sorted(members, key=lambda member: member.offset_data)
+    return {member: hashlib.sha256(tar.extractfile(member).read()).digest() for member in inside}
 
 
 # ---- what both share
