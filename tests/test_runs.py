@@ -1,7 +1,7 @@
 """Runs and tables that survive interruption."""
 import errno
 import json
-import os
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -47,10 +47,10 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="cannot write to the folder .*file"):
         ensure_writable_dir(tmp_path / "file" / "run")
 
-    def full(*args):
+    def full(**options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match="No space left on device.*free some space"):
         ensure_writable_dir(tmp_path / "run")
 

@@ -426,6 +426,16 @@ def test_lists_with_gaps_and_text_of_any_length_in_fits(tmp_path):
         assert tables.read(tmp_path / name)["n"][0][0] == LONG
 
 
+@pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 22, reason="this version of pyarrow writes no string views")
+def test_text_as_polars_writes_it(tmp_path):
+    ids, names = (pa.array(cells, pa.string_view()) for cells in (["a", "b", "d"], ["M 31", None, "M 33"]))
+    pq.write_table(pa.table({"id_str": ids, "name": names, "x": [1, 2, 4]}), tmp_path / "t.parquet")
+    assert tables.read(tmp_path / "t.parquet", rows=np.array([1, 2]))["id_str"].tolist() == ["b", "d"]
+    assert tables.read(tmp_path / "t.parquet")["name"].isna().tolist() == [False, True, False]
+    joined = crossmatch.by_id(pd.DataFrame({"id_str": ["d", "a"]}), tmp_path / "t.parquet", columns=["x"])
+    assert joined["x"].tolist() == [4, 1]
+
+
 def test_empty_cells_that_an_older_votable_makes_zero_are_told(tmp_path):
     text = VOTABLE.replace("1.3", "1.2").replace('ra" datatype="double"', 'n" datatype="int"', 1)
     (tmp_path / "t.vot").write_text(text.replace("<TD>1", "<TD>"))

@@ -124,7 +124,7 @@ class Run:
         with FileLock(folder / ".lock"):  # the chapter may run in both frameworks at once
             if not truth.exists():  # it is written last
                 for left_over in folder.glob("*.part"):  # of a killed run
-                    left_over.unlink()
+                    left_over.unlink(missing_ok=True)
                 sky = simulation.make_mosaic(folder, number, SKY_PIXEL, seed=SKY_SEED)
                 with replacing(truth) as part:
                     sky.galaxies.to_parquet(part)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,8 +61,8 @@ def ensure_writable_dir(path: str | os.PathLike) -> Path:
     path = arguments.path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        atomic_write(path / ".writable", b"")
-        (path / ".writable").unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # without a name, so that nobody takes it for a left-over
+            pass
     except OSError as error:
         remedy = " or free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise type(error)(

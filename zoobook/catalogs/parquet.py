@@ -18,6 +18,8 @@ from zoobook.catalogs.units import to_degrees
 _NULLABLE = {getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
              for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")}
 _NULLABLE[pa.bool_()] = pd.BooleanDtype()
+# Text as polars writes it, of which Arrow takes no rows; older versions do not know it.
+_PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()} if hasattr(pa, "string_view") else {}
 _VALUES = 1 << 22  # of a parquet file decoded at a time: 32 MB of float64
 
 
@@ -49,6 +51,7 @@ class Parquet:
 
     def _compare(self, file: Path, schema: pa.Schema, rows: int) -> None:
         types = {name: schema.field(name).type for name in column_names(schema, file.name)}
+        types = {name: _PLAIN.get(kind, kind) for name, kind in types.items()}
         if b"table_meta_yaml" in (schema.metadata or {}):  # by which a position may have another unit than degrees
             types |= {name: pa.float64() for name in ("ra", "dec") if name in types and _is_number(types[name])}
         if self._files:
@@ -102,7 +105,7 @@ class Parquet:
                     width = max(1, _VALUES // length)
                     taken = {}
                     for block in (names[i : i + width] for i in range(0, len(names), width)):
-                        part = file.read_row_group(number, columns=block, use_threads=False).take(wanted)
+                        part = _plain(file.read_row_group(number, columns=block, use_threads=False)).take(wanted)
                         taken |= {name: part.column(name) for name in block}
                     yield pa.table(taken)
                 start += length
@@ -127,8 +130,13 @@ class Parquet:
                 masks, noted = _mask_columns(file.schema_arrow), file.schema_arrow.metadata
                 names = [*columns, *(masks[name] for name in columns if name in masks)]
                 for piece in cut(file, names) if file.metadata.num_rows else ():
-                    meant = _in_degrees(with_gaps(piece.replace_schema_metadata(noted))).select(columns)
+                    meant = _in_degrees(with_gaps(_plain(piece).replace_schema_metadata(noted))).select(columns)
                     yield pa.concat_tables([schema.empty_table(), meant], promote_options="permissive")
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    kinds = [(field.name, _PLAIN.get(field.type, field.type)) for field in table.schema]
+    return table.cast(pa.schema(kinds, table.schema.metadata)) if _PLAIN.keys() & set(table.schema.types) else table
 
 
 def _is_number(kind: pa.DataType) -> bool:

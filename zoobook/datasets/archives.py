@@ -81,7 +81,8 @@ def images_for(
         archives: zips, or tars of known hash (those are always fetched whole), in which to look.
         folder: where to put the images, and archives that are fetched whole.
         image: how the path of an image follows from the columns of the catalogue, as a format; in an archive any
-            folders may come before it, if that leads to one image only. By default that of Galaxy Zoo DECaLS,
+            folders may come before it, if that leads to one image only; of several archives the first that has it
+            counts, and those on disk come first. By default that of Galaxy Zoo DECaLS,
             ``J000/J000001.85+004309.3.png``. The columns are text, but for formats of whole numbers, such as
             ``{run:06d}.png``.
         name: what to call them in messages.
