@@ -18,6 +18,7 @@ from astropy.table import Table
 from zoobook import catalogs, export, representations
 from zoobook.catalogs import columns, crossmatch, parquet, tables
 from zoobook.catalogs.shards import ShardedTable
+from zoobook.catalogs.units import to_degrees
 from zoobook.learning.runs import RunFolder
 
 
@@ -466,6 +467,11 @@ def test_answers_of_services(tmp_path, size, info, message):
             tables.read(tmp_path / "t.vot")
     else:
         assert tables.read(tmp_path / "t.vot")["id_str"].tolist() == ["M 31"]
+
+
+def test_a_scaled_unit_of_positions_keeps_its_scale():
+    assert to_degrees("dec", units.Unit(1e-3 * units.deg)) == pytest.approx(1e-3)
+    assert to_degrees("ra", units.mas) == pytest.approx(1 / 3.6e6)
 
 
 @pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")

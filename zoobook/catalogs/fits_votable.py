@@ -52,8 +52,8 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
 
     data = []  # where those of each table begin and end
     with get_xml_iterator(path) as elements:  # read as astropy reads it, which would follow such an address
-        for begins, tag, told, place in elements:
-            if begins and tag == "STREAM" and "href" in told:
+        for begins, tag, attributes, place in elements:
+            if begins and tag == "STREAM" and "href" in attributes:
                 raise ValueError("its data are in another file or on the network; save it with the data in it")
             data += [place] if tag == "DATA" else []
     with warnings.catch_warnings(record=True) as caught, votable.exceptions.conf.set_temp("max_warnings", 100_000):
@@ -61,8 +61,8 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         for kind in (votable.exceptions.W46, votable.exceptions.W49):
             warnings.filterwarnings("always", category=kind)
         document = votable.parse(path, verify="warn")  # else it does not tell
-    told = (re.search(r":(\d+):(\d+): (W46|W49)", str(one.message)) for one in caught)
-    of_cells = {one[3]: one for one in told if one and data and data[0] <= (int(one[1]), int(one[2])) <= data[1]}
+    found = (re.search(r":(\d+):(\d+): (W46|W49)", str(one.message)) for one in caught)
+    of_cells = {one[3]: one for one in found if one and data and data[0] <= (int(one[1]), int(one[2])) <= data[1]}
     if "W46" in of_cells:
         raise ValueError(f"a text in line {of_cells['W46'][1]} is longer than its FIELD allows, and would be cut: "
                          'write arraysize="*" there')  # fmt: skip
@@ -70,10 +70,11 @@ def _votable(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
         warnings.warn(f"{path} has empty cells among whole numbers, which VOTable before 1.3 cannot have: they are "
                       "read as 0", stacklevel=2)  # fmt: skip
     tables = list(document.iter_tables())
-    told = {info.value: info.content for info in document.iter_info() if info.name == "QUERY_STATUS"}
-    if "ERROR" in told:
-        raise ValueError(f"it is no answer, but the error of a service: {told['ERROR'] or 'of which it tells no more'}")
-    if "OVERFLOW" in told:
+    status = {info.value: info.content for info in document.iter_info() if info.name == "QUERY_STATUS"}
+    if "ERROR" in status:
+        why = status["ERROR"] or "of which it tells no more"
+        raise ValueError(f"it is no answer, but the error of a service: {why}")
+    if "OVERFLOW" in status:
         warnings.warn(f"{path} is the cut-off answer of a service (OVERFLOW), so it lacks rows: ask it for more of "
                       "them, with MAXREC or TOP", stacklevel=2)  # fmt: skip
     if not tables:
