@@ -34,14 +34,17 @@ SETTINGS = Path(__file__).with_name("encoder.yaml")
 MEAN, VARIANCE = ".running_mean", ".running_var"
 
 
-def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
-    """Simulated galaxies with all that they can teach, and their images; what is on disk is not made again."""
+def survey(folder: Path, options: dict, arms: bool = False) -> tuple[pd.DataFrame, ImageStore]:
+    """Simulated galaxies with all that they can teach, and their images; what is on disk is not made again.
+
+    With ``arms``, they also teach the pitch angle and number of spiral arms.
+    """
     catalog = simulation.make_survey(folder, **options)
     size = options["image_size"]
     path = folder / f"survey-{options['seed']}-{options['n_galaxies']}-{size}.arrow"
     store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image does not stop it
     catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
-    return add_lessons(catalog), store
+    return add_lessons(catalog, arms), store
 
 
 def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object, pd.DataFrame, int]]:
@@ -53,11 +56,12 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
     model = None
     for number, stage in enumerate(settings["stages"]):
         options = settings["training"] | stage | (settings["model"] if model is None else {})
-        catalog, store = survey(folder, settings["survey"] | {"n_galaxies": options.pop("n_galaxies")})
+        arms, drawn = options.pop("arms", False), settings["survey"] | {"n_galaxies": options.pop("n_galaxies")}
+        catalog, store = survey(folder, drawn | {"image_size": options.pop("stamp", drawn["image_size"])}, arms)
         catalog = catalogs.split(catalog, settings["fractions"])
         twin = zoobook.load_framework(framework)
         result = twin.train(
-            store, catalog, lesson_tree(), model=model, out_dir=folder / f"stage-{number}", **options
+            store, catalog, lesson_tree(arms), model=model, out_dir=folder / f"stage-{number}", **options
         )
         model = result.model
         learned = np.flatnonzero(catalog["subset"] == "train")[: settings["batchnorm_galaxies"]]
