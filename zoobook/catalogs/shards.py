@@ -6,7 +6,6 @@ Every shard appears under its own name only when it is whole.
 import json
 import re
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +38,7 @@ class ShardedTable:
         self._manifest = self.folder / self.MANIFEST
         plan = {"rows": rows, "shard_rows": shard_rows, "made_of": config}
         self._plan = json.loads(json.dumps(plan, default=arguments.plain))
-        begun = bool(_parquet(self.folder))  # without a shard, there is nothing to complete or to keep
+        begun = {file.name for file in _parquet(self.folder)}  # without any, there is nothing to complete or to keep
         if begun and self._manifest.exists():
             earlier = _read_manifest(self._manifest)["plan"]
             if earlier != self._plan:
@@ -53,15 +52,9 @@ class ShardedTable:
         else:
             atomic_write(self._manifest, json.dumps({"plan": self._plan, "complete": False}))
         self._bounds = _bounds(rows, shard_rows)
-        if begun:
-            self._look_over()
-
-    def _look_over(self) -> None:
-        """Refuse files of something else, and put away shards that are damaged: they are made again."""
-        if others := {file.name for file in _parquet(self.folder)} - set(map(_shard_name, range(len(self._bounds)))):
-            raise ValueError(f"{min(others)} is no part of the table in {self.folder}: move it out of the folder")
+        _refuse_others(self.folder, begun, len(self._bounds))
         for n, (start, stop) in enumerate(self._bounds):
-            if self._file(n).is_file() and _rows_of(self._file(n)) != stop - start:
+            if self._file(n).is_file() and _rows_of(self._file(n)) != stop - start:  # damaged: it is made again
                 self._file(n).unlink()
 
     def missing(self) -> list[tuple[int, int, int]]:
@@ -101,6 +94,12 @@ def _shard_name(number: int) -> str:
     return f"{number:05d}.parquet"
 
 
+def _refuse_others(folder: Path, there: set[str], shards: int) -> None:
+    """Refuse a folder with parquet files that are not among so many shards."""
+    if others := there - set(map(_shard_name, range(shards))):
+        raise ValueError(f"{min(others)} is no part of the table in {folder}: move it out of the folder")
+
+
 def _rows_of(file: Path) -> int | None:
     """Rows of a parquet file; None where it is damaged."""
     try:
@@ -128,39 +127,36 @@ def _read_manifest(file: Path) -> dict:
 
 def table_files(path: str | Path) -> list[Path]:
     """The parquet files of a table, in row order: one file, or the shards of a complete folder."""
-    path = arguments.path(path)
-    if path.is_file():
-        return [path]
-    files = _parquet(path)
-    if not files:
-        raise FileNotFoundError(f"no parquet table at {path}")
-    manifest = path / ShardedTable.MANIFEST
-    if not manifest.exists():
-        return files
-    found = _read_manifest(manifest)
-    if not found["complete"]:
-        raise ValueError(f"the table in {path} is not finished: run again what writes it, and it will be completed")
-    rows, shard_rows = found["plan"]["rows"], found["plan"]["shard_rows"]
-    whole, there = {_shard_name(n) for n in range(-(-rows // shard_rows))}, {file.name for file in files}
-    if lost := sorted(whole - there):
-        raise ValueError(f"the table in {path} lacks {len(lost)} of its {len(whole)} files, such as {lost[0]}: run "
-                         "again what writes it, and it will be completed")  # fmt: skip
-    if others := sorted(there - whole):
-        raise ValueError(f"{others[0]} is no part of the table in {path}: move it out of the folder")
-    return files
+    return [file for file, _ in _files_and_rows(arguments.path(path))]
 
 
 def footers(path: str | Path) -> Iterator[tuple[Path, pa.Schema, int]]:
     """The :func:`table_files`, with columns and number of rows of each; other rows than were planned are refused."""
-    files, manifest = table_files(path), arguments.path(path) / ShardedTable.MANIFEST
-    plan = _read_manifest(manifest)["plan"] if manifest.exists() else None
-    planned = [stop - start for start, stop in _bounds(plan["rows"], plan["shard_rows"])] if plan else []
-    for file, wanted in zip_longest(files, planned):
+    for file, planned in _files_and_rows(arguments.path(path)):
         try:
             schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{file.name}: {error}") from None
-        if wanted not in (None, rows):
-            raise ValueError(f"{file.name} has {rows} rows instead of {wanted}: run again what writes the table, and "
+        if planned not in (None, rows):
+            raise ValueError(f"{file.name} has {rows} rows instead of {planned}: run again what writes the table, and "
                              "that file will be made anew")  # fmt: skip
         yield file, schema, rows
+
+
+def _files_and_rows(path: Path) -> list[tuple[Path, int | None]]:
+    """The :func:`table_files`, and how many rows each was planned to have; None where there is no plan."""
+    files = [path] if path.is_file() else _parquet(path)
+    if not files:
+        raise FileNotFoundError(f"no parquet table at {path}")
+    manifest = path / ShardedTable.MANIFEST
+    if not manifest.exists():
+        return [(file, None) for file in files]
+    found = _read_manifest(manifest)
+    if not found["complete"]:
+        raise ValueError(f"the table in {path} is not finished: run again what writes it, and it will be completed")
+    bounds, there = _bounds(found["plan"]["rows"], found["plan"]["shard_rows"]), {file.name for file in files}
+    if lost := [name for name in map(_shard_name, range(len(bounds))) if name not in there]:
+        raise ValueError(f"the table in {path} lacks {len(lost)} of its {len(bounds)} files, such as {lost[0]}: run "
+                         "again what writes it, and it will be completed")  # fmt: skip
+    _refuse_others(path, there, len(bounds))
+    return [(path / _shard_name(n), stop - start) for n, (start, stop) in enumerate(bounds)]
