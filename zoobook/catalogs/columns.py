@@ -46,32 +46,32 @@ def in_memory(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
     A ``ValueError`` says what is no DataFrame.
     """
     a_frame(table, where)
-    foreign = [n for n, kind in enumerate(table.dtypes) if isinstance(kind, np.dtype) and not kind.isnative]
-    encoded = [n for n, kind in enumerate(table.dtypes) if kind.kind in "OS" and _is_encoded(table.iloc[:, n])]
-    if not foreign and not encoded:
-        return table
-    columns = [table.iloc[:, n] for n in range(table.shape[1])]
-    for n in foreign:
-        values = columns[n].to_numpy()
-        columns[n] = pd.Series(values.astype(values.dtype.newbyteorder("=")), table.index, name=columns[n].name)
-    for n in encoded:
-        decoded = [_decoded(value, columns[n].name) for value in columns[n]]
-        columns[n] = pd.Series(decoded, table.index, dtype=object, name=columns[n].name)
-    for column in columns:
-        column.attrs = {}  # which pandas would compare, and cannot where they hold arrays
-    native = pd.concat(columns, axis=1)
-    native.attrs = table.attrs
+    native = table.copy(deep=False)
+    for place in range(table.shape[1]):
+        column = table.iloc[:, place]
+        made = _native(column)
+        if made is not column:
+            native.isetitem(place, made)
     return native
 
 
-def _is_encoded(column: pd.Series) -> bool:
+def _native(column: pd.Series) -> pd.Series:
+    """A column as :func:`in_memory` gives it; the very same one where nothing is to be done."""
+    if isinstance(column.dtype, np.dtype) and not column.dtype.isnative:
+        values = column.to_numpy().astype(column.dtype.newbyteorder("="))
+        return pd.Series(values, column.index, name=column.name)
+    if column.dtype.kind not in "OS":
+        return column
     try:
         present = column[column.notna()]
     except InvalidOperation:
         rows = [row for row, cell in enumerate(column) if isinstance(cell, Decimal) and cell.is_snan()]
         raise ValueError(f"`{column.name}` holds a signalling NaN in {len(rows)} rows (counted from 0): "
                          f"{listed(rows)}. Leave those cells empty.") from None  # fmt: skip
-    return len(present) > 0 and isinstance(present.iloc[0], bytes)
+    if not len(present) or not isinstance(present.iloc[0], bytes):
+        return column
+    decoded = [_decoded(value, column.name) for value in column]
+    return pd.Series(decoded, column.index, dtype=object, name=column.name)
 
 
 def floats(column: pd.Series) -> np.ndarray:
@@ -80,7 +80,7 @@ def floats(column: pd.Series) -> np.ndarray:
     >>> floats(pd.Series([1, "x", None], dtype=object)).tolist()
     [1.0, nan, nan]
     """
-    column = in_memory(column.to_frame()).iloc[:, 0]
+    column = _native(column)
     if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):  # times and dates
         return np.full(len(column), np.nan)
     try:
@@ -173,7 +173,7 @@ def ids_of(values: object, where: str = "the ids asked for", column: str = "id_s
         values = [values[()] if isinstance(values, np.ndarray) else values]
     if values is None or isinstance(values, pd.DataFrame):
         raise ValueError(f"{where}: name one id or several, or give a column of ids, not {type(values).__name__}")
-    values = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
+    values = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object, name=column)
     return id_array(values, where, column).to_numpy(zero_copy_only=False)
 
 
@@ -183,8 +183,7 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
     A float is refused, since it cannot hold 18 digits; ``="123"``, by which Excel is made to keep them, is 123.
     ``where`` and ``column`` name table and column in a message.
     """
-    if isinstance(values, pd.Series):
-        values = in_memory(values.to_frame()).iloc[:, 0]
+    values = _native(values) if isinstance(values, pd.Series) else values
     try:
         ids = pa.array(values, from_pandas=True) if isinstance(values, pd.Series) else values
         if isinstance(ids, pa.ChunkedArray):
@@ -268,7 +267,7 @@ def labels_of(values: pd.Series, column: str, ratings: bool = False) -> pd.Serie
     """
     kinds = {"text": str, "true or false": (bool, np.bool_), "numbers": (Real, Decimal)}  # bool is a kind of Real too
     found: dict = {}
-    values = in_memory(values.to_frame()).iloc[:, 0].tolist()
+    values = _native(values).tolist()
     for value in values:
         kind = next((kind for kind, classes in kinds.items() if isinstance(value, classes)), type(value).__name__)
         found.setdefault(kind, value)
@@ -326,7 +325,7 @@ def file_locations(catalog: pd.DataFrame, where: str = "the catalogue", folder: 
     ``where`` names the catalogue in a message; an empty path is refused.
     """
     require(["file_loc"], catalog, where, "The paths of the images stand there.")
-    column = in_memory(catalog[["file_loc"]])["file_loc"].astype(object)
+    column = _native(catalog["file_loc"]).astype(object)
     files = column.where(column.notna(), "").astype(str).str.strip()
     addresses = np.flatnonzero(files.str.match(ADDRESS))
     if len(addresses):
