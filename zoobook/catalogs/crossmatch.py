@@ -58,7 +58,8 @@ def by_id(
     left_ids = tables.id_column(left, left_on, "the left table")
     right_ids = tables.id_column(right, right_on, _name(right))
 
-    left_first, left_unique = _first_rows(left_ids)
+    encoded = left_ids.dictionary_encode()  # numbers ids in the order in which they first occur
+    left_first, left_unique = np.unique(encoded.indices.to_numpy(), return_index=True)[1], encoded.dictionary
     # Only ids that the left table has are looked at again: the right one may be many times longer.
     partner = pc.index_in(right_ids, value_set=left_unique)
     shared = np.flatnonzero(partner.is_valid().to_numpy(zero_copy_only=False))
@@ -67,8 +68,8 @@ def by_id(
     left_rows, right_rows = left_first[matched], shared[first]
     repeated_right = len(right_ids) - pc.count_distinct(right_ids).as_py()
 
-    same = {right_on} if left_on == right_on else set()
-    joined = _join(left, left_rows, right, right_rows, same, columns, text=(right_on,))
+    same = (right_on,) if left_on == right_on else ()
+    joined = _join(left, left_rows, right, right_rows, columns, without=same, text=(right_on,))
     joined[left_on] = left_ids.take(pa.array(left_rows)).to_numpy(zero_copy_only=False)
     joined.attrs["report"] = {
         "matched": len(matched),
@@ -115,7 +116,7 @@ def by_position(
     by_distance = rows[np.argsort(separation[rows], kind="stable")]
     first = np.unique(nearest[by_distance], return_index=True)[1]
     chosen = np.sort(by_distance[first])
-    joined = _join(left, chosen, right, nearest[chosen], set(), columns, added=("separation_arcsec",))
+    joined = _join(left, chosen, right, nearest[chosen], columns, added=("separation_arcsec",))
     joined["separation_arcsec"] = separation[chosen]
     joined.attrs["report"] = {
         "matched": len(chosen),
@@ -165,28 +166,24 @@ def _name(right: pd.DataFrame | Path) -> str:
     return "the right table" if isinstance(right, pd.DataFrame) else str(right)
 
 
-def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """The different ids, in order, and the row where each first occurs."""
-    encoded = ids.dictionary_encode()  # numbers ids in the order in which they first occur
-    rows = np.unique(encoded.indices.to_numpy(), return_index=True)[1]
-    return rows, encoded.dictionary
-
-
 def _join(
     left: pd.DataFrame,
     left_rows: np.ndarray,
     right: pd.DataFrame | Path,
     right_rows: np.ndarray,
-    without: set[str],
     columns: list[str] | None,
+    without: tuple[str, ...] = (),
     added: tuple[str, ...] = (),
     text: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Rows of the left table beside their partners of the right one."""
-    columns = columns if columns is None or isinstance(columns, str) else arguments.names("columns", columns)
     names = list(right.columns) if isinstance(right, pd.DataFrame) else tables.column_names(right)
-    require(names if columns is None else columns, names, _name(right))
-    wanted = [name for name in dict.fromkeys(names if columns is None else columns) if name not in without]
+    if columns is None:
+        columns = names
+    elif not isinstance(columns, str):
+        columns = arguments.names("columns", columns)
+    require(columns, names, _name(right))
+    wanted = [name for name in dict.fromkeys(columns) if name not in without]
     new = {name: f"{name}_right" if name in left.columns else name for name in wanted}
     all_names = [*left.columns, *new.values(), *added]
     taken = [name for name in (*new.values(), *added) if all_names.count(name) > 1]
@@ -210,9 +207,8 @@ def _positions(table: pd.DataFrame | Path, where: str):
     """Where the rows of a table are on the sky, from ``ra`` and ``dec`` in degrees."""
     from astropy.coordinates import SkyCoord
 
-    require(["ra", "dec"], table if isinstance(table, pd.DataFrame) else tables.column_names(table), where)
-    if not isinstance(table, pd.DataFrame):
-        table = tables.read(table, ["ra", "dec"])
+    table = table if isinstance(table, pd.DataFrame) else tables.read(table, ["ra", "dec"])
+    require(["ra", "dec"], table, where)
     degrees = {}
     for name, low, high in (("ra", -360.0, 360.0), ("dec", -90.0, 90.0)):
         degrees[name] = numbers(table, name, where)
