@@ -154,13 +154,12 @@ def _advanced_sample(labelled: pd.DataFrame, seed: int) -> pd.DataFrame:
     train = np.concatenate([rings[:for_training], others[: for_training * repeats]])
     hidden = np.concatenate([rings[for_training:], others[for_training * repeats :][: len(rings) - for_training]])
     hidden = hidden[catalogs.shuffled(labelled.iloc[hidden], f"hidden:{seed}")]
-    subset = pd.Series("", index=range(len(labelled)))
+    subset, shown = np.full(len(labelled), "", object), np.ones(len(labelled), np.int64)
     subset[train] = "train"
     subset[hidden[: len(hidden) // 3]] = "val"
     subset[hidden[len(hidden) // 3 :]] = "test"
-    shown = pd.Series(1, index=range(len(labelled)))
     shown[rings[:for_training]] = repeats
-    return labelled.assign(subset=subset.to_numpy(), repeats=shown.to_numpy())[(subset != "").to_numpy()]
+    return labelled.assign(subset=subset, repeats=shown)[subset != ""]
 
 
 def _labelled(catalog: pd.DataFrame, where: Path) -> pd.DataFrame:
