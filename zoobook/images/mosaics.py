@@ -131,9 +131,8 @@ class Mosaic:
             by_band = dict(zip(self.bands, known, strict=True))
             raise ValueError(f"some bands have a zero point and others none: {by_band}. Give `zero_points`.")
         self.calibrated = None not in known
-        units = [10 ** (0.4 * (ZERO_POINT - zero)) if self.calibrated else 1.0 for zero in known]
-        self.units = units
-        self._planes = [(*where[1:4], unit) for where, unit in zip(found, units, strict=True)]
+        self.units = [10 ** (0.4 * (ZERO_POINT - zero)) if self.calibrated else 1.0 for zero in known]
+        self._planes = [(*where[1:4], unit) for where, unit in zip(found, self.units, strict=True)]
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """A section, [bands, H, W], NaN where nothing was observed; of a picture, red, green, blue.
@@ -144,15 +143,14 @@ class Mosaic:
         if self.picture is not None:
             return self.picture[rows, columns].transpose(2, 0, 1).astype(np.float32)
         planes = []
-        for file, hdu, plane, unit in self._planes:
+        for file, number, plane, unit in self._planes:
             with naming(file), fits.opened(file) as hdus:
-                section = _lazy(hdus[hdu], file)
-                shape = hdus[hdu].shape
-                place = np.unravel_index(plane, shape[:-2]) if len(shape) > 2 else ()  # of the plane among the axes
+                hdu = hdus[number]
+                place = np.unravel_index(plane, hdu.shape[:-2])  # among the axes before rows and columns; none: ()
                 where = (*place, rows, columns)
-                cut = section[where]
+                cut = _lazy(hdu, file)[where]
                 kind = np.result_type(np.float32, cut.dtype)
-                cut = fits.physical(hdus[hdu].header, cut)[0].astype(kind)
+                cut = fits.physical(hdu.header, cut)[0].astype(kind)
             planes.append(np.where(unobserved(cut) | (cut == 0), np.nan, cut * kind.type(unit)))
         return np.stack(planes)
 
