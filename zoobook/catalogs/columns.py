@@ -203,10 +203,10 @@ def id_array(values: pd.Series | pa.ChunkedArray | pa.Array, where: str, column:
             )
             from_floats = every or some
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):  # of several types
-        raw = [_id_text(v, where, column) for v in (values.tolist() if hasattr(values, "tolist") else values)]
-        from_floats = any(map(_is_float, raw))
-        ids = pc.replace_substring_regex(
-            pa.array([None if pd.isna(v) else str(v) for v in raw], pa.string()), *_OF_EXCEL)
+        values = [_id_text(v, where, column) for v in (values.tolist() if hasattr(values, "tolist") else values)]
+        from_floats = any(map(_is_float, values))
+        texts = pa.array([None if pd.isna(v) else str(v) for v in values], pa.string())
+        ids = pc.replace_substring_regex(texts, *_OF_EXCEL)
     if from_floats:
         row, shown = _first_float(values)
         raise ValueError(
@@ -363,9 +363,6 @@ def _first_float(values) -> tuple[int, object]:
     """The first id that is a float, or was written as one, and its row."""
     for row, value in enumerate(values):
         value = value.as_py() if isinstance(value, pa.Scalar) else value
-        text = value.decode() if isinstance(value, bytes) else value
-        if isinstance(text, str) and re.fullmatch(_WRITTEN_AS_FLOAT, text.strip()):
-            return row, text
-        if _is_float(value):
+        if _is_float(value) or (isinstance(value, str) and re.fullmatch(_WRITTEN_AS_FLOAT, value.strip())):
             return row, value
     raise AssertionError("one of the ids is a float")
