@@ -75,9 +75,8 @@ def check_votes(catalog: pd.DataFrame, tree: DecisionTree, needed: bool = False)
     check(tree)
     columns = tree.label_columns
     require(columns, catalog, f"of the tree {tree.name!r}, the catalogue")
-    values = np.stack([floats(catalog[column]) for column in columns], axis=1)
-    for place, column in enumerate(columns):
-        values[truths(catalog[column]), place] = np.nan
+    votes = (catalog[column] for column in columns)
+    values = np.stack([np.where(truths(column), np.nan, floats(column)) for column in votes], axis=1)
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)) & (values <= _MOST_VOTES))
     if bad.any():
         row, first = np.argwhere(bad)[0]
