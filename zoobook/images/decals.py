@@ -29,8 +29,8 @@ def colour(bands: np.ndarray) -> np.ndarray:
     rgb /= WHITE - BLACK
     mean = rgb.mean(axis=0)
     mean[mean == 0] = 1.0
-    dominance = np.minimum(rgb.max(axis=0) / mean / np.float32(2.5), 1.0)
-    dominance = np.where(mean < 0, np.minimum(rgb.min(axis=0) / mean / np.float32(2.5), 1.0), dominance)
+    dominant = np.where(mean < 0, rgb.min(axis=0), rgb.max(axis=0))
+    dominance = np.minimum(dominant / mean / np.float32(2.5), 1.0)
     weight = np.sin((1.0 - dominance) * np.float32(np.pi / 2))
     rgb = rgb * weight + mean * (1.0 - weight) + mean * (1.0 - weight) ** 2 * rgb
     return (np.clip(rgb, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)

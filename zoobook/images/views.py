@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CENTRE = 0.865  # side of Zoobot's view of such a stamp at evaluation, as a share: about 75 % of its area
 FIELD_OF_VIEW = CENTRE * DECALS_FRAMING  # [R50] the same, for any image: that of models which do not say otherwise
 
+ORIENTATIONS = 8  # quarter turns and mirror images, between which no pixel has to be resampled
 UNSTATED = {"field_of_view": FIELD_OF_VIEW, "framing": DECALS_FRAMING, "photometric": False}  # in files made before
 
 # Training views. Sides are in units of the view's side at evaluation.
@@ -54,8 +55,6 @@ def check_radii(name: str, value: Any) -> float:
 def share_seen(spec: dict, store: ImageStore) -> float:
     """Which share of the side of its images a model with this ``spec`` sees at evaluation; above 1: beyond them."""
     return spec["field_of_view"] / store.framing
-
-ORIENTATIONS = 8  # quarter turns and mirror images, between which no pixel has to be resampled
 
 
 def stored_size(image_size: int, field_of_view: float, framing: float) -> int:
