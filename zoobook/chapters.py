@@ -15,7 +15,7 @@ from filelock import FileLock
 import zoobook
 from zoobook import catalogs, datasets, parallel, simulation, trees, weights
 from zoobook.datasets import published
-from zoobook.files import ensure_writable_dir, fingerprint, replacing
+from zoobook.files import clear_parts, ensure_writable_dir, fingerprint, replacing
 from zoobook.images import ImageStore
 from zoobook.learning.devices import tune_malloc
 from zoobook.simulation.survey import galaxy_id, save_picture
@@ -123,8 +123,7 @@ class Run:
         truth, files = folder / "truth.parquet", [folder / f"sky_{band}.fits" for band in "grz"]
         with FileLock(folder / ".lock"):  # the chapter may run in both frameworks at once
             if not truth.exists():  # it is written last
-                for left_over in folder.glob("*.part"):  # of a killed run
-                    left_over.unlink(missing_ok=True)
+                clear_parts(folder)  # of a killed run
                 sky = simulation.make_mosaic(folder, number, SKY_PIXEL, seed=SKY_SEED)
                 with replacing(truth) as part:
                     sky.galaxies.to_parquet(part)

@@ -310,8 +310,4 @@ def _write_parquet(made, path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(table.schema.metadata | of_pandas), path)
 
 
-_WRITERS = {
-    "fits": _write_fits,
-    "votable": _write_votable,
-    "parquet": _write_parquet,
-}
+_WRITERS = {"fits": _write_fits, "votable": _write_votable, "parquet": _write_parquet}

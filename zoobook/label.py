@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.special import entr
 
 from zoobook import arguments
 from zoobook.catalogs import check_ids, shuffled
@@ -231,7 +232,7 @@ def _doubt(scores: pd.DataFrame) -> np.ndarray | None:
     if (odd := shares[(shares < -1e-3) | (shares > 1 + 1e-3)]).size:
         raise ValueError(f"the table of scores has probabilities such as {odd[0]:g}, which must be from 0 to 1")
     shares = np.concatenate([shares, 1 - shares], axis=1) if len(columns) == 1 else shares
-    return -(shares * np.log(np.clip(shares, 1e-12, 1))).sum(1)
+    return entr(np.clip(shares, 0, 1)).sum(1)
 
 
 def _png(pixels: np.ndarray) -> bytes:

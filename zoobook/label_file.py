@@ -29,7 +29,9 @@ class LabelFile:
     def __init__(self, path: str | os.PathLike, column: str, answers: Sequence, ids: Sequence[str]):
         from filelock import FileLock, Timeout
 
-        self.path, self.column, self._answers = arguments.path(path), _column(column), list(answers)
+        if not isinstance(column, str) or not column.strip() or column == "id_str":
+            raise ValueError(f"column must be a name for the labels, not {column!r}")
+        self.path, self.column, self._answers = arguments.path(path), column, list(answers)
         if self.path.is_dir():
             raise ValueError(f"{self.path} is a folder: give the name of a file in it")
         ensure_writable_dir(self.path.parent)
@@ -48,9 +50,10 @@ class LabelFile:
                           stacklevel=3)  # fmt: skip
         try:
             _mend_last_line(self.path)
-            self._history = _history(self.path).get(self.column, [])
+            every = _history(self.path)
+            self._history = every.get(self.column, [])
             self.current = dict(self._history)
-            self._check(set(ids))
+            self._check({galaxy for rows in every.values() for galaxy, _ in rows}, set(ids))
             self._size = self.path.stat().st_size if self.path.exists() else 0
         except BaseException:
             self._lock.release()
@@ -103,9 +106,8 @@ class LabelFile:
                 file.truncate(before)
                 raise
 
-    def _check(self, ids: set[str]) -> None:
-        """What the file holds must fit these galaxies and answers."""
-        known = {galaxy for rows in _history(self.path).values() for galaxy, _ in rows}
+    def _check(self, known: set[str], ids: set[str]) -> None:
+        """What the file holds, labels of galaxies ``known``, must fit these galaxies and answers."""
         _say_what_is_lost(sorted(known), ids, f"galaxies with labels in {self.path}", "these images")
         other = [a for a in self.current.values() if a is not None and a not in self._answers]
         if other:
@@ -232,9 +234,3 @@ def _mend_last_line(path: Path) -> None:
         with open(path, "ab") as file:
             file.truncate(whole)
             file.write(b"\n" if whole else b"")
-
-
-def _column(name: str) -> str:
-    if not isinstance(name, str) or not name.strip() or name == "id_str":
-        raise ValueError(f"column must be a name for the labels, not {name!r}")
-    return name

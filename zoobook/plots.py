@@ -100,17 +100,17 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
     bottom, top = min(y for _, y in places) - 0.6, max(y for _, y in places) + 0.55
     # Boxes and text share one coordinate system, so their sizes are fixed: one unit is 2.2 by 1.2 inches.
     figure, axis = plt.subplots(figsize=(2.2 * (right - left), 1.2 * (top - bottom)))
-    asker = {answer.column: (q, answer.name) for q, question in enumerate(questions) for answer in question.answers}
-    for q, (question, place) in enumerate(zip(questions, places, strict=True)):
+    leading = {column for question in questions for column in question.asked_after}
+    for q, (question, place, ways) in enumerate(zip(questions, places, decision_tree.parents, strict=True)):
         title = question.name.removesuffix(decision_tree.suffix)
-        _draw_question(axis, question, place, title if shares is None else f"{title}\n({100 * shares[q]:.0f} %)",
-                       leading={column for other in questions for column in other.asked_after})  # fmt: skip
-        if question.asked_after:
-            after = " or ".join(dict.fromkeys(asker[column][1] for column in question.asked_after))
+        title = title if shares is None else f"{title}\n({100 * shares[q]:.0f} %)"
+        _draw_question(axis, question, place, title, leading)
+        if ways:
+            after = " or ".join(dict.fromkeys(decision_tree.answers[answer].name for _, answer in ways))
             axis.text(place[0] - 0.36, place[1] + (0.29 if shares is None else 0.42), f"if {after}", fontsize=7,
                       style="italic", color="#444444", zorder=4)  # fmt: skip
-        for column in question.asked_after:
-            _draw_line(axis, places[asker[column][0]], place)
+        for parent, _ in ways:
+            _draw_line(axis, places[parent], place)
     axis.set(xlim=(left, right), ylim=(bottom, top))
     axis.axis("off")
     figure.tight_layout(pad=0.2)
@@ -119,9 +119,8 @@ def tree(decision_tree: DecisionTree, shares: np.ndarray | None = None) -> Figur
 
 def _places(decision_tree: DecisionTree) -> list[tuple[int, float]]:
     """Where each question stands: how many questions come before it, and its height."""
-    questions, order = decision_tree.questions, decision_tree.walking_order
-    asker = {answer.column: (q, n) for q, question in enumerate(questions) for n, answer in enumerate(question.answers)}
-    parents = [[asker[column] for column in question.asked_after] for question in questions]
+    order, groups = decision_tree.walking_order, decision_tree.index_groups
+    parents = [[(parent, answer - groups[parent][0]) for parent, answer in ways] for ways in decision_tree.parents]
     depth: dict[int, int] = {}
     for q in order:
         depth[q] = 1 + max((depth[parent] for parent, _ in parents[q]), default=-1)
@@ -132,7 +131,7 @@ def _places(decision_tree: DecisionTree) -> list[tuple[int, float]]:
                 for q in order if depth[q] == level}  # fmt: skip
         for slot, q in enumerate(sorted(wish, key=wish.__getitem__)):
             down[q] = slot - (len(wish) - 1) / 2
-    return [(depth[q], -down[q]) for q in range(len(questions))]
+    return [(depth[q], -down[q]) for q in range(len(order))]
 
 
 def _draw_question(axis: Axes, question: Question, place: tuple[int, float], title: str, leading: set[str]) -> None:

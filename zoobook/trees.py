@@ -108,9 +108,8 @@ class DecisionTree:
     def parents(self) -> list[list[tuple[int, int]]]:
         """For each question, the answers that lead to it, as positions of their questions and of their columns."""
         question_of = [i for i, question in enumerate(self.questions) for _ in question.answers]
-        position = {column: a for a, column in enumerate(self.label_columns)}
-        places = [[position[column] for column in question.asked_after] for question in self.questions]
-        return [[(question_of[a], a) for a in answers] for answers in places]
+        place = {column: (question_of[a], a) for a, column in enumerate(self.label_columns)}
+        return [[place[column] for column in question.asked_after] for question in self.questions]
 
     @cached_property
     def walking_order(self) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoobook import arguments
 from zoobook.catalogs.columns import listed
-from zoobook.images.views import FIELD_OF_VIEW, check_radii
+from zoobook.images.views import FIELD_OF_VIEW
 from zoobook.learning.architectures import check_options, check_tensors, whole_spec
 from zoobook.learning.engine import Twin
 from zoobook.learning.tasks import Votes, kind_of
@@ -54,7 +54,7 @@ def build_model(
             "architecture": architecture,
             "channels": channels,
             "image_size": image_size,
-            "field_of_view": check_radii("field_of_view", field_of_view),
+            "field_of_view": field_of_view,
             "dropout": dropout,
             "tree": tree.to_dict() if tree else None,
             "head": {"kind": Votes.name, "hidden": []} if tree else None,

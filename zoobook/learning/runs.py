@@ -95,11 +95,8 @@ class RunFolder:
 
     def log(self, **row: float) -> None:
         """Add a row, with its ``epoch``, to the history; a repeated epoch replaces its earlier row."""
-        history = self.history
-        if len(history):
-            history = history[history["epoch"] < row["epoch"]]
-        history = pd.concat([history, pd.DataFrame([row])], ignore_index=True) if len(history) else pd.DataFrame([row])
-        atomic_write(self.path / "history.csv", history.to_csv(index=False))
+        earlier = [one for one in self.history.to_dict("records") if one["epoch"] < row["epoch"]]
+        atomic_write(self.path / "history.csv", pd.DataFrame([*earlier, row]).to_csv(index=False))
 
     def _read(self) -> dict:
         try:

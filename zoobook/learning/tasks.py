@@ -64,9 +64,15 @@ class Kind:
     def regress(self, features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights [outputs, F] and bias [outputs] of a regularised regression on standardised features."""
         from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
         classes = targets.astype(int).ravel()
-        found = LogisticRegression(C=_best_strength(features, classes), max_iter=1000).fit(features, classes)
+        found, parts = LogisticRegression(C=1e-3, max_iter=1000), min(5, np.bincount(classes).min())
+        if parts > 1:  # else a class has a single galaxy, which cannot be both learned and asked for
+            options = {"scoring": "neg_log_loss", "cv": StratifiedKFold(parts, shuffle=True, random_state=0)}
+            search = GridSearchCV(found, {"C": STRENGTHS}, refit=False, error_score="raise", **options)
+            found.set_params(**search.fit(features, classes).best_params_)
+        found.fit(features, classes)
         return found.coef_, found.intercept_
 
     def table(self, ids: np.ndarray, answers: np.ndarray) -> pd.DataFrame:
@@ -264,24 +270,6 @@ def linear_answer(features: np.ndarray, targets: np.ndarray, kind: Kind) -> tupl
     weights, bias = kind.regress(scaled, targets)
     weights = (weights if axes is None else weights @ axes) / deviation
     return weights.astype(np.float32), (bias - weights @ mean).astype(np.float32)
-
-
-def _best_strength(features: np.ndarray, classes: np.ndarray) -> float:
-    """With which of :data:`STRENGTHS` a logistic regression predicts best what it has not seen, in cross-validation."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    parts = min(5, np.bincount(classes).min())
-    if parts < 2:  # a class of a single galaxy cannot be both learned and asked for
-        return 1e-3
-    folds = StratifiedKFold(parts, shuffle=True, random_state=0)
-
-    def loss(strength: float) -> float:
-        model = LogisticRegression(C=strength, max_iter=1000)
-        return log_loss(classes, cross_val_predict(model, features, classes, cv=folds, method="predict_proba"))
-
-    return float(min(STRENGTHS, key=loss))
 
 
 def _subsets(catalog: pd.DataFrame) -> dict[str, pd.DataFrame]:

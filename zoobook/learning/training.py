@@ -251,17 +251,12 @@ def _fit(
                 ) from None
             finally:
                 history.close()
-        _check_best(best)
-        if trainer.is_first:
-            folder.finish()
-            state.unlink(missing_ok=True)
-    _check_best(best)
+    if not best.exists():
+        raise ValueError(f"{best} of this run is missing: bring it back, or pass resume=False to start it afresh")
+    if trainer.is_first and not folder.finished:
+        folder.finish()
+        state.unlink(missing_ok=True)
     return Result(weights.load(best, twin.engine.NAME), folder.history, best)
-
-
-def _check_best(file: Path) -> None:
-    if not file.exists():
-        raise ValueError(f"{file} of this run is missing: bring it back, or pass resume=False to start it afresh")
 
 
 def _batches(task: Task, store: ImageStore, settings: dict, share: float) -> tuple[GalaxyBatches, GalaxyBatches]:

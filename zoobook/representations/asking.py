@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from zoobook import arguments, votes
 from zoobook.catalogs import keyed
@@ -76,7 +77,7 @@ def classify(
     def probabilities(features: np.ndarray) -> dict[str, np.ndarray]:
         shares = model.predict_proba((features - middle) / size)
         found = {f"{column}_probability": shares[:, 1]} if yes_no else dict(zip(names, shares.T, strict=True))
-        return found | {"acquisition": _entropy(shares)}
+        return found | {"acquisition": entr(shares).sum(-1)}
 
     found = _for_each_galaxy(table, probabilities)
     return _ranked(found[~found["id_str"].isin(known)], "acquisition")
@@ -117,7 +118,7 @@ def disagreement(
     for place, (start, stop) in enumerate(tree.index_groups):
         if names[place] in wanted:
             of_one = shares[..., start:stop]
-            total += asked[:, place] * np.clip(_entropy(of_one.mean(0)) - _entropy(of_one).mean(0), 0, None)
+            total += asked[:, place] * np.clip(entr(of_one.mean(0)).sum(-1) - entr(of_one).sum(-1).mean(0), 0, None)
     return _ranked(pd.DataFrame({"id_str": predictions["id_str"].to_numpy(), "acquisition": total}), "acquisition")
 
 
@@ -217,8 +218,3 @@ def _learner(name: str, given: np.ndarray, width: int, seed: int):
         return LogisticRegression(C=1.0, max_iter=1000)
     folds = StratifiedKFold(min(5, rarest), shuffle=True, random_state=seed)
     return LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=1000)
-
-
-def _entropy(shares: np.ndarray) -> np.ndarray:
-    """Entropy [nat] of probabilities along the last axis."""
-    return -(shares * np.log(np.clip(shares, 1e-12, 1))).sum(-1)

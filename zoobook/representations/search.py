@@ -35,35 +35,17 @@ def nearest(path: str | Path, id_str: str | list[str], k: int = 8) -> pd.DataFra
     queries, k = ids_of(id_str), min(arguments.whole("k", k), len(table))
     if not len(queries):
         return pd.DataFrame({"query": [], "rank": [], "id_str": [], "distance": []})
-    unique = list(dict.fromkeys(queries.tolist()))
+    again, unique = pd.factorize(queries)
     rows = table.rows_of(unique)
     found, distance = _exact(table, table.take(rows), rows, k)
-    ids = np.full(found.shape, None, dtype=object)
-    once, place = np.unique(found[found >= 0], return_inverse=True)
-    names = table.ids_at(once)
-    refuse_repeated(names, str(table.path), table.id_column, once)
-    ids[found >= 0] = names[place]
-    again = np.array([unique.index(query) for query in queries])
-    result = pd.DataFrame({
-        "query": np.repeat(queries, k),
-        "rank": np.tile(np.arange(1, k + 1), len(queries)),
-        "id_str": ids[again].ravel(),
-        "distance": distance[again].ravel(),
-    })
-    return result[(found[again] >= 0).ravel()].reset_index(drop=True)
-
-
-class _Best:
-    """The nearest rows so far, [Q, k], -1 where there are fewer, and their squared distances."""
-
-    def __init__(self, queries: int, k: int):
-        self.squared, self.rows = np.full((queries, k), np.inf), np.full((queries, k), -1)
-
-    def add(self, query: int, squared: np.ndarray, rows: np.ndarray) -> None:
-        squared = np.concatenate([self.squared[query], squared])
-        order = np.argsort(squared, kind="stable")[: self.rows.shape[1]]
-        self.squared[query] = squared[order]
-        self.rows[query] = np.concatenate([self.rows[query], rows])[order]
+    found, distance = found[again], distance[again]
+    query, rank = np.nonzero(found >= 0)
+    once, place = np.unique(found[query, rank], return_inverse=True)
+    ids = table.ids_at(once)
+    refuse_repeated(ids, str(table.path), table.id_column, once)
+    return pd.DataFrame({
+        "query": queries[query], "rank": rank + 1, "id_str": ids[place], "distance": distance[query, rank],
+    })  # fmt: skip
 
 
 def _exact(table: FeatureTable, points: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +54,8 @@ def _exact(table: FeatureTable, points: np.ndarray, rows: np.ndarray, k: int) ->
     Products in float32 tell which galaxies may be among the nearest, with a margin for their rounding; differences in
     float64 then decide. The given galaxies themselves, whose ``points`` are in the ``rows`` of the table, are left out.
     """
-    centre, best = points.mean(0), _Best(len(points), k)
+    best, best_rows = np.full((len(points), k), np.inf), np.full((len(points), k), -1)  # so far; squared distances
+    centre = points.mean(0)
     shifted = points - centre
     lengths = (shifted**2).sum(1)
     # Sums of F products in float32 err by F eps (Higham 2002, section 3.1): that of a product, twice, and that of
@@ -87,7 +70,7 @@ def _exact(table: FeatureTable, points: np.ndarray, rows: np.ndarray, k: int) ->
             own = np.flatnonzero((rows >= first) & (rows < first + len(block)))
             squared[own, rows[own] - first] = np.inf
             margin = rounding * (lengths + norms.max())
-            limit = best.squared[:, -1] - lengths
+            limit = best[:, -1] - lengths
             if not np.isfinite(limit).all() and len(block) > k:
                 limit = np.minimum(limit, np.partition(squared, k - 1, axis=1)[:, k - 1] + margin)
             bound = np.nextafter((limit + margin).astype(np.float32), np.float32(np.inf))  # equal ones are near too
@@ -95,8 +78,12 @@ def _exact(table: FeatureTable, points: np.ndarray, rows: np.ndarray, k: int) ->
             exact = ((points[near].astype(float) - block[row]) ** 2).sum(1)
             exact[~np.isfinite(squared[near, row])] = np.inf
             for query in np.unique(near):
-                best.add(query, exact[near == query], row[near == query] + first)
-    return np.where(np.isfinite(best.squared), best.rows, -1), np.sqrt(best.squared)
+                of_it = near == query
+                closer = np.concatenate([best[query], exact[of_it]])
+                order = np.argsort(closer, kind="stable")[:k]
+                best[query] = closer[order]
+                best_rows[query] = np.concatenate([best_rows[query], row[of_it] + first])[order]
+    return np.where(np.isfinite(best), best_rows, -1), np.sqrt(best)
 
 
 def _blocks(table: FeatureTable) -> Iterator[tuple[int, np.ndarray]]:

@@ -58,7 +58,7 @@ def interesting(
     """
     table, (rated, values) = FeatureTable(path), by_id(ratings, "ratings")
     seed, explore = arguments.seed(seed), arguments.real("explore", explore, np.isfinite, "a number")
-    known = floats(values.astype(float) if values.dtype == bool else values)
+    known = floats(values)
     if len(rated) < 2:
         raise ValueError(f"rate at least two galaxies, not {len(rated)}")
     if not np.isfinite(known).all():

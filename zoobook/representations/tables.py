@@ -105,7 +105,8 @@ class FeatureTable:
             rows = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
         drawn, first = [], 0
         for features in self.features():
-            drawn.append(features[_within(rows, first, len(features))])
+            here = (rows >= first) & (rows < first + len(features))
+            drawn.append(features[rows[here] - first])
             first += len(features)
         return np.concatenate(drawn)
 
@@ -206,11 +207,6 @@ def crossmatch(path: str | Path, catalog: pd.DataFrame, on: str | None = None) -
 def blocks(features: np.ndarray, rows: int) -> Iterator[np.ndarray]:
     """Cut features [n, F] into blocks of so many rows; the last one may have fewer."""
     return (features[start : start + rows] for start in range(0, len(features), rows))
-
-
-def _within(rows: np.ndarray, first: int, length: int) -> np.ndarray:
-    """Those of sorted rows that are among ``length`` from the row ``first`` on, counted from there."""
-    return rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + length)] - first
 
 
 def _as_matrix(columns: list[pa.ChunkedArray]) -> np.ndarray:
