@@ -430,6 +430,21 @@ def test_stamps_look_like_those_of_the_survey(sky, found, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(saved["file_loc"][0])), store.pixels[0])
 
 
+def test_stamps_that_another_process_has_just_cut_are_not_cut_again(tmp_path, monkeypatch):
+    mosaic, real = Mosaic(write(tmp_path / "a.fits", blob())), cutouts.ensure_writable_dir
+    table = pd.DataFrame({"id_str": ["a"], "x": [100.0], "y": [100.0], "r50_pixels": [10.0]})
+    cut = []
+
+    def meanwhile(folder):  # after the first look, before the lock is held
+        monkeypatch.setattr(cutouts, "ensure_writable_dir", real)
+        cut.append(cut_stamps(mosaic, table, tmp_path / "a.arrow", size=32, workers=1).path.stat().st_ino)
+        return real(folder)
+
+    monkeypatch.setattr(cutouts, "ensure_writable_dir", meanwhile)
+    store = cut_stamps(mosaic, table, tmp_path / "a.arrow", size=32, workers=1)
+    assert [store.path.stat().st_ino] == cut
+
+
 def test_large_stamps_are_cut_alike(sky, tmp_path, monkeypatch):
     known = sky.galaxies[["id_str", "ra", "dec"]].assign(r50_arcsec=4.0)
     stores = []

@@ -98,8 +98,10 @@ def cut_stamps(
         ensure_writable_dir(path.parent)
         about = {"key": key, "size": size, "framing": factor * DECALS_FRAMING}
         with FileLock(path.with_name(f".{path.name}.lock")):  # against another process
-            _cut(mosaic, ids, places, path, about, bad, max_blank, workers)
-            store = ImageStore.open(path)
+            store = ImageStore.finished(path, key)  # which may just have cut the same
+            if store is None:
+                _cut(mosaic, ids, places, path, about, bad, max_blank, workers)
+                store = ImageStore.open(path)
     _refuse(store.quarantine, len(ids), path, bad)
     return store
 
