@@ -17,7 +17,7 @@ from zoobook import arguments
 from zoobook.catalogs.columns import floats, ids_of, require, unmasked
 from zoobook.trees import DecisionTree, check
 
-LOWEST, HIGHEST = 1.0, 101.0  # every concentration that a model can give lies between: 1 + 100 sigmoid(x)
+LOWEST, HIGHEST = 1.0, 101.0  # of Zoobot's concentrations, 1 + 100 sigmoid(x); other models may have a lower lowest
 
 
 def nll(concentrations: np.ndarray, votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
@@ -138,7 +138,8 @@ def sample(
 def fit_constant(votes: np.ndarray, tree: DecisionTree) -> np.ndarray:
     """The one set of concentrations that describes all galaxies best: what a model could say without looking.
 
-    Found by maximum likelihood within the range of a model's output.
+    Found by maximum likelihood within the range of Zoobot's output, whatever that of a model is, so that all models are
+    measured from the same place.
 
     Args:
         votes: [N, A] vote counts.

@@ -59,15 +59,20 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
         arms, drawn = options.pop("arms", False), settings["survey"] | {"n_galaxies": options.pop("n_galaxies")}
         catalog, store = survey(folder, drawn | {"image_size": options.pop("stamp", drawn["image_size"])}, arms)
         catalog = catalogs.split(catalog, settings["fractions"])
-        twin = zoobook.load_framework(framework)
-        result = twin.train(
-            store, catalog, lesson_tree(arms), model=model, out_dir=folder / f"stage-{number}", **options
-        )
+        twin, tree, out_dir = zoobook.load_framework(framework), lesson_tree(arms), folder / f"stage-{number}"
+        head_alone = options.pop("head_alone", False)
+        if head_alone:  # which may have another range from here on; the encoder stays as it is
+            spec = model.spec | {"head": model.spec["head"] | {"lowest": options.pop("lowest")}}
+            ranged = twin.models.from_arrays(spec, model.to_arrays())
+            result = twin.finetune(ranged, store, catalog, tree, out_dir=out_dir, **options)
+        else:
+            result = twin.train(store, catalog, tree, model=model, out_dir=out_dir, **options)
         model = result.model
         learned = np.flatnonzero(catalog["subset"] == "train")[: settings["batchnorm_galaxies"]]
-        finished = recompute_batchnorm_stats(twin, model, store, learned, photometric=options["photometric"])
-        epochs = result.history.assign(stage=number, image_size=stage["image_size"])
-        yield finished, epochs, int((catalog["subset"] == "train").sum())
+        if not head_alone:
+            model = recompute_batchnorm_stats(twin, model, store, learned, photometric=options["photometric"])
+        epochs = result.history.assign(stage=number, image_size=model.spec["image_size"])
+        yield model, epochs, int((catalog["subset"] == "train").sum())
 
 
 def recompute_batchnorm_stats(

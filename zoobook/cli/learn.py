@@ -21,6 +21,7 @@ def train(
     field_of_view: Annotated[
         float | None, Option(help="Side of what the model sees, in R50; else the model's, or 14.7, as Zoobot.")
     ] = None,
+    lowest: Annotated[float | None, Option(help="Lowest concentration; else the model's, or 1, as Zoobot.")] = None,
     epochs: options.Epochs = 100,
     batch_size: options.BatchSize = 128,
     patience: options.Patience = 10,
@@ -41,8 +42,8 @@ def train(
     catalog, store = inputs.read_labelled(galaxies, view, images, questions)
     result = half.train(
         store, catalog, questions, model=trained, architecture=architecture, channels=channels,
-        image_size=view["image_size"], field_of_view=field_of_view, epochs=epochs, batch_size=batch_size,
-        patience=patience, out_dir=out, **vars(training),
+        image_size=view["image_size"], field_of_view=field_of_view, lowest=lowest, epochs=epochs,
+        batch_size=batch_size, patience=patience, out_dir=out, **vars(training),
     )  # fmt: skip
     echo(f"the best model is in {result.checkpoint}")
 

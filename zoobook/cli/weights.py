@@ -70,7 +70,8 @@ def inspect(
     head, tree = spec["head"] or {"kind": "none: an encoder alone"}, spec["tree"] or {}
     described = {key: spec[key] for key in ("architecture", "channels", "image_size", "field_of_view", "dropout")}
     described |= {"head": head["kind"], "label": head.get("label"), "classes": head.get("classes")}
-    described |= {"hidden layers": head.get("hidden") or None, "decision tree": tree.get("name")}
+    described |= {"lowest concentration": head.get("lowest"), "hidden layers": head.get("hidden") or None}
+    described |= {"decision tree": tree.get("name")}
     described |= details
     described |= {"tensors": len(shapes), "numbers": f"{sum(map(math.prod, shapes)):,}"}
     _print_table([[key.replace("_", " "), value] for key, value in described.items() if value is not None])

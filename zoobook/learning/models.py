@@ -13,6 +13,7 @@ from zoobook.catalogs.columns import listed
 from zoobook.images.views import FIELD_OF_VIEW
 from zoobook.learning.architectures import check_options, check_tensors, whole_spec
 from zoobook.learning.engine import Twin
+from zoobook.learning.settings import lowest_given
 from zoobook.learning.tasks import Votes, kind_of
 from zoobook.trees import DecisionTree
 
@@ -27,11 +28,12 @@ def build_model(
     dropout: float = 0.2,
     image_size: int = 224,
     field_of_view: float = FIELD_OF_VIEW,
+    lowest: float | None = None,
 ) -> GalaxyNetwork:
     """Build a network, with random weights, that predicts the votes on a decision tree.
 
     As in Walmsley et al. 2022 (MNRAS 509, 3966): an encoder, dropout, and one Dirichlet concentration per answer,
-    1 + 100 sigmoid(x).
+    1 + 100 sigmoid(x), or from another lowest one to 101.
 
     Args:
         tree: the decision tree; ``None`` gives the encoder alone, whose output are its features.
@@ -41,6 +43,7 @@ def build_model(
         dropout: share of the features that are left out at random while training.
         image_size: side of the images that the model sees, in pixels.
         field_of_view: the same in units of the galaxy's half-light radius R50. By default Zoobot's, 14.7.
+        lowest: the lowest concentration, see ``train``; ``None``: 1, as Zoobot.
 
     Returns:
         GalaxyModel: the network, for float images from 0 to 1: in PyTorch [N, channels, image_size, image_size], in
@@ -57,7 +60,7 @@ def build_model(
             "field_of_view": field_of_view,
             "dropout": dropout,
             "tree": tree.to_dict() if tree else None,
-            "head": {"kind": Votes.name, "hidden": []} if tree else None,
+            "head": {"kind": Votes.name, **lowest_given(lowest), "hidden": []} if tree else None,
         }
     )
 
@@ -133,7 +136,7 @@ class GalaxyNetwork:
         return self.head(self.dropout(features))
 
     def activate(self, logits: Any) -> Any:
-        """The answer: concentrations from 1 to 101 [N, A], probabilities [N, C], or the number itself [N, 1]."""
+        """The answer: concentrations up to 101 [N, A], probabilities [N, C], or the number itself [N, 1]."""
         offset, factor = self.kind.scale
         return offset + factor * self.ACTIVATIONS[self.kind.activation](logits)
 

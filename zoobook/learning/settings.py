@@ -7,6 +7,7 @@ from typing import Any
 from zoobook import arguments
 from zoobook.images.views import ORIENTATIONS
 from zoobook.learning.devices import PRECISIONS, count_nodes
+from zoobook.votes import LOWEST
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(
@@ -16,11 +17,17 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "orientations": partial(arguments.whole, most=ORIENTATIONS),
     "num_nodes": lambda _, number: count_nodes(number),
     "learning_rate": arguments.real,
+    "lowest": partial(arguments.real, accepted=lambda number: 0 < number <= LOWEST, meaning="above 0 and at most 1"),
     "photometric": arguments.truth,
     "resume": arguments.truth,
     "precision": partial(arguments.choice, known=("auto", *PRECISIONS)),
     "unfreeze": partial(arguments.choice, known=("head", "top", "all")),
 }
+
+
+def lowest_given(number: float | None) -> dict[str, float]:
+    """What a head for votes, and the settings of its training, note of a lowest concentration, if one is given."""
+    return {} if number is None else checked({"lowest": number})
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:

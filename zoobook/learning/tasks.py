@@ -90,14 +90,18 @@ class Kind:
 
 
 class Votes(Kind):
-    """Votes on a decision tree: one Dirichlet concentration an answer.
+    """Votes on a decision tree: one Dirichlet concentration an answer, from ``lowest`` of the head (or 1) to 101.
 
     ``predict`` writes ``{answer}_concentration`` (a list, over several passes), ``{answer}_fraction`` and
     ``{question}_proportion_volunteers_asked``, see :func:`zoobook.votes.prediction_table`.
     """
 
     name, loss, activation = "concentrations", "dirichlet_multinomial", "sigmoid"
-    scale = votes.LOWEST, votes.HIGHEST - votes.LOWEST
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        lowest = self.head.get("lowest", votes.LOWEST)
+        return lowest, votes.HIGHEST - lowest
 
     @property
     def outputs(self) -> int:

@@ -18,7 +18,7 @@ from zoobook.learning.early_stopping import History
 from zoobook.learning.engine import Twin
 from zoobook.learning.models import GalaxyNetwork
 from zoobook.learning.runs import Result, RunFolder, model_fingerprint
-from zoobook.learning.settings import checked
+from zoobook.learning.settings import checked, lowest_given
 from zoobook.learning.tasks import Task, Votes, find_task
 from zoobook.trees import DecisionTree
 
@@ -53,6 +53,7 @@ def train(
     channels: int | None = None,
     image_size: int | None = None,
     field_of_view: float | None = None,
+    lowest: float | None = None,
     photometric: bool = False,
     epochs: int = 100,
     batch_size: int = 128,
@@ -84,6 +85,9 @@ def train(
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
         field_of_view: the same in units of the galaxy's half-light radius R50; ``None``: the model's, or 14.7, as
             Zoobot. With the framing of the images, it decides which part of them the model sees.
+        lowest: the lowest concentration that the model can give, above 0 and at most 1; ``None``: that of ``model``, or
+            1, as Zoobot. At 1, its belief in an answer has a single peak. Below, such as 0.05, it may also be that the
+            volunteers agree, but not on what: the intervals of galaxies that are hard to make out become right.
         photometric: let training views also differ in what differs from telescope to telescope (seeing, depth,
             brightness, size), for a model that is to serve other surveys too.
         epochs: passes over the training galaxies, at most.
@@ -124,12 +128,13 @@ def train(
     if model is not None:
         transfer.check_image_size(twin, model, built["image_size"])
     settings = checked(dict(
-        what="train", tree=tree.to_dict(), **built, photometric=photometric, epochs=epochs, batch_size=batch_size,
-        accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate, patience=patience,
-        precision=precision, seed=seed, model=model and model_fingerprint(model.spec, model.to_arrays()),
+        what="train", tree=tree.to_dict(), **built, **lowest_given(lowest), photometric=photometric, epochs=epochs,
+        batch_size=batch_size, accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate,
+        patience=patience, precision=precision, seed=seed, model=model and model_fingerprint(model.spec, model.to_arrays()),
     ))  # fmt: skip
     task = find_task(store, catalog, tree)
     spec = {**transfer.new_spec(model.spec if model else {"head": None, "dropout": transfer.DROPOUT}, task), **built}
+    spec["head"] |= lowest_given(lowest)
 
     def make() -> tuple[GalaxyNetwork, dict[str, float]]:
         return transfer.new_model(twin, spec, task, model), {}

@@ -11,7 +11,7 @@ from zoobook.learning.models import GalaxyNetwork
 from zoobook.learning.prediction import features_of
 from zoobook.learning.tasks import Task, Votes, linear_answer
 from zoobook.trees import DecisionTree
-from zoobook.votes import HIGHEST, LOWEST, fit_constant
+from zoobook.votes import fit_constant
 
 DROPOUT = 0.2  # of new networks
 TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
@@ -22,14 +22,15 @@ LAYER_DECAY = 0.7  # and each stage further from the head this much more slowly 
 def new_spec(spec: dict, task: Task) -> dict:
     """What a network is made of that goes on from a trained one: its encoder, and a linear head for the task.
 
-    For votes, the dropout is the trained model's where it had such a head, or none.
+    For votes, dropout and lowest concentration are the trained model's where it had such a head.
     """
-    votes = isinstance(task.kind, Votes)
-    usual = not votes or (spec["head"] or {}).get("hidden")  # hidden layers have the strong dropout of few labels
+    votes, before = isinstance(task.kind, Votes), spec["head"] or {}
+    usual = not votes or before.get("hidden")  # hidden layers have the strong dropout of few labels
+    lowest = {"lowest": before["lowest"]} if votes and "lowest" in before else {}
     return {
         **spec,
         "tree": task.kind.tree.to_dict() if votes else None,
-        "head": {**task.kind.head, "hidden": []},
+        "head": {**task.kind.head, **lowest, "hidden": []},
         "dropout": DROPOUT if usual else spec["dropout"],
     }
 
@@ -39,7 +40,7 @@ def new_model(twin: Twin, spec: dict, task: Task, trained: GalaxyNetwork | None 
     model = twin.models.GalaxyModel(spec)
     arrays = model.to_arrays()
     if isinstance(task.kind, Votes):
-        arrays = init_output_bias(arrays, fit_constant(task.targets["train"], task.kind.tree))
+        arrays = init_output_bias(arrays, fit_constant(task.targets["train"], task.kind.tree), *model.kind.scale)
     if trained is not None:
         arrays = take_over(trained.spec, trained.to_arrays(), spec, arrays)
     model.set_arrays(arrays)
@@ -61,9 +62,11 @@ def check_image_size(twin: Twin, model: GalaxyNetwork, image_size: int) -> None:
         ) from None
 
 
-def init_output_bias(arrays: dict[str, np.ndarray], constant: np.ndarray) -> dict[str, np.ndarray]:
-    """Let the untrained head answer much the same for every galaxy: these concentrations [A], known without looking."""
-    share = np.clip((constant - LOWEST) / (HIGHEST - LOWEST), 1e-3, 1 - 1e-3)
+def init_output_bias(
+    arrays: dict[str, np.ndarray], constant: np.ndarray, lowest: float, factor: float
+) -> dict[str, np.ndarray]:
+    """Let the untrained head, lowest + factor sigmoid(x), answer much the same for every galaxy: a constant [A]."""
+    share = np.clip((constant - lowest) / factor, 1e-3, 1 - 1e-3)
     weight = arrays["head.output.weight"]
     bias = np.log(share / (1 - share)).astype(weight.dtype)
     return arrays | {"head.output.weight": weight * weight.dtype.type(0.1), "head.output.bias": bias}
