@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
-from toys import FOLDER, TREE, survey, trained
-from typer.testing import CliRunner
+from toys import FOLDER, TREE, run, survey, trained
 
-from zoobook import cli, trees, weights
+from zoobook import trees, weights
 from zoobook.cli import inputs
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
@@ -34,13 +33,6 @@ def table():
     file = f"{FOLDER.name}/galaxies.parquet"
     survey()[1].to_parquet(file)
     return file
-
-
-def run(*arguments, code=0) -> str:
-    """What a command prints."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def name_of(half) -> str:

@@ -8,12 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from astropy.table import Table
-from typer.testing import CliRunner
+from toys import run
 
 import zoobook
 from zoobook import export, weights
 from zoobook.catalogs import tables
-from zoobook.cli import app
 from zoobook.weights.names import find_shipped
 
 NAME = weights.shipped()["name"][0]
@@ -204,8 +203,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
     Path("some.csv").write_text("id_str,z,file_loc\nb,0.1,/home/me/b.png\n")
     Path("named.csv").write_text("iauname,z,file_loc\nb,0.1,b.png\n")
     Path("twice.csv").write_text("id_str,z\nb,0.1\nb,0.2\n")
-    run = CliRunner().invoke(app, ["export", *options])
-    assert run.exit_code == code and message in run.output, run.output
+    assert message in run("export", *options, code=code)
     assert (tmp_path / "out.fits").exists() == (code == 0) and len(pd.read_parquet("table.parquet")) == 3
     if code == 0:
         assert "z" in tables.read("out.fits") and "file_loc" not in tables.read("out.fits")
@@ -213,14 +211,13 @@ def test_on_the_command_line(tmp_path, monkeypatch, options, code, message):
 
 def test_beside_the_shards_of_a_table(tmp_path):
     GALAXIES.to_parquet(tmp_path / "00000.parquet")
-    run = CliRunner().invoke(app, ["export", str(tmp_path), str(tmp_path / "out.fits")])
-    assert run.exit_code == 0 and len(tables.read(tmp_path)) == len(tables.read(tmp_path / "out.fits")) == 3
+    run("export", tmp_path, tmp_path / "out.fits")
+    assert len(tables.read(tmp_path)) == len(tables.read(tmp_path / "out.fits")) == 3
 
 
 def test_a_file_that_cannot_be_read_is_named_once(tmp_path):
     (tmp_path / "bad.csv").write_text("id_str,p\na,1,2\n")
-    run = CliRunner().invoke(app, ["export", str(tmp_path / "bad.csv"), str(tmp_path / "out.fits")])
-    assert run.exit_code == 1 and run.output.count("bad.csv") == 1
+    assert run("export", tmp_path / "bad.csv", tmp_path / "out.fits", code=1).count("bad.csv") == 1
 
 
 def test_parquet_that_pandas_read_is_exported_again(tmp_path):

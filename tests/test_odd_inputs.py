@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import run
-from toys import FOLDER, TREE, quick, survey
+from toys import FOLDER, TREE, quick, run, survey
 
 from zoobook import weights
 

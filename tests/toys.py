@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from typer.testing import CliRunner
 
-from zoobook import trees
+from zoobook import cli, trees
 from zoobook.images import ImageStore
 
 SIZE = 32
@@ -52,6 +53,13 @@ def trained(half):
 def quick(**options) -> dict:
     """Settings for a training that lasts seconds."""
     return dict(architecture="test_efficientnet", epochs=3, batch_size=12, learning_rate=3e-3, devices="cpu") | options
+
+
+def run(*arguments, code=0) -> str:
+    """What a command prints, which must end with this code."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def tensor(half, array):
