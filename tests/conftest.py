@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anybody imports NumPy or a fra
 
 import pytest  # noqa: E402
 from browser import chromium  # noqa: E402
+from server import Server  # noqa: E402
 from toys import survey  # noqa: E402
 
 import zoobook  # noqa: E402
@@ -72,6 +73,14 @@ def store():
 def catalog():
     """Its galaxies with votes, subsets and labels; shared by all tests, so to be left as it is."""
     return survey()[1]
+
+
+@pytest.fixture
+def server():
+    """A web server without files; test files give it theirs."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")  # no longer: its event loop is in the way of the notebooks of other tests

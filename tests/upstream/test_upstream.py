@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from server import Server
 
 from zoobook import catalogs, chapters, datasets, trees
 from zoobook.catalogs import crossmatch
@@ -38,9 +37,9 @@ def rows(name: str) -> int:
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(server, monkeypatch, tmp_path):
     """Serves the small files; the registry says so, and is otherwise the real one."""
-    server, entries = Server(), {name: copy.deepcopy(entry) for name, entry in datasets.registry().items()}
+    entries = {name: copy.deepcopy(entry) for name, entry in datasets.registry().items()}
     server.registry = entries
     for name, files in COPIES.items():
         for known in (entries[name], entries[name].get("images", {})):
@@ -51,8 +50,7 @@ def server(monkeypatch, tmp_path):
             serve(server, name, file, content)
     monkeypatch.setattr(datasets.names, "registry", lambda: entries)
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
-    yield server
-    server.close()
+    return server
 
 
 def serve(server, name, file, content):
