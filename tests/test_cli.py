@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
-from toys import FOLDER, TREE, run, survey, trained
+from toys import FOLDER, TREE, name_of, run, survey, trained
 
 from zoobook import trees, weights
 from zoobook.cli import inputs
@@ -33,10 +33,6 @@ def table():
     file = f"{FOLDER.name}/galaxies.parquet"
     survey()[1].to_parquet(file)
     return file
-
-
-def name_of(half) -> str:
-    return half.__name__.split(".")[1]
 
 
 def test_help_comes_at_once_and_imports_nothing_heavy():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import installed
 from published_files import FEATURES_KEPT, KERAS_ENDING, NAMES, Published, images, lightning, look_at, precision
-from toys import TREE, array, images_for, tensor
+from toys import TREE, array, images_for, name_of, tensor
 
 import zoobook
 from zoobook import weights
@@ -57,7 +57,7 @@ def published(tmp_path_factory):
 
 
 def read(path, half, **options):
-    return weights.read_legacy(path, half.__name__.split(".")[1], **options)
+    return weights.read_legacy(path, name_of(half), **options)
 
 
 # ---- The seven of 2022 ----

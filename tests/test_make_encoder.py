@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from toys import TREE
+from toys import TREE, name_of
 
 from zoobook import trees, weights
 from zoobook.images import views
@@ -46,7 +46,7 @@ def make(tmp_path, monkeypatch):
 
 
 def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
-    framework = half.__name__.split(".")[1]
+    framework = name_of(half)
     folder = make(framework)
     report = json.loads((folder / "training.json").read_text())
     epochs = [(row["stage"], row["epoch"], row["image_size"]) for row in report["history"]]
@@ -64,7 +64,7 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
 
 
 def test_the_next_stage_goes_on_and_nothing_is_done_twice(half, make):
-    framework = half.__name__.split(".")[1]
+    framework = name_of(half)
     make(framework, TOY | {"stages": TOY["stages"][:1]})
     times = {path: path.stat().st_mtime_ns for path in (make(framework, TOY) / "stage-0").iterdir()}
     first = weights.read(make(framework) / "stage-0/best.safetensors")[1]

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from toys import TREE, array, images_for, quick, tensor
+from toys import TREE, array, images_for, name_of, quick, tensor
 
 from zoobook import weights
 from zoobook.learning import transfer
@@ -97,7 +97,7 @@ def test_what_the_user_has_set_for_the_framework_changes_nothing(half, store, ca
         change(value)
     try:
         found = half.train(store, catalog, TREE, **options)
-        loaded = weights.load(found.checkpoint, half.__name__.split(".")[1])
+        loaded = weights.load(found.checkpoint, name_of(half))
         tables = half.predict(found.model, store), half.predict(loaded, store), half.predict(expected.model, store)
         tuned = half.finetune(loaded, store, catalog, "radius", unfreeze="all", epochs=1, out_dir=tmp_path / "tuned")
         assert [get() for get, *_ in own] == [value for *_, value in own]

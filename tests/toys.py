@@ -55,11 +55,29 @@ def quick(**options) -> dict:
     return dict(architecture="test_efficientnet", epochs=3, batch_size=12, learning_rate=3e-3, devices="cpu") | options
 
 
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table in the format that its name tells; `grouped.parquet` in groups of few rows."""
+    if ".csv" in path.name:
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path, row_group_size=7 if path.name == "grouped.parquet" else None)
+    else:
+        from astropy.table import Table
+
+        Table.from_pandas(frame).write(path, format="votable" if path.suffix == ".vot" else "fits")
+    return path
+
+
 def run(*arguments, code=0) -> str:
     """What a command prints, which must end with this code."""
     result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.output
+
+
+def name_of(half) -> str:
+    """`pytorch` or `tensorflow`."""
+    return half.__name__.split(".")[1]
 
 
 def tensor(half, array):
