@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import Server, end, full_disk, processes, read_only
+from toys import tarred, zipped
 
 from zoobook import catalogs
 from zoobook.datasets import archives, download, published
@@ -37,27 +38,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(archives, "_RUN", 12_000)
     monkeypatch.setattr(archives, "_SLACK", 1_000_000)
     monkeypatch.delenv("ZOOBOOK_OFFLINE", raising=False)
-
-
-def zipped(members, before="", kinds=(zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as file:
-        for i, (name, data) in enumerate(members.items()):
-            file.writestr(before + name, data, kinds[i % len(kinds)])
-    return out.getvalue()
-
-
-def tarred(members, mode="w:gz"):
-    """Of names and contents; in place of a content, the kind of a member and what it leads to."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as file:
-        for name, content in members.items() if isinstance(members, dict) else members:
-            info, data = tarfile.TarInfo(name), content if isinstance(content, bytes) else b""
-            info.size = len(data)
-            if not isinstance(content, bytes):
-                info.type, info.linkname = content
-            file.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 def pictures(first, count, rng):

@@ -5,12 +5,10 @@ Each kind is read in a process of its own, which the system ends if one file tak
 checksums, what is read must be what was written; where it has none, it must at least be of the right form.
 """
 import hashlib
-import io
 import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -20,6 +18,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from toys import tarred, zipped
 
 SECONDS = 20  # that one file may take
 MEMORY = 3 << 30  # bytes that reading may take above what the process had
@@ -157,15 +156,9 @@ def read_tensorflow(path: Path):
 
 def archive(path: Path) -> None:
     if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
-            for member, content in MEMBERS.items():
-                made.writestr(member, content)
+        path.write_bytes(zipped(MEMBERS, kinds=(zipfile.ZIP_DEFLATED,)))
     else:
-        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as made:
-            for member, content in MEMBERS.items():
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                made.addfile(info, io.BytesIO(content))
+        path.write_bytes(tarred(MEMBERS, "w:gz" if path.suffix == ".gz" else "w"))
         HASHES[path.name] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 

@@ -1,5 +1,11 @@
-"""A toy survey that even a tiny network learns in seconds: small or large blobs, and votes that tell which."""
+"""A toy survey that even a tiny network learns in seconds: small or large blobs, and votes that tell which.
+
+And what several test files need: tables and archives on disk, commands, tensors of either framework.
+"""
+import io
+import tarfile
 import tempfile
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -66,6 +72,28 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
 
         Table.from_pandas(frame).write(path, format="votable" if path.suffix == ".vot" else "fits")
     return path
+
+
+def zipped(members, before="", kinds=(zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)) -> bytes:
+    """A zip archive of names and contents, which are packed in one way after the other."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for i, (name, data) in enumerate(members.items()):
+            file.writestr(before + name, data, kinds[i % len(kinds)])
+    return out.getvalue()
+
+
+def tarred(members, mode="w:gz") -> bytes:
+    """A tar archive of names and contents; in place of a content, the kind of a member and what it leads to."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as file:
+        for name, content in members.items() if isinstance(members, dict) else members:
+            info, data = tarfile.TarInfo(name), content if isinstance(content, bytes) else b""
+            info.size = len(data)
+            if not isinstance(content, bytes):
+                info.type, info.linkname = content
+            file.addfile(info, io.BytesIO(data))
+    return out.getvalue()
 
 
 def run(*arguments, code=0) -> str:

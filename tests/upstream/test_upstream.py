@@ -6,7 +6,6 @@ import io
 import re
 import sys
 import warnings
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from toys import zipped
 
 from zoobook import catalogs, chapters, datasets, trees
 from zoobook.catalogs import crossmatch
@@ -218,18 +218,10 @@ def serve_images(server, number: int) -> None:
     """Images of DECaLS in one of its four archives, and of Galaxy Zoo 2."""
     pictures = {f"{name[:4]}/{name}.png": noise(i) for i, name in enumerate(copies.SKY["iauname"])}
     for part in range(1, 5):
-        content = zipped(pictures if part == number else {})
+        content = zipped(pictures if part == number else {}, "gz_decals_dr5_png_part2/")
         server.files[f"{VOTES}/gz_decals_dr5_png_part{part}.zip?download=1"] = content
     asset_ids = copies.real("gz2_filename_mapping")["asset_id"]
-    server.files["gz2_images/images_gz2.zip?download=1"] = zipped({f"{i}.jpg": noise(i) for i in asset_ids})
-
-
-def zipped(members):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(f"gz_decals_dr5_png_part2/{name}", content)
-    return out.getvalue()
+    server.files["gz2_images/images_gz2.zip?download=1"] = zipped({f"{i}.jpg": noise(i) for i in asset_ids}, "images/")
 
 
 def noise(seed):
