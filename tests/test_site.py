@@ -99,7 +99,10 @@ def test_every_page_is_accessible_and_light_fits_a_phone_and_asks_nobody_else_fo
 def test_every_page_says_what_it_is_about_describes_its_pictures_and_leads_to_the_other_edition(pages):
     titles, bad, two_editions = {}, [], any(name.startswith("tensorflow/") for name in pages)
     for name in pages:
-        soup = BeautifulSoup((SITE / name).read_text("utf8"), "html.parser")
+        text = (SITE / name).read_text("utf8")
+        if "_modules/" in name:  # long, and without pictures
+            text = text.partition("</head>")[0]
+        soup = BeautifulSoup(text, "html.parser")
         head = soup.head
         titles.setdefault(head.title.get_text(), []).append(name)
         if Path(name).parent.name == "book":
