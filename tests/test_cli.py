@@ -176,7 +176,7 @@ def test_mistakes_are_explained_without_a_traceback(arguments, message):
     assert output.startswith("Error: ") and message in output and "Traceback" not in output
 
 
-def test_what_a_store_cannot_be_asked_for(table, tmp_path):
+def test_what_a_store_cannot_be_asked_for(table):
     store, spec = survey()[0], {"image_size": 32, "field_of_view": 14.705}
     for images, option in ((Images(max_blank=0.5), "--max-blank"), (Images(framing=8), "--framing")):
         with pytest.raises(ValueError, match=f"leave out {option}"):

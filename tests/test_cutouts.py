@@ -413,7 +413,7 @@ def test_a_picture_keeps_its_own_stretch(tmp_path):
     assert (source["x"], source["y"]) == pytest.approx((82.5, 61.5), abs=0.6)
 
 
-def test_stamps_look_like_those_of_the_survey(sky, found, tmp_path):
+def test_stamps_look_like_those_of_the_survey(sky, tmp_path):
     plain = sky.galaxies[(sky.galaxies["true_mag_r"] < 17) & (sky.galaxies["true_artifact"] == "none")]
     known = plain[["id_str", "x", "y"]].assign(r50_arcsec=plain["true_frame_arcsec"] / 424 / 0.04)
     store = cut_stamps(Mosaic(sky.files), known, tmp_path / "a.arrow", size=64, workers=1)

@@ -372,7 +372,7 @@ def test_files_of_other_types_are_the_same_to_all_readers(tmp_path, kinds):
             assert left["id_str"][0] in read(tmp_path)["id_str"].astype(str).tolist()
 
 
-def test_text_as_astropy_gives_it_of_fits(tmp_path):
+def test_text_as_astropy_gives_it_of_fits():
     frame = pd.DataFrame({"id_str": [b"a ", b"b"], "subset": [b"train", None], "x": [1, 2]})
     assert columns.in_memory(frame)["subset"].tolist() == ["train", None]
     assert columns.file_locations(pd.DataFrame({"file_loc": [b"a.png"]}), folder="c") == ["c/a.png"]

@@ -252,7 +252,7 @@ def test_the_lines_of_the_chapter_run(server, tmp_path, monkeypatch):
     assert names["own"]["smooth-or-featured_smooth_fraction"].notna().all()
 
 
-def test_chapters_run_on_real_galaxies(server, tmp_path, monkeypatch):
+def test_chapters_run_on_real_galaxies(server):
     serve_images(server, 3)
     scale = dataclasses.replace(chapters.SCALES["quick"], galaxies=5)
     catalog, store = chapters.Run("pytorch", chapters.PUBLISHED, scale).survey()
