@@ -152,25 +152,22 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
     assert (tmp_path / "large" / "best.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["predict", "simulated_efficientnet", "none.csv", "--out", "x"], "Did you mean 'simulated_efficientnet_b0'?"),
-        (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
-        (["train", "none.csv", "--out", "x"], "there is no table at"),
-        (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
-        (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
-        (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
-        (["predict", "simulated_efficientnet_b0", "simulatd", "--out", "x"], "of that name. Did you mean 'simulated'"),
-        (["predict", "https://a.org/b.ckpt", "none.csv", "--out", "x"], "is no path, but an address"),
-        (["train", "none.csv", "--out", "x", "--tree", "none.yaml"], "none.yaml"),
-        (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
-        (["weights", "inspect", "none.ckpt"], "none.ckpt"),
-        (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
-        (["weights", "convert", ".", "own.ckpt"], ". would be changed by a result in it"),
-        (["weights", "convert", "simulated_efficientnet_b0", "x.safetensors"], "there is nothing to convert"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["predict", "simulated_efficientnet", "none.csv", "--out", "x"], "Did you mean 'simulated_efficientnet_b0'?"),
+    (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
+    (["train", "none.csv", "--out", "x"], "there is no table at"),
+    (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
+    (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
+    (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
+    (["predict", "simulated_efficientnet_b0", "simulatd", "--out", "x"], "of that name. Did you mean 'simulated'"),
+    (["predict", "https://a.org/b.ckpt", "none.csv", "--out", "x"], "is no path, but an address"),
+    (["train", "none.csv", "--out", "x", "--tree", "none.yaml"], "none.yaml"),
+    (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
+    (["weights", "inspect", "none.ckpt"], "none.ckpt"),
+    (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
+    (["weights", "convert", ".", "own.ckpt"], ". would be changed by a result in it"),
+    (["weights", "convert", "simulated_efficientnet_b0", "x.safetensors"], "there is nothing to convert"),
+])  # fmt: skip
 def test_mistakes_are_explained_without_a_traceback(arguments, message):
     output = run(*arguments, code=1)
     assert output.startswith("Error: ") and message in output and "Traceback" not in output

@@ -321,14 +321,11 @@ def test_zero_points_make_nanomaggies(tmp_path, written):
     assert not Mosaic(write(tmp_path / "b.fits", blob())).calibrated
 
 
-@pytest.mark.parametrize(
-    "second, message",
-    [
-        ((100, {}), "one grid of pixels"),
-        ((200, wcs_header(150.1)), "the same sky"),
-        ((200, wcs_header() | {"MAGZERO": 22.5}), "some bands have a zero point"),
-    ],
-)
+@pytest.mark.parametrize("second, message", [
+    ((100, {}), "one grid of pixels"),
+    ((200, wcs_header(150.1)), "the same sky"),
+    ((200, wcs_header() | {"MAGZERO": 22.5}), "some bands have a zero point"),
+])  # fmt: skip
 def test_bands_that_do_not_fit(tmp_path, second, message):
     side, header = second
     files = [write(tmp_path / f"a_{band}.fits", blob(), **wcs_header()) for band in "gr"]
@@ -540,32 +537,26 @@ def test_what_is_light_stays_light_in_whatever_window(tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize(
-    "data, message",
-    [
-        (np.full((200, 200), 7, np.float32), "pixels are alike"),
-        (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
-        (np.full((200, 200), np.nan, np.float32), "no sources found"),
-        (np.vstack([blob(), np.full((9, 200), -5432)]).astype(np.float32), "4% of the pixels .* value -5432"),
-    ],
-)
+@pytest.mark.parametrize("data, message", [
+    (np.full((200, 200), 7, np.float32), "pixels are alike"),
+    (RNG.normal(size=(200, 200)).astype(np.float32), "no sources found"),
+    (np.full((200, 200), np.nan, np.float32), "no sources found"),
+    (np.vstack([blob(), np.full((9, 200), -5432)]).astype(np.float32), "4% of the pixels .* value -5432"),
+])  # fmt: skip
 def test_mosaics_with_nothing_on_them(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         find_sources(Mosaic(write(tmp_path / "a.fits", data)), threshold=5, workers=1)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"x": 1e4}, "1 of 1 positions are outside the mosaic"),
-        ({"x": np.nan}, "outside the mosaic"),
-        ({"r50_pixels": 3.0}, "has a column `r50_pixels` already"),
-        ({"x": None, "ra": 1.0, "dec": 1.0}, "no sky coordinates"),
-        ({"x": None}, "neither `x` and `y`.* there are: id_str, y"),
-        ({"x": "12:30"}, "`x` holds '12:30', where a number must stand"),
-        ({"id_str": None}, "no column 'id_str'"),
-    ],
-)
+@pytest.mark.parametrize("change, message", [
+    ({"x": 1e4}, "1 of 1 positions are outside the mosaic"),
+    ({"x": np.nan}, "outside the mosaic"),
+    ({"r50_pixels": 3.0}, "has a column `r50_pixels` already"),
+    ({"x": None, "ra": 1.0, "dec": 1.0}, "no sky coordinates"),
+    ({"x": None}, "neither `x` and `y`.* there are: id_str, y"),
+    ({"x": "12:30"}, "`x` holds '12:30', where a number must stand"),
+    ({"id_str": None}, "no column 'id_str'"),
+])  # fmt: skip
 def test_tables_of_positions_that_make_no_sense(tmp_path, change, message):
     row = {"id_str": "a", "x": 100.0, "y": 100.0} | change
     table = pd.DataFrame([{key: value for key, value in row.items() if value is not None}])
@@ -675,17 +666,14 @@ def quiet(tmp_path_factory):
     return folder, pd.DataFrame({"id_str": ["a", "b"], "x": [100.0, 60], "y": [100.0, 60], "r50_pixels": [5.0, 5]})
 
 
-@pytest.mark.parametrize(
-    "change, cut",
-    [
-        ({}, ["a", "b"]),
-        ({"flag_star": [0, 1]}, ["a"]),  # as other programs write truths, and no flag_small
-        ({"flag_star": [None, True], "flag_small": [False, False]}, ["a"]),
-        ({"flag_star": ["F", "T"]}, ["a"]),
-        ({"flag_star": ["no", "Yes"], "flag_small": ["false", ""]}, ["a"]),
-        ({"file_loc": "old.png"}, ["a", "b"]),
-    ],
-)
+@pytest.mark.parametrize("change, cut", [
+    ({}, ["a", "b"]),
+    ({"flag_star": [0, 1]}, ["a"]),  # as other programs write truths, and no flag_small
+    ({"flag_star": [None, True], "flag_small": [False, False]}, ["a"]),
+    ({"flag_star": ["F", "T"]}, ["a"]),
+    ({"flag_star": ["no", "Yes"], "flag_small": ["false", ""]}, ["a"]),
+    ({"file_loc": "old.png"}, ["a", "b"]),
+])  # fmt: skip
 def test_a_table_with_radii_is_cut_as_it_is(quiet, tmp_path, change, cut):
     folder, table = quiet
     table.assign(**change).to_csv(tmp_path / "own.csv", index=False)
@@ -695,22 +683,19 @@ def test_a_table_with_radii_is_cut_as_it_is(quiet, tmp_path, change, cut):
     assert made.loc[made["id_str"].isin(cut), "file_loc"].map(lambda file: Path(file).is_file()).all()
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (["sky.fits", "--size", "7"], "size must be a whole number"),
-        (["sky.fits", "--threshold", "nan"], "threshold must be a positive number, not nan"),
-        (["sky.fits", "--zero-point", "25", "--max-magnitude", "nan"], "max_magnitude must be a magnitude"),
-        (["sky.fits", "--zero-point", "25", "--max-magnitude", "-9"], "none is brighter than max_magnitude=-9"),
-        (["sky.png", "--zero-point", "25"], "a picture, whose brightness has no unit"),
-        (["sky.fits", "--positions", "own.parquet", "--max-magnitude", "20"], "goes with a search"),
-        (["sky.fits", "--positions", "catalogue.parquet"], "catalogue.parquet would be overwritten"),
-        (["sky.fits", "--positions", "empty.csv"], "has no sources"),
-        (["sky.fits", "--positions", "words.csv"], "`flag_star` holds 'perhaps', where yes or no must stand"),
-        (["sky.fits", "--positions", "radii.csv"], "`r50_pixels` holds 'big', where a number must stand"),
-        (["sky.fits", "--positions", "complex.fits"], "a column that catalogue.parquet cannot hold"),
-    ],
-)
+@pytest.mark.parametrize("options, message", [
+    (["sky.fits", "--size", "7"], "size must be a whole number"),
+    (["sky.fits", "--threshold", "nan"], "threshold must be a positive number, not nan"),
+    (["sky.fits", "--zero-point", "25", "--max-magnitude", "nan"], "max_magnitude must be a magnitude"),
+    (["sky.fits", "--zero-point", "25", "--max-magnitude", "-9"], "none is brighter than max_magnitude=-9"),
+    (["sky.png", "--zero-point", "25"], "a picture, whose brightness has no unit"),
+    (["sky.fits", "--positions", "own.parquet", "--max-magnitude", "20"], "goes with a search"),
+    (["sky.fits", "--positions", "catalogue.parquet"], "catalogue.parquet would be overwritten"),
+    (["sky.fits", "--positions", "empty.csv"], "has no sources"),
+    (["sky.fits", "--positions", "words.csv"], "`flag_star` holds 'perhaps', where yes or no must stand"),
+    (["sky.fits", "--positions", "radii.csv"], "`r50_pixels` holds 'big', where a number must stand"),
+    (["sky.fits", "--positions", "complex.fits"], "a column that catalogue.parquet cannot hold"),
+])  # fmt: skip
 def test_options_that_make_no_sense(quiet, tmp_path, monkeypatch, options, message):
     folder, table = quiet
     monkeypatch.chdir(tmp_path)

@@ -81,17 +81,14 @@ def test_numbers_keep_the_digits_that_tell_and_ids_all():
                        "share": [0.1235, 1e-9, 1]}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"table": scores().assign(lists=[[1, 2]] * 96), "columns": ["lists"]}, "'lists' holds lists"),
-        ({"size": 50}, "a multiple of 16"),
-        ({"columns": ["beauty"]}, "no column 'beauty'"),
-        ({"table": scores().head(0)}, "1 to 20,000 galaxies, not 0"),
-        ({"table": scores().assign(id_str=[f"other_{n}" for n in range(96)])}, "not in the image store"),
-        ({"places": ("ring_probability", "kind")}, "lack a place"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"table": scores().assign(lists=[[1, 2]] * 96), "columns": ["lists"]}, "'lists' holds lists"),
+    ({"size": 50}, "a multiple of 16"),
+    ({"columns": ["beauty"]}, "no column 'beauty'"),
+    ({"table": scores().head(0)}, "1 to 20,000 galaxies, not 0"),
+    ({"table": scores().assign(id_str=[f"other_{n}" for n in range(96)])}, "not in the image store"),
+    ({"places": ("ring_probability", "kind")}, "lack a place"),
+])  # fmt: skip
 def test_what_cannot_be_shown_is_said(change, message):
     given = {"table": scores()} | change
     with pytest.raises(ValueError, match=message):

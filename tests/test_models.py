@@ -61,17 +61,14 @@ def test_weights_that_do_not_fit_are_named(half):
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"architecture": "efficentnet_b0"}, "efficientnet_b0"),
-        ({"channels": 2}, "channels"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"image_size": 8}, "image_size"),
-        ({"field_of_view": 0}, "field_of_view must be a positive number"),
-        ({"field_of_view": float("nan")}, "field_of_view must be a positive number"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"architecture": "efficentnet_b0"}, "efficientnet_b0"),
+    ({"channels": 2}, "channels"),
+    ({"dropout": 1.0}, "dropout"),
+    ({"image_size": 8}, "image_size"),
+    ({"field_of_view": 0}, "field_of_view must be a positive number"),
+    ({"field_of_view": float("nan")}, "field_of_view must be a positive number"),
+])  # fmt: skip
 def test_bad_options_are_refused(half, options, message):
     with pytest.raises(ValueError, match=message):
         half.build_model(TREE, **options)
