@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("jupyter_book", reason="needs the `book` extra")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "book/_tools"), str(ROOT / "book/_ext")]
 
 import build_site  # noqa: E402
 import check_links  # noqa: E402

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import lessons
+import make_encoder
 import numpy as np
 import pytest
 import yaml
@@ -11,11 +13,6 @@ from toys import TREE, name_of
 
 from zoobook import trees, weights
 from zoobook.images import views
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
-
-import lessons  # noqa: E402
-import make_encoder  # noqa: E402
 
 TOY = {
     "survey": {"image_size": 48, "seed": 3},

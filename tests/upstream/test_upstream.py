@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import io
 import re
-import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import copies
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,9 +20,6 @@ from zoobook import catalogs, chapters, datasets, trees
 from zoobook.catalogs import crossmatch
 from zoobook.datasets import rings
 from zoobook.datasets.download import DownloadError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import copies  # noqa: E402
 
 ALL = datasets.registry()
 NAMES = [name for name, entry in ALL.items() if "files" in entry]
