@@ -1,5 +1,6 @@
 """Fixtures and options of every test file; who runs beside others keeps to one core."""
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,8 +9,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anybody imports NumPy or a fra
         os.environ.setdefault(variable, "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "book" / part) for part in ("_tools", "_ext", "encoder")]  # whose programs are tested too
+
 import pytest  # noqa: E402
 from browser import chromium  # noqa: E402
+from server import Server  # noqa: E402
 from toys import survey  # noqa: E402
 
 import zoobook  # noqa: E402
@@ -37,7 +42,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def shared():
     """The folder of real galaxies and facts beside the checkout; tests that need it are skipped without it."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
+    folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the folder of real galaxies and facts, `../shared`, which is not on this machine")
     return folder
@@ -72,6 +77,14 @@ def store():
 def catalog():
     """Its galaxies with votes, subsets and labels; shared by all tests, so to be left as it is."""
     return survey()[1]
+
+
+@pytest.fixture
+def server():
+    """A web server without files; test files give it theirs."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")  # no longer: its event loop is in the way of the notebooks of other tests

@@ -36,14 +36,14 @@ class Server:
         sent: bytes of content sent, by path.
         ranges: whether parts are served; tags: whether ``ETag`` is; dates: whether ``Last-Modified`` is.
         careless: parts of a file are served although it is no longer the version that ``If-Range`` names.
-        pace: seconds between two pieces of 1,000 bytes.
+        pace: seconds between two pieces of so many bytes as ``piece`` says.
     """
 
     def __init__(self):
         self.coding = None  # how everything is compressed on the way
         self.files, self.faults, self.asked, self.sent = {}, {}, [], {}
         self.ranges, self.tags, self.dates, self.pace = True, True, False, 0.0
-        self.careless = False
+        self.careless, self.piece = False, 1000
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -125,7 +125,7 @@ class Server:
 
     def send(self, request, path, body, fault, amount):
         end = amount if fault == "cut" else len(body) // 2 if fault == "hang up" else len(body)
-        step = 1000 if self.pace or fault == "stall" else 1 << 16
+        step = self.piece if self.pace or fault == "stall" else 1 << 16
         for at in range(0, end, step):
             piece = body[at : min(at + step, end)]
             if fault == "stall":

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import Server, end, full_disk, processes, read_only
+from toys import tarred, zipped
 
 from zoobook import catalogs
 from zoobook.datasets import archives, download, published
@@ -37,24 +38,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(archives, "_RUN", 12_000)
     monkeypatch.setattr(archives, "_SLACK", 1_000_000)
     monkeypatch.delenv("ZOOBOOK_OFFLINE", raising=False)
-
-
-def zipped(members, before="", kinds=(zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as file:
-        for i, (name, data) in enumerate(members.items()):
-            file.writestr(before + name, data, kinds[i % len(kinds)])
-    return out.getvalue()
-
-
-def tarred(members, mode="w:gz"):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as file:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 def pictures(first, count, rng):
@@ -419,7 +402,8 @@ def take(archive, folder, names=(NAME,)):
 
 
 def archive_of(path, members, **options):
-    path.write_bytes(zipped(members, **options) if path.suffix == ".zip" else tarred(members))
+    plain = {"mode": "w"} if path.suffix == ".tar" else {}
+    path.write_bytes(zipped(members, **options) if path.suffix == ".zip" else tarred(members, **plain))
     return path
 
 
@@ -448,11 +432,7 @@ def test_bombs(survey, tmp_path, bomb):
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
 def test_odd_members_of_a_tar(tmp_path, kind):
-    info = tarfile.TarInfo(NAME)
-    info.type, info.linkname = kind, "../../../x"
-    with tarfile.open(tmp_path / "x.tar", "w") as file:
-        file.addfile(info)
-    assert len(take(tmp_path / "x.tar", tmp_path)[1]) == 1
+    assert len(take(archive_of(tmp_path / "x.tar", {NAME: (kind, "../../../x")}), tmp_path)[1]) == 1
     assert not list(tmp_path.rglob("*.png*"))
 
 
@@ -595,14 +575,9 @@ def test_a_member_belongs_to_the_longest_path_also_when_that_is_on_disk(tmp_path
 @pytest.mark.parametrize("ending", [".tar", ".tgz"])
 def test_links_inside_a_tar_and_members_that_were_added_again(tmp_path, ending):
     first, last, link = (f"./J000/{name}.png" for name in ("a", "b", "c"))
-    with tarfile.open(tmp_path / f"x{ending}", "w:gz" if ending == ".tgz" else "w") as file:
-        for name, kind, content in ((first, tarfile.REGTYPE, b"old"), (first, tarfile.REGTYPE, b"new"),
-                                    (last, tarfile.LNKTYPE, first), (link, tarfile.SYMTYPE, first)):  # fmt: skip
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, content if isinstance(content, str) else ""
-            info.size = len(content) if isinstance(content, bytes) else 0
-            file.addfile(info, io.BytesIO(content) if info.size else None)
-    have, lacking = take(tmp_path / f"x{ending}", tmp_path, [f"J000/{name}.png" for name in "abcd"])
+    members = (first, b"old"), (first, b"new"), (last, (tarfile.LNKTYPE, first)), (link, (tarfile.SYMTYPE, first))
+    archive = archive_of(tmp_path / f"x{ending}", members)
+    have, lacking = take(archive, tmp_path, [f"J000/{name}.png" for name in "abcd"])
     assert [Path(path).read_bytes() for path in have["file_loc"]] == [b"new", b"new"]
     assert lacking["cause"].tolist() == [f"a link in x{ending}, not a file", f"not in x{ending}"]
 
@@ -633,11 +608,6 @@ def test_paths_that_follow_from_a_column(tmp_path, column, image, expected):
 
 
 def test_a_link_hides_no_image_of_its_name(tmp_path):
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        link = tarfile.TarInfo(f"thumbs/{Path(NAME).name}")
-        link.type, link.linkname = tarfile.SYMTYPE, "../elsewhere.png"
-        tar.addfile(link)
-        info = tarfile.TarInfo(NAME)
-        info.size = 4
-        tar.addfile(info, io.BytesIO(b"true"))
-    assert Path(take(tmp_path / "x.tar", tmp_path)[0]["file_loc"][0]).read_bytes() == b"true"
+    members = {f"thumbs/{Path(NAME).name}": (tarfile.SYMTYPE, "../elsewhere.png"), NAME: b"true"}
+    have, _ = take(archive_of(tmp_path / "x.tar", members), tmp_path)
+    assert Path(have["file_loc"][0]).read_bytes() == b"true"

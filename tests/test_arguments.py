@@ -192,6 +192,7 @@ TAKE_TABLES = {
     "plot": lambda table: plots.fractions(ANSWERS, table, TREE, TREE.label_columns[:1]), "training": plots.training,
     "left": lambda table: crossmatch.by_id(table, VOTES), "ask": lambda table: representations.ask("x", table),
     "disagreement": lambda table: representations.disagreement(table, TREE),
+    "asked": lambda table: samples.asked_fraction(table, TREE, "smooth-or-featured"),
     "settled": lambda table: representations.settled([table] * 3), "scores": plots.information,
 }  # fmt: skip
 

@@ -80,7 +80,7 @@ def test_a_batch_is_not_all_alike(sky):
     pd.testing.assert_frame_equal(batch, representations.ask(path, scores.sample(frac=1, random_state=1), 10))
 
 
-def test_answers_may_be_words_and_go_to_the_labeler(sky, tmp_path):
+def test_answers_may_be_words_and_go_to_the_labeler(sky):
     path, truth = sky
     known = {f"g{i}": ("ring" if truth[f"g{i}"] else ["smooth", "spiral"][i % 2]) for i in range(20, 80)}
     scores = representations.classify(path, known, "kind")

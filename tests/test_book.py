@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("jupyter_book", reason="needs the `book` extra")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "book/_tools"), str(ROOT / "book/_ext")]
 
 import build_site  # noqa: E402
 import check_links  # noqa: E402
@@ -308,17 +307,14 @@ def test_a_notebook_quotes_the_book_and_then_its_own_run(small_book, tmp_path):
         execute_chapters.measurement(page, Edition(), folder)
 
 
-@pytest.mark.parametrize(
-    ("plain", "said"),
-    [
-        ("No number. Here are {{n}}, e.g. of\nours (by X et al. (2022)). None here.",
-         ["Here are {{n}}, e.g. of ours (by X et al. (2022))."]),
-        ("## Title\n\n- one {{a}}. No.\n- none\n- two {{b}}", ["- one {{a}}.\n- two {{b}}"]),
-        ("| a |\n|---|\n| {{n}} |\n| none |\n\ntext", ["| a |\n|---|\n| {{n}} |\n| none |"]),
-        ("> **Note**\n>\n> None. It has\n> {{n}}.", ["It has {{n}}."]),
-        ("```python\nf'{{n}}'\n```\nNone.", []),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("plain", "said"), [
+    ("No number. Here are {{n}}, e.g. of\nours (by X et al. (2022)). None here.",
+     ["Here are {{n}}, e.g. of ours (by X et al. (2022))."]),
+    ("## Title\n\n- one {{a}}. No.\n- none\n- two {{b}}", ["- one {{a}}.\n- two {{b}}"]),
+    ("| a |\n|---|\n| {{n}} |\n| none |\n\ntext", ["| a |\n|---|\n| {{n}} |\n| none |"]),
+    ("> **Note**\n>\n> None. It has\n> {{n}}.", ["It has {{n}}."]),
+    ("```python\nf'{{n}}'\n```\nNone.", []),
+])  # fmt: skip
 def test_sentences_with_numbers(plain, said):
     assert with_numbers(plain) == said
 
@@ -362,29 +358,26 @@ def test_addresses_are_those_of_the_configuration(file):
 # --- plain Markdown --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("myst", "plain"),
-    [
-        ("{term}`votes <vote fraction>` of {term}`volunteers`", "votes of volunteers"),
-        ("(label)=\n# Title", "# Title"),
-        ("{glue:text}`n:.2f` galaxies", "{{n:.2f}} galaxies"),
-        ("it took {run-time}`a minute <none>`", "it took a minute"),
-        ("% a remark\ntext", "text"),
-        (":::{note}\nMind {term}`ring`.\n:::", "> **Note**\n>\n> Mind ring."),
-        ("```{admonition} Solution\n:class: dropdown\nYes.\n```",
-         "<details><summary><b>Solution</b></summary>\n\nYes.\n\n</details>"),
-        (":::{dropdown} More\n```python\nx = {1: `a`}\n```\n:::",
-         "<details><summary><b>More</b></summary>\n\n```python\nx = {1: `a`}\n```\n\n</details>"),
-        ("[two](representations.md#maps)", f"[two]({layout.SITE}/book/representations.html#maps)"),
-        ("see [](glossary.md)", f"see [Glossary]({layout.SITE}/book/glossary.html)"),
-        ("![logo](_static/logo.svg)", f"![logo]({layout.RAW}/book/_static/logo.svg)"),
-        ("{cite:t}`walmsley2022decals`", "[Walmsley et al. (2022a)](https://doi.org/10.1093/mnras/stab2093)"),
-        ("{cite:p}`lupton2004rgb,sersic1963`",
-         f"([Lupton et al. 2004](https://doi.org/10.1086/382245); [Sérsic 1963]({layout.SITE}/book/references.html))"),
-        ("{py:func}`~zoobook.votes.nll`", f"[`nll`]({layout.SITE}/book/api.html#zoobook.votes.nll)"),
-        ("`` `{ref}` `` stays", "`` `{ref}` `` stays"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("myst", "plain"), [
+    ("{term}`votes <vote fraction>` of {term}`volunteers`", "votes of volunteers"),
+    ("(label)=\n# Title", "# Title"),
+    ("{glue:text}`n:.2f` galaxies", "{{n:.2f}} galaxies"),
+    ("it took {run-time}`a minute <none>`", "it took a minute"),
+    ("% a remark\ntext", "text"),
+    (":::{note}\nMind {term}`ring`.\n:::", "> **Note**\n>\n> Mind ring."),
+    ("```{admonition} Solution\n:class: dropdown\nYes.\n```",
+     "<details><summary><b>Solution</b></summary>\n\nYes.\n\n</details>"),
+    (":::{dropdown} More\n```python\nx = {1: `a`}\n```\n:::",
+     "<details><summary><b>More</b></summary>\n\n```python\nx = {1: `a`}\n```\n\n</details>"),
+    ("[two](representations.md#maps)", f"[two]({layout.SITE}/book/representations.html#maps)"),
+    ("see [](glossary.md)", f"see [Glossary]({layout.SITE}/book/glossary.html)"),
+    ("![logo](_static/logo.svg)", f"![logo]({layout.RAW}/book/_static/logo.svg)"),
+    ("{cite:t}`walmsley2022decals`", "[Walmsley et al. (2022a)](https://doi.org/10.1093/mnras/stab2093)"),
+    ("{cite:p}`lupton2004rgb,sersic1963`",
+     f"([Lupton et al. 2004](https://doi.org/10.1086/382245); [Sérsic 1963]({layout.SITE}/book/references.html))"),
+    ("{py:func}`~zoobook.votes.nll`", f"[`nll`]({layout.SITE}/book/api.html#zoobook.votes.nll)"),
+    ("`` `{ref}` `` stays", "`` `{ref}` `` stays"),
+])  # fmt: skip
 def test_plain_markdown(myst, plain):
     assert plain_markdown(myst, PAGE) == plain
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import write_table
 
 from zoobook import catalogs, trees
 
@@ -25,24 +26,12 @@ def table(**columns):
     return pd.DataFrame({"id_str": ["a", "b", "c"], **votes, **columns})
 
 
-def write(frame, path):
-    if path.suffix == ".parquet":
-        frame.to_parquet(path)
-    elif ".fits" in path.name:
-        from astropy.table import Table
-
-        Table.from_pandas(frame).write(path)
-    else:
-        frame.to_csv(path, index=False)
-    return path
-
-
 @pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet", ".fits", ".fits.gz"])
 @pytest.mark.parametrize("kind", ["text", "integer"])
 def test_every_format_keeps_18_digits(tmp_path, ending, kind):
     ids = pd.Series(GZ2_IDS[:3])
     frame = table(id_str=ids if kind == "text" else ids.astype("int64"), file_loc=["x/1.png", "/abs/2.png", "3.png"])
-    catalog = catalogs.read(write(frame, tmp_path / f"c{ending}"), TREE)
+    catalog = catalogs.read(write_table(frame, tmp_path / f"c{ending}"), TREE)
     assert catalog["id_str"].tolist() == GZ2_IDS[:3]
     assert catalog["file_loc"].tolist() == [f"{tmp_path}/x/1.png", "/abs/2.png", f"{tmp_path}/3.png"]
     assert (catalog[TREE.label_columns].to_numpy() == frame[TREE.label_columns].to_numpy()).all()
@@ -57,7 +46,7 @@ ANY_ID = st.integers(10**17, 9 * 10**17).map(str) | st.from_regex(r"[A-Za-z]{2}[
 def test_any_id_comes_back_as_it_was_written(ids, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ids")
     for name in ("c.csv", "c.parquet"):
-        assert catalogs.read(write(pd.DataFrame({"id_str": ids}), folder / name))["id_str"].tolist() == ids
+        assert catalogs.read(write_table(pd.DataFrame({"id_str": ids}), folder / name))["id_str"].tolist() == ids
 
 
 def test_awkward_ids_stay(tmp_path):
@@ -77,7 +66,7 @@ def test_float_ids_are_refused(tmp_path, source):
     floats = pd.Series(GZ2_IDS[:3]).astype("int64").astype("float64")
     frame = table(id_str={"csv": [f"{v:.1f}" for v in floats], "object": ["a", floats[1], "c"]}.get(source, floats))
     if source in ("csv", "scientific", "parquet"):
-        frame = write(frame, tmp_path / ("c.parquet" if source == "parquet" else "c.csv"))
+        frame = write_table(frame, tmp_path / ("c.parquet" if source == "parquet" else "c.csv"))
     assert source != "scientific" or "e+17" in frame.read_text()
     with pytest.raises(ValueError, match=r"`id_str` are floating-point.*lost their last ones.*as text"):
         catalogs.read(frame)

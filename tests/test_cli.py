@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
-from toys import FOLDER, TREE, survey, trained
-from typer.testing import CliRunner
+from toys import FOLDER, TREE, name_of, run, survey, trained
 
-from zoobook import cli, trees, weights
+from zoobook import trees, weights
 from zoobook.cli import inputs
 from zoobook.cli.options import Images
 from zoobook.images import ImageStore
@@ -34,17 +33,6 @@ def table():
     file = f"{FOLDER.name}/galaxies.parquet"
     survey()[1].to_parquet(file)
     return file
-
-
-def run(*arguments, code=0) -> str:
-    """What a command prints."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def name_of(half) -> str:
-    return half.__name__.split(".")[1]
 
 
 def test_help_comes_at_once_and_imports_nothing_heavy():
@@ -164,31 +152,28 @@ def test_weights_that_come_with_zoobook_are_named(half, table, tmp_path):
     assert (tmp_path / "large" / "best.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["predict", "simulated_efficientnet", "none.csv", "--out", "x"], "Did you mean 'simulated_efficientnet_b0'?"),
-        (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
-        (["train", "none.csv", "--out", "x"], "there is no table at"),
-        (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
-        (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
-        (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
-        (["predict", "simulated_efficientnet_b0", "simulatd", "--out", "x"], "of that name. Did you mean 'simulated'"),
-        (["predict", "https://a.org/b.ckpt", "none.csv", "--out", "x"], "is no path, but an address"),
-        (["train", "none.csv", "--out", "x", "--tree", "none.yaml"], "none.yaml"),
-        (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
-        (["weights", "inspect", "none.ckpt"], "none.ckpt"),
-        (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
-        (["weights", "convert", ".", "own.ckpt"], ". would be changed by a result in it"),
-        (["weights", "convert", "simulated_efficientnet_b0", "x.safetensors"], "there is nothing to convert"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["predict", "simulated_efficientnet", "none.csv", "--out", "x"], "Did you mean 'simulated_efficientnet_b0'?"),
+    (["predict", "none.safetensors", "none.csv", "--out", "x"], "no weight file at none.safetensors"),
+    (["train", "none.csv", "--out", "x"], "there is no table at"),
+    (["train", "images.arrow", "--out", "x"], "an image store, without labels"),
+    (["train", "none.csv", "--out", "x", "--framework", "jax"], "unknown framework 'jax'"),
+    (["train", "none.csv", "--out", "x", "--tree", "decals"], "no decision tree is called 'decals'"),
+    (["predict", "simulated_efficientnet_b0", "simulatd", "--out", "x"], "of that name. Did you mean 'simulated'"),
+    (["predict", "https://a.org/b.ckpt", "none.csv", "--out", "x"], "is no path, but an address"),
+    (["train", "none.csv", "--out", "x", "--tree", "none.yaml"], "none.yaml"),
+    (["weights", "fetch", "efficientnet"], "no published weights 'efficientnet'. Did you mean"),
+    (["weights", "inspect", "none.ckpt"], "none.ckpt"),
+    (["weights", "convert", "own.ckpt", "own.ckpt"], "own.ckpt would be overwritten"),
+    (["weights", "convert", ".", "own.ckpt"], ". would be changed by a result in it"),
+    (["weights", "convert", "simulated_efficientnet_b0", "x.safetensors"], "there is nothing to convert"),
+])  # fmt: skip
 def test_mistakes_are_explained_without_a_traceback(arguments, message):
     output = run(*arguments, code=1)
     assert output.startswith("Error: ") and message in output and "Traceback" not in output
 
 
-def test_what_a_store_cannot_be_asked_for(table, tmp_path):
+def test_what_a_store_cannot_be_asked_for(table):
     store, spec = survey()[0], {"image_size": 32, "field_of_view": 14.705}
     for images, option in ((Images(max_blank=0.5), "--max-blank"), (Images(framing=8), "--framing")):
         with pytest.raises(ValueError, match=f"leave out {option}"):

@@ -3,7 +3,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from server import Server
 from typer.testing import CliRunner
 
 from zoobook import datasets
@@ -11,17 +10,16 @@ from zoobook.cli.data import app
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(server, monkeypatch, tmp_path):
     """Runs a command, with one data set that this machine serves."""
-    server, content = Server(), b"objid,sample,asset_id\n588018090547020096,original,1\n"
+    content = b"objid,sample,asset_id\n588018090547020096,original,1\n"
     server.files["gz2_filename_mapping.csv"] = content
     entry = {**datasets.registry()["gz2_images"], "address": server.url + "{file}"}
     entry["files"] = {"gz2_filename_mapping.csv": {"hash": "md5:" + hashlib.md5(content).hexdigest()}}
     entries = {**datasets.registry(), "gz2_images": entry}
     monkeypatch.setattr(datasets.names, "registry", lambda: entries)
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
-    yield lambda *arguments: CliRunner().invoke(app, list(arguments))
-    server.close()
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
 def test_list(run):

@@ -12,16 +12,20 @@ IDS = st.lists(st.integers(10**17, 10**17 + 8).map(str), max_size=12)  # 18 digi
 
 def test_crossmatch_by_id():
     left = pd.DataFrame({"id_str": ["1", "2", "3", "2"], "x": [1, 2, 3, 4]})
-    right = pd.DataFrame({"id_str": [3, 2, 9], "x": [30, 20, 90], "y": [1.0, 2.0, 3.0]})
+    right = pd.DataFrame({"id_str": [3, 2, 9, 3], "x": [30, 20, 90, 40], "y": [1.0, 2.0, 3.0, 4.0]})
     joined = crossmatch.by_id(left, right)
     assert joined.to_dict("list") == {"id_str": ["2", "3"], "x": [2, 3], "x_right": [20, 30], "y": [2.0, 1.0]}
-    assert joined.attrs["report"] == {
-        "matched": 2, "left_only": 1, "right_only": 1, "left_repeated": 1, "right_repeated": 0
+    report = crossmatch.report(joined)
+    assert report["rows"].to_dict() == joined.attrs["report"] == {
+        "matched": 2, "left_only": 1, "right_only": 1, "left_repeated": 1, "right_repeated": 1
     }  # fmt: skip
+    assert report["meaning"].str.len().min() > 10
     with pytest.raises(ValueError, match="the right table: the ids in `id_str` are floating"):
         crossmatch.by_id(left, right.astype({"id_str": float}))
     with pytest.raises(ValueError, match="the right table has no column 'iauname'"):
         crossmatch.by_id(left.assign(iauname="a"), right, on="iauname")
+    with pytest.raises(ValueError, match="no report of a cross-match"):
+        crossmatch.report(left)
 
 
 def test_crossmatch_on_the_sky():
@@ -119,14 +123,3 @@ def test_near_pairs():
     np.testing.assert_allclose(pairs["separation_arcsec"], [0.36, 0.8], rtol=1e-6)
     with pytest.raises(ValueError, match="radius_arcsec must be a positive number"):
         crossmatch.near_pairs(catalog, 0)
-
-
-def test_report():
-    left, right = pd.DataFrame({"id_str": ["1", "2"]}), pd.DataFrame({"id_str": ["2", "3", "3"]})
-    table = crossmatch.report(crossmatch.by_id(left, right))
-    assert table["rows"].to_dict() == {
-        "matched": 1, "left_only": 1, "right_only": 1, "left_repeated": 0, "right_repeated": 1
-    }
-    assert table["meaning"].str.len().min() > 10
-    with pytest.raises(ValueError, match="no report of a cross-match"):
-        crossmatch.report(left)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from server import Server
 
 from zoobook import datasets
 from zoobook.datasets import download, rings
@@ -19,33 +18,22 @@ IMAGES = "data/example_images/basic/"
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(server, monkeypatch):
     """A local stand-in for the public repository, with 20 small files instead of its 470 images."""
     monkeypatch.setattr(download, "_PAUSE", 0.01)
     monkeypatch.setattr(download, "_PIECE", 500)
-    server, rng = Server(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     names = [f"J{i:06d}.{i:02d}{'+-'[i % 2]}000000.0.png" for i in range(20)]
     server.files = {IMAGES + name: rng.bytes(20_000 + 1000 * i) for i, name in enumerate(names)}
-    table = pd.DataFrame(
-        {
-            "iauname": [n[:-4] for n in names],
-            "local_png_loc": list(server.files),
-            "ring": [1, 0] * 10,
-            "x_fraction": 0.5,
-        }
-    )
+    columns = {"iauname": [name[:-4] for name in names], "local_png_loc": list(server.files)}
+    table = pd.DataFrame(columns | {"ring": [1, 0] * 10, "x_fraction": 0.5})
     server.files[TABLE] = table.to_csv(index=False).encode()
-    monkeypatch.setattr(
-        rings,
-        "remote_files",
-        lambda base: [
-            RemoteFile(base + path.replace("+", "%2B"), path, len(data), "sha256:" + hashlib.sha256(data).hexdigest())
-            for path, data in server.files.items()
-        ],
-    )
+    monkeypatch.setattr(rings, "remote_files", lambda base: [
+        RemoteFile(base + path.replace("+", "%2B"), path, len(data), "sha256:" + hashlib.sha256(data).hexdigest())
+        for path, data in server.files.items()
+    ])  # fmt: skip
     monkeypatch.setitem(datasets.known("rings"), "address", server.url)
-    yield server
-    server.close()
+    return server
 
 
 def check(catalog, server):

@@ -42,12 +42,10 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def server():
-    server = Server()
+def server(server):
     rng = np.random.default_rng(1)
     server.files = {name: rng.bytes(N) for name in ("a", "b", "c/d.png")}
-    yield server
-    server.close()
+    return server
 
 
 def remote(server, path, length=True, hashed=True, mirrors=()):

@@ -209,7 +209,7 @@ def test_deeper_stages_learn_more_slowly_in_both_frameworks_alike(halves, archit
     assert 1 > top > stem > 0
 
 
-def test_a_run_of_an_earlier_version_is_read(half, store, catalog, tmp_path, monkeypatch):
+def test_a_run_of_an_earlier_version_is_read(half, tmp_path, monkeypatch):
     """Before there were fields of view, and regression had its name; runs that went on from it are known."""
     first = tuned(half, "radius", epochs=12, learning_rate=1e-2)
     shutil.copytree(first.checkpoint.parent, tmp_path / "run")

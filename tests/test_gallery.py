@@ -7,11 +7,9 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from toys import survey
-from typer.testing import CliRunner
+from toys import run, survey
 
 from zoobook import gallery
-from zoobook.cli import app
 
 
 def data_of(text):
@@ -51,31 +49,25 @@ def test_from_the_command_line(store, catalog, tmp_path):
     scores().to_parquet(tmp_path / "scores.parquet")
     catalog.to_parquet(tmp_path / "catalog.parquet")
     out = tmp_path / "page.html"
-    run = CliRunner().invoke(app, [
-        "gallery", str(store.path), "--out", str(out), "--scores", str(tmp_path / "scores.parquet"),
-        "--sort", "ring_probability", "--most", "10", "--column", "ring_probability",
-    ])  # fmt: skip
-    assert run.exit_code == 0, run.output
-    assert "the first 10 of 96 galaxies are shown" in run.output
+    said = run("gallery", store.path, "--out", out, "--scores", tmp_path / "scores.parquet",
+               "--sort", "ring_probability", "--most", 10, "--column", "ring_probability")  # fmt: skip
+    assert "the first 10 of 96 galaxies are shown" in said
     assert data_of(out.read_text())["ids"] == list(store.ids[:-11:-1])
-    run = CliRunner().invoke(app, ["gallery", str(tmp_path / "catalog.parquet"), "--out", str(out),
-                                   "--column", "radius", "--column", "large", "--map", "radius", "large"])  # fmt: skip
-    assert run.exit_code == 0 and data_of(out.read_text())["places"]["names"] == ["radius", "large"]
+    run("gallery", tmp_path / "catalog.parquet", "--out", out,
+        "--column", "radius", "--column", "large", "--map", "radius", "large")  # fmt: skip
+    assert data_of(out.read_text())["places"]["names"] == ["radius", "large"]
     near = catalog.head(2).assign(file_loc=["0.png", "none.png"])  # counted from the folder of the table
     os.link(catalog["file_loc"][0], tmp_path / "0.png")
     near.to_csv(tmp_path / "near.csv", index=False)
-    run = CliRunner().invoke(app, ["gallery", str(tmp_path / "near.csv"), "--out", str(out)])
-    assert run.exit_code == 0 and "Note: 1 of 2 images cannot be used" in run.output and "none.png" in run.output
+    said = run("gallery", tmp_path / "near.csv", "--out", out)
+    assert "Note: 1 of 2 images cannot be used" in said and "none.png" in said
     near.tail(1).to_csv(tmp_path / "near.csv", index=False)
-    run = CliRunner().invoke(app, ["gallery", str(tmp_path / "near.csv"), "--out", str(out)])
-    assert run.exit_code == 1 and "none of 1 images can be used" in run.output
-    run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(out), "--most", "-5"])
-    assert run.exit_code == 2 and "'--most'" in run.output
+    assert "none of 1 images can be used" in run("gallery", tmp_path / "near.csv", "--out", out, code=1)
+    assert "'--most'" in run("gallery", store.path, "--out", out, "--most", -5, code=2)
     before = store.path.read_bytes()
-    run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(store.path)])
-    assert run.exit_code == 1 and "must end in .html" in run.output and store.path.read_bytes() == before
-    run = CliRunner().invoke(app, ["gallery", str(store.path), "--out", str(out), "--sort", "beauty"])
-    assert run.exit_code == 1 and "the table has no column 'beauty'" in run.output
+    assert "must end in .html" in run("gallery", store.path, "--out", store.path, code=1)
+    assert store.path.read_bytes() == before
+    assert "no column 'beauty'" in run("gallery", store.path, "--out", out, "--sort", "beauty", code=1)
 
 
 def test_numbers_keep_the_digits_that_tell_and_ids_all():
@@ -89,17 +81,14 @@ def test_numbers_keep_the_digits_that_tell_and_ids_all():
                        "share": [0.1235, 1e-9, 1]}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"table": scores().assign(lists=[[1, 2]] * 96), "columns": ["lists"]}, "'lists' holds lists"),
-        ({"size": 50}, "a multiple of 16"),
-        ({"columns": ["beauty"]}, "no column 'beauty'"),
-        ({"table": scores().head(0)}, "1 to 20,000 galaxies, not 0"),
-        ({"table": scores().assign(id_str=[f"other_{n}" for n in range(96)])}, "not in the image store"),
-        ({"places": ("ring_probability", "kind")}, "lack a place"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"table": scores().assign(lists=[[1, 2]] * 96), "columns": ["lists"]}, "'lists' holds lists"),
+    ({"size": 50}, "a multiple of 16"),
+    ({"columns": ["beauty"]}, "no column 'beauty'"),
+    ({"table": scores().head(0)}, "1 to 20,000 galaxies, not 0"),
+    ({"table": scores().assign(id_str=[f"other_{n}" for n in range(96)])}, "not in the image store"),
+    ({"places": ("ring_probability", "kind")}, "lack a place"),
+])  # fmt: skip
 def test_what_cannot_be_shown_is_said(change, message):
     given = {"table": scores()} | change
     with pytest.raises(ValueError, match=message):

@@ -5,15 +5,12 @@ Each kind is read in a process of its own, which the system ends if one file tak
 checksums, what is read must be what was written; where it has none, it must at least be of the right form.
 """
 import hashlib
-import io
 import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from toys import tarred, zipped
 
 SECONDS = 20  # that one file may take
 MEMORY = 3 << 30  # bytes that reading may take above what the process had
@@ -36,24 +34,21 @@ HASHES: dict[str, str] = {}  # of tars as they were made
 # ---- images
 
 
-def picture(folder: Path, name: str, **options) -> Path:
+def picture(path: Path) -> None:
     from PIL import Image
 
     pixels = RNG.integers(0, 255, (24, 24, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    if options.pop("deep", False):
-        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
-    image.save(folder / name, **options)
-    return folder / name
+    if path.name == "deep.png":
+        pixels = pixels[..., 0].astype(np.uint16) * 257
+    Image.fromarray(pixels).save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tif" else {}))
 
 
-def fits_image(folder: Path, name: str, packed: bool = False) -> Path:
+def fits_image(path: Path) -> None:
     from astropy.io import fits
 
     planes = RNG.normal(5, 1, (3, 24, 24)).astype(np.float32)
-    hdus = [fits.PrimaryHDU(), fits.CompImageHDU(planes[0])] if packed else [fits.PrimaryHDU(planes)]
-    fits.HDUList(hdus).writeto(folder / name)
-    return folder / name
+    packed = [fits.PrimaryHDU(), fits.CompImageHDU(planes[0])]
+    fits.HDUList(packed if path.suffix == ".fz" else [fits.PrimaryHDU(planes)]).writeto(path)
 
 
 def read_image(path: Path):
@@ -67,16 +62,15 @@ def read_image(path: Path):
 # ---- tables
 
 
-def table(folder: Path, name: str) -> Path:
+def table(path: Path) -> None:
     from astropy.table import Table
 
-    if name.endswith(".parquet"):
-        TABLE.to_parquet(folder / name, write_page_checksum=True)
-    elif name.endswith((".fits", ".vot")):
-        Table.from_pandas(TABLE).write(folder / name, format={"t.vot": "votable"}.get(name, "fits"))
+    if path.suffix == ".parquet":
+        TABLE.to_parquet(path, write_page_checksum=True)
+    elif path.suffix in (".fits", ".vot"):
+        Table.from_pandas(TABLE).write(path, format={".vot": "votable"}.get(path.suffix, "fits"))
     else:
-        TABLE.to_csv(folder / name, index=False)
-    return folder / name
+        TABLE.to_csv(path, index=False)
 
 
 def read_table(path: Path):
@@ -87,14 +81,14 @@ def read_table(path: Path):
     return found
 
 
-def shards(folder: Path) -> Path:
+def shards(path: Path) -> None:
     from zoobook.catalogs.shards import ShardedTable
 
     features = pd.DataFrame(RNG.random((60, 6), np.float32), columns=[f"feat_{i}" for i in range(6)])
-    sharded = ShardedTable(folder / "shards", 60, {"what": "represent"}, 40)
+    sharded = ShardedTable(path.parent, 60, {"what": "represent"}, 40)
     for number, start, stop in sharded.missing():
         sharded.write(number, TABLE[["id_str"]].join(features)[start:stop])
-    return sharded.finish()
+    sharded.finish()
 
 
 def read_shards(path: Path):
@@ -110,12 +104,12 @@ def read_shards(path: Path):
 # ---- weights
 
 
-def weight_file(folder: Path) -> Path:
+def weight_file(path: Path) -> None:
     from zoobook import weights
 
     spec = {"architecture": "test_efficientnet", "channels": 1, "image_size": 32, "dropout": 0.0, "tree": None,
             "field_of_view": 14.0, "head": None}  # fmt: skip
-    return weights.write(folder / "w.safetensors", spec, {"encoder.a": RNG.random((7, 9)).astype("f4")}, data="toys")
+    weights.write(path, spec, {"encoder.a": RNG.random((7, 9)).astype("f4")}, data="toys")
 
 
 def read_weights(path: Path):
@@ -125,11 +119,10 @@ def read_weights(path: Path):
     return [spec, tensors]
 
 
-def torch_file(folder: Path) -> Path:
+def torch_file(path: Path) -> None:
     torch = pytest.importorskip("torch")
     content = {"state_dict": {"a": torch.arange(40.0), "b": torch.ones(2, 3).T}, "hyper_parameters": {"lr": 0.5}}
-    torch.save(content, folder / "t.ckpt")
-    return folder / "t.ckpt"
+    torch.save(content, path)
 
 
 def read_torch(path: Path):
@@ -138,7 +131,7 @@ def read_torch(path: Path):
     return pytorch_file.read(path)
 
 
-def tensorflow_checkpoint(folder: Path) -> Path:
+def tensorflow_checkpoint(path: Path) -> None:
     from zoobook.weights import tensorflow_file
 
     end, value = bytes(4) + b"\1\0\0\0", np.arange(4, dtype="<f4").tobytes()
@@ -148,9 +141,8 @@ def tensorflow_checkpoint(folder: Path) -> Path:
     index = b"\0\1\2b\0" + bytes([len(entries)]) + end
     footer = (b"\0\0" + bytes([len(entries) + 5, len(index)])).ljust(40, b"\0")
     content = entries + bytes(5) + index + bytes(5) + footer + tensorflow_file._MAGIC.to_bytes(8, "little")
-    (folder / "c.index").write_bytes(content)
-    (folder / "c.data-00000-of-00001").write_bytes(value)
-    return folder / "c.index"
+    (path.parent / "c.index").write_bytes(content)
+    (path.parent / "c.data-00000-of-00001").write_bytes(value)
 
 
 def read_tensorflow(path: Path):
@@ -162,19 +154,12 @@ def read_tensorflow(path: Path):
 # ---- archives, stores, labels
 
 
-def archive(folder: Path, name: str) -> Path:
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as made:
-            for member, content in MEMBERS.items():
-                made.writestr(member, content)
+def archive(path: Path) -> None:
+    if path.suffix == ".zip":
+        path.write_bytes(zipped(MEMBERS, kinds=(zipfile.ZIP_DEFLATED,)))
     else:
-        with tarfile.open(folder / name, "w:gz" if name.endswith("gz") else "w") as made:
-            for member, content in MEMBERS.items():
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                made.addfile(info, io.BytesIO(content))
-        HASHES[name] = f"sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"
-    return folder / name
+        path.write_bytes(tarred(MEMBERS, "w:gz" if path.suffix == ".gz" else "w"))
+        HASHES[path.name] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def read_archive(path: Path):
@@ -194,11 +179,13 @@ def read_archive(path: Path):
     return contents
 
 
-def store(folder: Path) -> Path:
+def store(path: Path) -> None:
     from zoobook.images import ImageStore
 
-    rows = [{"id_str": f"g{i}", "file_loc": str(picture(folder, f"{i}.png"))} for i in range(4)]
-    return ImageStore.build(pd.DataFrame(rows), folder / "s.arrow", 16).path
+    files = [path.parent / f"{i}.png" for i in range(4)]
+    for file in files:
+        picture(file)
+    ImageStore.build(pd.DataFrame({"id_str": list("abcd"), "file_loc": list(map(str, files))}), path, 16)
 
 
 def read_store(path: Path):
@@ -209,14 +196,13 @@ def read_store(path: Path):
     return [opened.ids, np.array(opened.pixels), opened.size, opened.framing]
 
 
-def labels(folder: Path) -> Path:
+def labels(path: Path) -> None:
     from zoobook.label import LabelFile
 
-    file = LabelFile(folder / "l.jsonl", "ring", ["ring", "none"], list("abc"))
+    file = LabelFile(path, "ring", ["ring", "none"], list("abc"))
     for galaxy in "abc":
         file.add(galaxy, "ring")
     file.close()
-    return folder / "l.jsonl"
 
 
 def read_labels(path: Path):
@@ -225,37 +211,30 @@ def read_labels(path: Path):
     return label.table(path)
 
 
-class Kind:
-    """How a valid file is made, which file is then changed, how it is read, and whether its format tells of changes."""
-
-    def __init__(self, make: Callable[[Path], Path], read: Callable, checked: bool, changed: str = ""):
-        self.make, self.read, self.checked, self.changed = make, read, checked, changed
-
-
-KINDS = {
-    "png": Kind(lambda folder: picture(folder, "a.png"), read_image, True),
-    "deep.png": Kind(lambda folder: picture(folder, "a.png", deep=True), read_image, True),
-    "jpg": Kind(lambda folder: picture(folder, "a.jpg"), read_image, False),
-    "tif": Kind(lambda folder: picture(folder, "a.tif", compression="tiff_lzw"), read_image, False),
-    "fits": Kind(lambda folder: fits_image(folder, "a.fits"), read_image, False),
-    "fits.gz": Kind(lambda folder: fits_image(folder, "a.fits.gz"), read_image, True),
-    "fits.fz": Kind(lambda folder: fits_image(folder, "a.fits.fz", packed=True), read_image, False),
-    "csv": Kind(lambda folder: table(folder, "t.csv"), read_table, False),
-    "csv.gz": Kind(lambda folder: table(folder, "t.csv.gz"), read_table, True),
-    "parquet": Kind(lambda folder: table(folder, "t.parquet"), read_table, False),
-    "table.fits": Kind(lambda folder: table(folder, "t.fits"), read_table, False),
-    "votable": Kind(lambda folder: table(folder, "t.vot"), read_table, False),
-    "shard": Kind(shards, read_shards, False, "00000.parquet"),
-    "manifest": Kind(shards, read_shards, True, "_manifest.json"),
-    "safetensors": Kind(weight_file, read_weights, True),
-    "ckpt": Kind(torch_file, read_torch, True),
-    "checkpoint index": Kind(tensorflow_checkpoint, read_tensorflow, False),
-    "checkpoint data": Kind(tensorflow_checkpoint, read_tensorflow, True, "c.data-00000-of-00001"),
-    "zip": Kind(lambda folder: archive(folder, "x.zip"), read_archive, False),
-    "tar": Kind(lambda folder: archive(folder, "x.tar"), read_archive, True),
-    "tar.gz": Kind(lambda folder: archive(folder, "x.tar.gz"), read_archive, True),
-    "store": Kind(store, read_store, True),
-    "labels": Kind(labels, read_labels, False),
+KINDS = {  # how valid files are made, which is then changed, how it is read, whether its format tells of changes
+    "png": (picture, "a.png", read_image, True),
+    "deep.png": (picture, "deep.png", read_image, True),
+    "jpg": (picture, "a.jpg", read_image, False),
+    "tif": (picture, "a.tif", read_image, False),
+    "fits": (fits_image, "a.fits", read_image, False),
+    "fits.gz": (fits_image, "a.fits.gz", read_image, True),
+    "fits.fz": (fits_image, "a.fits.fz", read_image, False),
+    "csv": (table, "t.csv", read_table, False),
+    "csv.gz": (table, "t.csv.gz", read_table, True),
+    "parquet": (table, "t.parquet", read_table, False),
+    "table.fits": (table, "t.fits", read_table, False),
+    "votable": (table, "t.vot", read_table, False),
+    "shard": (shards, "00000.parquet", read_shards, False),
+    "manifest": (shards, "_manifest.json", read_shards, True),
+    "safetensors": (weight_file, "w.safetensors", read_weights, True),
+    "ckpt": (torch_file, "t.ckpt", read_torch, True),
+    "checkpoint index": (tensorflow_checkpoint, "c.index", read_tensorflow, False),
+    "checkpoint data": (tensorflow_checkpoint, "c.data-00000-of-00001", read_tensorflow, True),
+    "zip": (archive, "x.zip", read_archive, False),
+    "tar": (archive, "x.tar", read_archive, True),
+    "tar.gz": (archive, "x.tar.gz", read_archive, True),
+    "store": (store, "s.arrow", read_store, True),
+    "labels": (labels, "l.jsonl", read_labels, False),
 }
 
 CHANGES = st.lists(
@@ -297,10 +276,10 @@ def digest(found) -> str:
 
 def hammer(name: str, examples: int, folder: Path, number: int) -> None:
     """Read so many changed files of one kind; whatever must not be ends the process."""
-    kind = KINDS[name]
-    made = kind.make(folder)
-    path = (made if made.is_dir() else made.parent) / kind.changed if kind.changed else made
-    content, right = path.read_bytes(), digest(kind.read(path))
+    make, file, read, checked = KINDS[name]
+    path = folder / file
+    make(path)
+    content, right = path.read_bytes(), digest(read(path))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     outcomes = {"read": 0, "refused": 0}
@@ -314,13 +293,13 @@ def hammer(name: str, examples: int, folder: Path, number: int) -> None:
         path.write_bytes(bad)
         signal.alarm(SECONDS)  # ends the process
         try:
-            found = digest(kind.read(path))
+            found = digest(read(path))
         except (ValueError, OSError) as error:
             named = path.name in str(error) or path.parent.name in str(error)  # a folder is read as one table
             assert named and type(error) is not UnicodeDecodeError, repr(error)
             outcomes["refused"] += 1
         else:
-            assert not kind.checked or found == right, "something else was read, without a word"
+            assert not checked or found == right, "something else was read, without a word"
             outcomes["read"] += 1
         finally:
             signal.alarm(0)

@@ -230,32 +230,29 @@ def test_images_from_files_and_bad_ones_are_grey(catalog, path):
     assert read("toy_0").shape == (32, 32, 3) and np.ptp(read("toy_1")) == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"answers": ["ring"]}, "at least two answers"),
-        ({"answers": "ring"}, "at least two answers"),
-        ({"answers": ["ring", "ring"]}, "at least two answers"),
-        ({"answers": {"u": "unclear", "r": "ring"}}, "the key 'u' is taken for not sure"),
-        ({"answers": [f"kind {n}" for n in range(12)]}, "has no key of its own"),
-        ({"answers": [0.5, 1.5]}, "text or whole numbers"),
-        ({"answers": 3}, "at least two answers"), ({"answers": ["ring ", "ring"]}, "at least two answers"),
-        ({"path": Path(FOLDER.name)}, "is a folder: give the name of a file in it"),
-        ({"order": "least_sure", "scores": {"toy_0": 1}}, "the table of scores must be a pandas DataFrame, not dict"),
-        ({"order": "least_sure", "scores": pd.DataFrame({"id_str": ["toy_0"], "ring_probability": "high"})},
-         "`ring_probability` holds 'high', where a number must stand"),
-        ({"column": "id_str"}, "column must be a name"),
-        ({"order": "best"}, "order must be one of"),
-        ({"grid": 0}, "grid must be a whole number"),
-        ({"store": pd.DataFrame({"id_str": ["a"]})}, "no column .file_loc."),
-        ({"store": pd.DataFrame({"id_str": [], "file_loc": []})}, "no galaxies to label"),
-        ({"answers": ["bar", "no bar"]}, "has answers 'ring' in column 'ring'"),
-        ({"store": pd.DataFrame({"id_str": ["toy_0", "a", "a"], "file_loc": "a.png"})}, "'a' in rows 1, 2"),
-        ({"order": "most_interesting", "scores": pd.DataFrame({"id_str": ["toy_0"] * 2, "acquisition": 1})},
-         "the scores: 1 ids of `id_str` occur more than once"),
-        ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "none of 1 galaxies with labels in"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"answers": ["ring"]}, "at least two answers"),
+    ({"answers": "ring"}, "at least two answers"),
+    ({"answers": ["ring", "ring"]}, "at least two answers"),
+    ({"answers": {"u": "unclear", "r": "ring"}}, "the key 'u' is taken for not sure"),
+    ({"answers": [f"kind {n}" for n in range(12)]}, "has no key of its own"),
+    ({"answers": [0.5, 1.5]}, "text or whole numbers"),
+    ({"answers": 3}, "at least two answers"), ({"answers": ["ring ", "ring"]}, "at least two answers"),
+    ({"path": Path(FOLDER.name)}, "is a folder: give the name of a file in it"),
+    ({"order": "least_sure", "scores": {"toy_0": 1}}, "the table of scores must be a pandas DataFrame, not dict"),
+    ({"order": "least_sure", "scores": pd.DataFrame({"id_str": ["toy_0"], "ring_probability": "high"})},
+     "`ring_probability` holds 'high', where a number must stand"),
+    ({"column": "id_str"}, "column must be a name"),
+    ({"order": "best"}, "order must be one of"),
+    ({"grid": 0}, "grid must be a whole number"),
+    ({"store": pd.DataFrame({"id_str": ["a"]})}, "no column .file_loc."),
+    ({"store": pd.DataFrame({"id_str": [], "file_loc": []})}, "no galaxies to label"),
+    ({"answers": ["bar", "no bar"]}, "has answers 'ring' in column 'ring'"),
+    ({"store": pd.DataFrame({"id_str": ["toy_0", "a", "a"], "file_loc": "a.png"})}, "'a' in rows 1, 2"),
+    ({"order": "most_interesting", "scores": pd.DataFrame({"id_str": ["toy_0"] * 2, "acquisition": 1})},
+     "the scores: 1 ids of `id_str` occur more than once"),
+    ({"store": pd.DataFrame({"id_str": ["a"], "file_loc": "a.png"})}, "none of 1 galaxies with labels in"),
+])  # fmt: skip
 def test_what_makes_no_sense_is_said(store, path, change, message):
     labeler(store, path).answer("ring")
     whole = path.read_bytes()

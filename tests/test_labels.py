@@ -75,7 +75,7 @@ def test_negative_numbers_and_odd_words_that_are_meant(catalog, values, kind):
     (lambda i: None if i == 3 else i / 7, "no usable value"),
     (lambda i: float("inf") if i == 3 else i / 7, "no usable value"),
 ])  # fmt: skip
-def test_what_is_mixed_is_named(store, catalog, values, message):
+def test_what_is_mixed_is_named(catalog, values, message):
     with pytest.raises(ValueError, match=message):
         task(pd.Series([values(i) for i in range(len(catalog))], dtype=object))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import installed
 from published_files import FEATURES_KEPT, KERAS_ENDING, NAMES, Published, images, lightning, look_at, precision
-from toys import TREE, array, images_for, tensor
+from toys import TREE, array, images_for, name_of, tensor
 
 import zoobook
 from zoobook import weights
@@ -57,7 +57,7 @@ def published(tmp_path_factory):
 
 
 def read(path, half, **options):
-    return weights.read_legacy(path, half.__name__.split(".")[1], **options)
+    return weights.read_legacy(path, name_of(half), **options)
 
 
 # ---- The seven of 2022 ----
@@ -126,13 +126,10 @@ def test_what_checkpoints_hold_beside_weights_does_not_matter(published, tmp_pat
     assert spec == legacy.read(file)[0] and len(tensors) == 267
 
 
-@pytest.mark.parametrize(
-    ("name", "into", "absent"),
-    [
-        ("efficientnet_dr5_pytorch", "tensorflow", ["torch", "timm", "torchvision", "pytorch_lightning"]),
-        (TF_COLOUR, "pytorch", ["tensorflow", "keras"]),
-    ],
-)
+@pytest.mark.parametrize(("name", "into", "absent"), [
+    ("efficientnet_dr5_pytorch", "tensorflow", ["torch", "timm", "torchvision", "pytorch_lightning"]),
+    (TF_COLOUR, "pytorch", ["tensorflow", "keras"]),
+])  # fmt: skip
 def test_neither_framework_needs_the_other_one(published, tmp_path, name, into, absent):
     _, file = published(name)
     code = (
@@ -266,15 +263,12 @@ class Trap:
 
 
 @pytest.mark.parametrize("place", ["state_dict", "hyper_parameters", "callbacks"])
-@pytest.mark.parametrize(
-    "trap",
-    [
-        lambda file: Trap(os.system, f"touch {file}"),
-        lambda file: Trap(eval, f"open({str(file)!r}, 'w')"),
-        lambda file: Trap(getattr(Path, "touch"), file),  # noqa: B009
-        lambda file: Trap(subprocess.check_call, ["touch", str(file)]),
-    ],
-)
+@pytest.mark.parametrize("trap", [
+    lambda file: Trap(os.system, f"touch {file}"),
+    lambda file: Trap(eval, f"open({str(file)!r}, 'w')"),
+    lambda file: Trap(getattr(Path, "touch"), file),  # noqa: B009
+    lambda file: Trap(subprocess.check_call, ["touch", str(file)]),
+])  # fmt: skip
 def test_nothing_in_a_malicious_checkpoint_is_run(tmp_path, place, trap):
     torch = pytest.importorskip("torch")
     touched = tmp_path / "touched"

@@ -4,18 +4,15 @@ import json
 import sys
 from pathlib import Path
 
+import lessons
+import make_encoder
 import numpy as np
 import pytest
 import yaml
-from toys import TREE
+from toys import TREE, name_of
 
 from zoobook import trees, weights
 from zoobook.images import views
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
-
-import lessons  # noqa: E402
-import make_encoder  # noqa: E402
 
 TOY = {
     "survey": {"image_size": 48, "seed": 3},
@@ -46,7 +43,7 @@ def make(tmp_path, monkeypatch):
 
 
 def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
-    framework = half.__name__.split(".")[1]
+    framework = name_of(half)
     folder = make(framework)
     report = json.loads((folder / "training.json").read_text())
     epochs = [(row["stage"], row["epoch"], row["image_size"]) for row in report["history"]]
@@ -64,12 +61,12 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
 
 
 def test_the_next_stage_goes_on_and_nothing_is_done_twice(half, make):
-    framework = half.__name__.split(".")[1]
-    make(framework, TOY | {"stages": TOY["stages"][:1]})
-    times = {path: path.stat().st_mtime_ns for path in (make(framework, TOY) / "stage-0").iterdir()}
-    first = weights.read(make(framework) / "stage-0/best.safetensors")[1]
-    second = weights.read(make(framework) / "stage-1/best.safetensors")[1]
-    assert times == {path: path.stat().st_mtime_ns for path in times}  # a finished stage is only read
+    times, stages = {}, TOY["stages"]
+    for done in (stages[:1], stages, stages):
+        folder = make(name_of(half), TOY | {"stages": done})
+        assert times == {path: path.stat().st_mtime_ns for path in times}  # a finished stage is only read
+        times = {path: path.stat().st_mtime_ns for path in folder.glob("stage-*/*")}
+    first, second = (weights.read(folder / f"stage-{number}/best.safetensors")[1] for number in (0, 1))
     close = [np.abs(first[name] - second[name]).mean() < 0.3 * np.abs(first[name]).mean() + 0.05 for name in first
              if name.endswith("conv_stem.weight")]
     assert close == [True]  # one epoch from where the first has arrived, not from other random weights

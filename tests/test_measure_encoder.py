@@ -11,9 +11,6 @@ from sklearn.metrics import roc_auc_score
 
 from zoobook import trees
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book/encoder"))
-
 measure = pytest.importorskip("measure")
 
 

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from toys import TREE, array, images_for, quick, tensor
+from toys import TREE, array, images_for, name_of, quick, tensor
 
 from zoobook import weights
 from zoobook.learning import transfer
@@ -61,17 +61,14 @@ def test_weights_that_do_not_fit_are_named(half):
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"architecture": "efficentnet_b0"}, "efficientnet_b0"),
-        ({"channels": 2}, "channels"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"image_size": 8}, "image_size"),
-        ({"field_of_view": 0}, "field_of_view must be a positive number"),
-        ({"field_of_view": float("nan")}, "field_of_view must be a positive number"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"architecture": "efficentnet_b0"}, "efficientnet_b0"),
+    ({"channels": 2}, "channels"),
+    ({"dropout": 1.0}, "dropout"),
+    ({"image_size": 8}, "image_size"),
+    ({"field_of_view": 0}, "field_of_view must be a positive number"),
+    ({"field_of_view": float("nan")}, "field_of_view must be a positive number"),
+])  # fmt: skip
 def test_bad_options_are_refused(half, options, message):
     with pytest.raises(ValueError, match=message):
         half.build_model(TREE, **options)
@@ -85,30 +82,25 @@ def test_what_the_user_has_set_for_the_framework_changes_nothing(half, store, ca
     if half.__name__.endswith("pytorch"):
         import torch
 
-        torch.set_default_dtype(torch.float64)
+        own = [(torch.get_default_dtype, torch.set_default_dtype, torch.float64)]
     else:
-        import keras
+        from keras import config
 
-        keras.config.set_floatx("float64")
-        keras.config.set_dtype_policy("mixed_float16")
-        keras.config.set_image_data_format("channels_first")
+        own = [(config.floatx, config.set_floatx, "float64"),
+               (lambda: config.dtype_policy().name, config.set_dtype_policy, "mixed_float16"),
+               (config.image_data_format, config.set_image_data_format, "channels_first")]  # fmt: skip
+    usual = [get() for get, *_ in own]
+    for _, change, value in own:
+        change(value)
     try:
         found = half.train(store, catalog, TREE, **options)
-        loaded = weights.load(found.checkpoint, half.__name__.split(".")[1])
+        loaded = weights.load(found.checkpoint, name_of(half))
         tables = half.predict(found.model, store), half.predict(loaded, store), half.predict(expected.model, store)
         tuned = half.finetune(loaded, store, catalog, "radius", unfreeze="all", epochs=1, out_dir=tmp_path / "tuned")
-        if half.__name__.endswith("pytorch"):
-            assert torch.get_default_dtype() == torch.float64
-        else:
-            assert keras.config.floatx() == "float64" and keras.config.dtype_policy().name == "mixed_float16"
-            assert keras.config.image_data_format() == "channels_first"
+        assert [get() for get, *_ in own] == [value for *_, value in own]
     finally:
-        if half.__name__.endswith("pytorch"):
-            torch.set_default_dtype(torch.float32)
-        else:
-            keras.config.set_floatx("float32")
-            keras.config.set_dtype_policy("float32")
-            keras.config.set_image_data_format("channels_last")
+        for (_, change, _), value in zip(own, usual, strict=True):
+            change(value)
     assert found.history.drop(columns="seconds").equals(expected.history.drop(columns="seconds"))
     assert all(one.equals(table) for one in tables) and np.isfinite(tuned.history["val_loss"]).all()
     arrays = half.models.to_arrays(tuned.model).values()

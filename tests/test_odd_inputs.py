@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import run
-from toys import FOLDER, TREE, quick, survey
+from toys import FOLDER, TREE, name_of, quick, run, survey
 
 from zoobook import weights
 
@@ -171,7 +170,7 @@ def test_commands_that_make_no_sense(half, model, tables, tmp_path, monkeypatch,
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path / "home"))
     places = {**tables, "MODEL": model(half)[1]}
     words = [places.get(word, word) for word in BAD_COMMANDS[message].split()]
-    said = run(*words, "--out", tmp_path / "out", "--framework", half.__name__.split(".")[1], code=1)
+    said = run(*words, "--out", tmp_path / "out", "--framework", name_of(half), code=1)
     assert "Error: " in said and message in said and "Traceback" not in said
     assert not (tmp_path / "out").exists()
 

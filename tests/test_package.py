@@ -10,20 +10,15 @@ from PIL import Image
 import zoobook
 from zoobook import chapters
 
-HEAVY = "torch|tensorflow|keras|pytorch_lightning|timm"
+HEAVY = {"torch", "tensorflow", "keras", "pytorch_lightning", "timm", "sep", "photutils", "skimage"}
 
 
-def imported_by(code: str) -> set[str]:
-    check = f"import sys; {code}; print(*[m for m in '{HEAVY}'.split('|') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
-
-
-def test_importing_zoobook_imports_no_framework():
-    assert imported_by("import zoobook") == set()
-    parts = ", ".join(zoobook._PARTS)
-    assert imported_by(f"from zoobook import {parts}") == set()
-    assert imported_by("import zoobook.pytorch, zoobook.tensorflow") == set()
+def test_importing_zoobook_imports_no_framework_and_nothing_that_finds_sources():
+    code = f"""import sys, zoobook.pytorch, zoobook.tensorflow, zoobook.images.cutouts
+from zoobook import {", ".join(zoobook._PARTS)}
+print({HEAVY} & set(sys.modules))"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 def test_unknown_names():

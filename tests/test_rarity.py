@@ -76,18 +76,15 @@ def test_the_figure_marks_the_rarity():
     assert axis.get_xlabel() == "completeness" and axis.get_ylabel() == "purity"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": [1, 1, 1]}, "both classes"),
-        ({"scores": [1, np.nan, 2]}, "1 of 3 scores are not finite"),
-        ({"scores": [1, 2]}, "same length"),
-        ({"rarity": 2}, "rarity must be between 0 and 1"),
-        ({"rarity": (0, 10)}, "found in rarity must be a whole number, from 1 to 10"),
-        ({"purity": 0.999}, "no threshold gives a purity of 0.999"),
-        ({"purity": 0.5, "threshold": 1}, "either `threshold` or `purity`"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"labels": [1, 1, 1]}, "both classes"),
+    ({"scores": [1, np.nan, 2]}, "1 of 3 scores are not finite"),
+    ({"scores": [1, 2]}, "same length"),
+    ({"rarity": 2}, "rarity must be between 0 and 1"),
+    ({"rarity": (0, 10)}, "found in rarity must be a whole number, from 1 to 10"),
+    ({"purity": 0.999}, "no threshold gives a purity of 0.999"),
+    ({"purity": 0.5, "threshold": 1}, "either `threshold` or `purity`"),
+])  # fmt: skip
 def test_what_makes_no_sense_is_said(change, message):
     given = {"labels": [0, 0, 1], "scores": [0, 1, 2], "rarity": RARE, "purity": 0.5} | change
     with pytest.raises(ValueError, match=message):

@@ -81,22 +81,19 @@ def test_ids_are_compared_as_they_are_stored(tmp_path):
         representations.nearest(tmp_path / "i.parquet", float(first))
 
 
-@pytest.mark.parametrize(
-    ("frame", "message"),
-    [
-        (pd.DataFrame({"id_str": ["a"], "x": [1.0]}), "no feature columns"),
-        (pd.DataFrame({"feat_0": [1.0]}), "neither an id_str nor an iauname"),
-        (few()[:0], "no rows"),
-        (few(id_str=np.arange(20.0) + 1e15), "floating-point"),
-        (few(feat_2=[*range(19), np.nan]), "galaxy 'g19' has no finite number in column 'feat_2'"),
-        (few(feat_0_pca=1.0), "two sets of features, feat_0, feat_0_pca, feat_1"),
-        (few(feat_1="1.5"), "'feat_1' must be one column of numbers, not large_string|string"),
-        (few(feat_1=True), "must be one column of numbers, not bool"),
-        (few(feat_1=pd.Timestamp("2020-01-01")), "must be one column of numbers, not timestamp"),
-        (few(feat_1=1e30), "has no finite number in column 'feat_1', or one above 1e.15"),
-        (few(feat_1=[None, *range(19)]), "galaxy 'g0' has no finite number in column 'feat_1'"),
-    ],
-)
+@pytest.mark.parametrize(("frame", "message"), [
+    (pd.DataFrame({"id_str": ["a"], "x": [1.0]}), "no feature columns"),
+    (pd.DataFrame({"feat_0": [1.0]}), "neither an id_str nor an iauname"),
+    (few()[:0], "no rows"),
+    (few(id_str=np.arange(20.0) + 1e15), "floating-point"),
+    (few(feat_2=[*range(19), np.nan]), "galaxy 'g19' has no finite number in column 'feat_2'"),
+    (few(feat_0_pca=1.0), "two sets of features, feat_0, feat_0_pca, feat_1"),
+    (few(feat_1="1.5"), "'feat_1' must be one column of numbers, not large_string|string"),
+    (few(feat_1=True), "must be one column of numbers, not bool"),
+    (few(feat_1=pd.Timestamp("2020-01-01")), "must be one column of numbers, not timestamp"),
+    (few(feat_1=1e30), "has no finite number in column 'feat_1', or one above 1e.15"),
+    (few(feat_1=[None, *range(19)]), "galaxy 'g0' has no finite number in column 'feat_1'"),
+])  # fmt: skip
 def test_a_table_that_cannot_be_used(tmp_path, frame, message):
     frame.to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=message):

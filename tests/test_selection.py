@@ -137,8 +137,3 @@ def test_answers_are_found_by_their_columns_and_not_by_where_a_name_might_part()
 def test_infinite_votes_have_no_share(catalog, column):
     with pytest.raises(ValueError, match=f"{column!r} is infinite in 1 rows .counted from 0.: 2"):
         samples.fraction(catalog.assign(**{column: np.where(catalog.index == 2, np.inf, 60)}), TREE, "bar_no")
-
-
-def test_no_catalogue_has_no_share():
-    with pytest.raises(ValueError, match="the catalogue must be a pandas DataFrame"):
-        samples.asked_fraction(None, TREE, "smooth-or-featured")

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import lessons
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +16,6 @@ from PIL import Image
 from zoobook import simulation, trees, votes
 from zoobook.images.decals import colour
 from zoobook.simulation import galaxy, profiles, survey, volunteers
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book/encoder"))
-
-import lessons  # noqa: E402
 
 galsim = pytest.importorskip("galsim")
 TREE = trees.load("decals_dr5")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from published_files import look_at, precision, weight
+from toys import name_of
 
 from zoobook import weights
 from zoobook.images import read_image
@@ -46,7 +47,7 @@ def test_the_same_weights_and_real_images_give_the_same_features(
     for writer, reader in (halves, halves[::-1]):  # each reads the file that the other one wrote
         file = weights.save(writer.models.from_arrays(spec, tensors), tmp_path / "a.safetensors")
         with precision(reader, kind):
-            found.append(look_at(reader, weights.load(file, reader.__name__.split(".")[1]), images)[0])
+            found.append(look_at(reader, weights.load(file, name_of(reader)), images)[0])
     one, other = found
     assert one.dtype == other.dtype == kind and one.shape == (2, BOTH[architecture].features)
     largest = abs(one).max()

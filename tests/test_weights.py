@@ -12,7 +12,7 @@ import pytest
 from conftest import installed
 from published_files import NAMES, Published, lightning, weight
 from safetensors.numpy import save_file
-from toys import TREE, array, images_for
+from toys import TREE, array, images_for, name_of
 
 from zoobook import weights
 from zoobook.learning import architectures
@@ -68,7 +68,7 @@ def test_a_file_of_one_framework_answers_the_same_in_the_other(halves, tmp_path,
         arrays = writer.models.to_arrays(model_of(writer, head))
         arrays = {name: weight(name, value.shape, {"conv_gain": 0.7, "stem_gain": 4}) for name, value in arrays.items()}
         first = weights.save(writer.models.from_arrays(spec, arrays), tmp_path / "first.safetensors")
-        again = weights.load(first, reader.__name__.split(".")[1])
+        again = weights.load(first, name_of(reader))
         assert again.spec == spec
         read = again.to_arrays()
         assert read.keys() == arrays.keys() and all(np.array_equal(read[name], arrays[name]) for name in arrays)
@@ -93,19 +93,19 @@ def test_a_file_carries_the_field_of_view_and_older_ones_have_zoobots(halves, tm
     writer, reader = halves
     model = writer.build_model(TREE, "test_efficientnet", image_size=32, field_of_view=np.float32(8.5))
     file = weights.save(model, tmp_path / "a.safetensors")
-    assert weights.load(file, reader.__name__.split(".")[1]).spec["field_of_view"] == 8.5
+    assert weights.load(file, name_of(reader)).spec["field_of_view"] == 8.5
     assert weights.inspect(file)["spec"]["field_of_view"] == 8.5
     old = {name: value for name, value in model.spec.items() if name != "field_of_view"}
     file = weights.write(tmp_path / "old.safetensors", old, writer.models.to_arrays(model))
     assert weights.inspect(file)["spec"]["field_of_view"] == 0.865 * 17
     for half in halves:
-        assert weights.load(file, half.__name__.split(".")[1]).spec["field_of_view"] == 0.865 * 17
+        assert weights.load(file, name_of(half)).spec["field_of_view"] == 0.865 * 17
 
 
 def test_a_file_says_what_another_program_must_know(half, tmp_path):
     model = model_of(half, HEADS["votes"])
     about = weights.inspect(weights.save(model, tmp_path / "a.safetensors", data="toys"))
-    assert about["provenance"]["framework"] == half.__name__.split(".")[1] and about["provenance"]["data"] == "toys"
+    assert about["provenance"]["framework"] == name_of(half) and about["provenance"]["data"] == "toys"
     assert about["encoder"]["padding"] == "symmetric"
     assert about["encoder"]["batch_norm_epsilon"] == 1e-5 and about["encoder"]["batch_norm_momentum"] == 0.1
     assert "0 to 1" in about["encoder"]["input"] and "red" in about["encoder"]["channel_order"]
@@ -132,7 +132,7 @@ def test_half_precision_is_half_the_file_and_nearly_the_same_model(half, tmp_pat
         assert after[name].dtype == np.float32
         wanted = value.astype(np.float16).astype(np.float32) if value.ndim > 1 else value
         np.testing.assert_array_equal(after[name], wanted)
-    framework, images = half.__name__.split(".")[1], images_for(half, IMAGES)
+    framework, images = name_of(half), images_for(half, IMAGES)
     np.testing.assert_allclose(*(array(weights.load(file, framework)(images)) for file in (exact, short)), rtol=0.02)
 
 
@@ -172,7 +172,7 @@ def test_shipped_weights_have_the_same_features_in_both_frameworks(halves):
         images = np.random.default_rng(1).random((4, row.image_size, row.image_size, row.channels), np.float32)
         features = []
         for half in halves:
-            model = weights.load(row.name, half.__name__.split(".")[1])
+            model = weights.load(row.name, name_of(half))
             assert model.spec["architecture"] == row.architecture and model.tree.name == row.tree
             assert {array.dtype for array in half.models.to_arrays(model).values()} == {np.dtype("float32")}
             features.append(array(model.features(images_for(half, images))))
@@ -258,4 +258,4 @@ def test_weights_of_a_training_that_went_astray(half, tmp_path, bad):
     name = next(iter(arrays))
     weights.write(tmp_path / "a.safetensors", spec, arrays | {name: np.full_like(arrays[name], bad)})
     with pytest.raises(ValueError, match=rf"a.safetensors: weights are NaN or infinite \({name}\): their training"):
-        weights.load(tmp_path / "a.safetensors", half.__name__.split(".")[1])
+        weights.load(tmp_path / "a.safetensors", name_of(half))

@@ -1,13 +1,20 @@
-"""A toy survey that even a tiny network learns in seconds: small or large blobs, and votes that tell which."""
+"""A toy survey that even a tiny network learns in seconds: small or large blobs, and votes that tell which.
+
+And what several test files need: tables and archives on disk, commands, tensors of either framework.
+"""
+import io
+import tarfile
 import tempfile
+import zipfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from typer.testing import CliRunner
 
-from zoobook import trees
+from zoobook import cli, trees
 from zoobook.images import ImageStore
 
 SIZE = 32
@@ -52,6 +59,53 @@ def trained(half):
 def quick(**options) -> dict:
     """Settings for a training that lasts seconds."""
     return dict(architecture="test_efficientnet", epochs=3, batch_size=12, learning_rate=3e-3, devices="cpu") | options
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table in the format that its name tells; `grouped.parquet` in groups of few rows."""
+    if ".csv" in path.name:
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path, row_group_size=7 if path.name == "grouped.parquet" else None)
+    else:
+        from astropy.table import Table
+
+        Table.from_pandas(frame).write(path, format="votable" if path.suffix == ".vot" else "fits")
+    return path
+
+
+def zipped(members, before="", kinds=(zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)) -> bytes:
+    """A zip archive of names and contents, which are packed in one way after the other."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for i, (name, data) in enumerate(members.items()):
+            file.writestr(before + name, data, kinds[i % len(kinds)])
+    return out.getvalue()
+
+
+def tarred(members, mode="w:gz") -> bytes:
+    """A tar archive of names and contents; in place of a content, the kind of a member and what it leads to."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as file:
+        for name, content in members.items() if isinstance(members, dict) else members:
+            info, data = tarfile.TarInfo(name), content if isinstance(content, bytes) else b""
+            info.size = len(data)
+            if not isinstance(content, bytes):
+                info.type, info.linkname = content
+            file.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def run(*arguments, code=0) -> str:
+    """What a command prints, which must end with this code."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def name_of(half) -> str:
+    """`pytorch` or `tensorflow`."""
+    return half.__name__.split(".")[1]
 
 
 def tensor(half, array):

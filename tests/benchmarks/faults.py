@@ -20,13 +20,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from datetime import date
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+from server import Server  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 GALAXIES, SIDE, EPOCHS = 480, 48, 6
@@ -308,34 +308,12 @@ def main() -> None:
 
     scratch, inputs = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
     content = random.Random(1).randbytes(24 << 20)
-    (inputs / "served").mkdir()
-    (inputs / "served" / "file.bin").write_bytes(content)
+    server = Server()
+    server.files["file.bin"] = content
+    server.piece, server.pace = 1 << 20, 0.04  # within a second, not at once, so that there is time to be killed
     simulation.make_survey(inputs, GALAXIES, image_size=SIDE, seed=5).to_parquet(inputs / "catalog.parquet")
-
-    class Slow(SimpleHTTPRequestHandler):
-        """Serves the file within a second, not at once, so that there is time to be killed."""
-
-        def do_GET(self):  # noqa: N802
-            begin = int((self.headers.get("Range") or "bytes=0-").split("=")[1].split("-")[0])
-            self.send_response(206 if begin else 200)
-            self.send_header("ETag", '"one"')
-            self.send_header("Accept-Ranges", "bytes")
-            if begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Length", str(len(content) - begin))
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                for at in range(begin, len(content), 1 << 20):
-                    self.wfile.write(content[at : at + (1 << 20)])
-                    time.sleep(0.04)
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=str(inputs / "served")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     (inputs / "served.json").write_text(json.dumps({
-        "url": f"http://127.0.0.1:{server.server_port}/file.bin", "bytes": len(content),
+        "url": f"{server.url}file.bin", "bytes": len(content),
         "sha256": "sha256:" + hashlib.sha256(content).hexdigest(),
     }))  # fmt: skip
     for work in ("store", "train (PyTorch)"):  # what later work needs

@@ -21,9 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from zoobook import simulation, trees
+from zoobook import simulation, trees, votes
 
 SIZE, POOL, SEED = 128, 3000, 77
+TREE = trees.load("decals_dr5")
 Y, X = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
 RADIUS = np.hypot(X, Y) / SIZE
 
@@ -39,7 +40,8 @@ def simulated_pictures(pool: int = POOL) -> tuple[pd.DataFrame, np.ndarray]:
     chosen = []
     for start in range(0, 40 * pool, 2000):
         truth = simulation.draw_truth(2000, SEED, start)
-        share = simulated_shares(truth)
+        shares = votes.expected_fractions(simulation.concentrations(truth, TREE), TREE)
+        share = pd.DataFrame(shares, columns=TREE.label_columns)
         keep = (share["smooth-or-featured-dr5_featured-or-disk"] > 0.45) & (share["disk-edge-on-dr5_no"] > 0.7)
         chosen.append(truth[keep & (share["has-spiral-arms-dr5_no"] > 0.45)])
         if sum(map(len, chosen)) >= pool:
@@ -49,15 +51,6 @@ def simulated_pictures(pool: int = POOL) -> tuple[pd.DataFrame, np.ndarray]:
     with threadpool_limits(1):
         pictures = joblib.Parallel(2)(joblib.delayed(simulation.render)(row, SIZE, SEED) for row in rows)
     return truth, np.stack(pictures)
-
-
-def simulated_shares(truth: pd.DataFrame) -> pd.DataFrame:
-    """Expected vote fractions."""
-    tree = trees.load("decals_dr5")
-    alpha = simulation.concentrations(truth, tree)
-    for start, stop in tree.index_groups:
-        alpha[:, start:stop] /= alpha[:, start:stop].sum(axis=1, keepdims=True)
-    return pd.DataFrame(alpha, columns=tree.label_columns, index=truth.index)
 
 
 def measures(pictures: np.ndarray) -> np.ndarray:

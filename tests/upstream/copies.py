@@ -7,12 +7,12 @@ right.
 """
 
 import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from toys import tarred
 
 from zoobook import trees
 
@@ -78,17 +78,13 @@ def features(ids: pd.Series, folder: str) -> pd.DataFrame:
 
 def in_parts(table: pd.DataFrame, name: str, paths: list[str]) -> dict[str, bytes]:
     """A training and a test catalogue, and an archive of their images."""
-    pictures = io.BytesIO()
-    with tarfile.open(fileobj=pictures, mode="w:gz") as archive:
-        for number, path in enumerate(paths):
-            picture = io.BytesIO()
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "png")
-            member = tarfile.TarInfo(f"images/{path}")
-            member.size = picture.tell()
-            picture.seek(0)
-            archive.addfile(member, picture)
+    pictures = {}
+    for number, path in enumerate(paths):
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "png")
+        pictures[f"images/{path}"] = picture.getvalue()
     return {f"{name}_train_catalog.parquet": parquet(table[:24]), f"{name}_test_catalog.parquet": parquet(table[24:]),
-            f"{name}_images.tar.gz": pictures.getvalue()}  # fmt: skip
+            f"{name}_images.tar.gz": tarred(pictures)}  # fmt: skip
 
 
 def demo_rings() -> dict[str, bytes]:

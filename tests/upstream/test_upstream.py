@@ -4,26 +4,22 @@ import dataclasses
 import hashlib
 import io
 import re
-import sys
 import warnings
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import copies
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from server import Server
+from toys import zipped
 
 from zoobook import catalogs, chapters, datasets, trees
 from zoobook.catalogs import crossmatch
 from zoobook.datasets import rings
 from zoobook.datasets.download import DownloadError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import copies  # noqa: E402
 
 ALL = datasets.registry()
 NAMES = [name for name, entry in ALL.items() if "files" in entry]
@@ -38,9 +34,9 @@ def rows(name: str) -> int:
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(server, monkeypatch, tmp_path):
     """Serves the small files; the registry says so, and is otherwise the real one."""
-    server, entries = Server(), {name: copy.deepcopy(entry) for name, entry in datasets.registry().items()}
+    entries = {name: copy.deepcopy(entry) for name, entry in datasets.registry().items()}
     server.registry = entries
     for name, files in COPIES.items():
         for known in (entries[name], entries[name].get("images", {})):
@@ -51,8 +47,7 @@ def server(monkeypatch, tmp_path):
             serve(server, name, file, content)
     monkeypatch.setattr(datasets.names, "registry", lambda: entries)
     monkeypatch.setenv("ZOOBOOK_HOME", str(tmp_path))
-    yield server
-    server.close()
+    return server
 
 
 def serve(server, name, file, content):
@@ -220,18 +215,10 @@ def serve_images(server, number: int) -> None:
     """Images of DECaLS in one of its four archives, and of Galaxy Zoo 2."""
     pictures = {f"{name[:4]}/{name}.png": noise(i) for i, name in enumerate(copies.SKY["iauname"])}
     for part in range(1, 5):
-        content = zipped(pictures if part == number else {})
+        content = zipped(pictures if part == number else {}, "gz_decals_dr5_png_part2/")
         server.files[f"{VOTES}/gz_decals_dr5_png_part{part}.zip?download=1"] = content
     asset_ids = copies.real("gz2_filename_mapping")["asset_id"]
-    server.files["gz2_images/images_gz2.zip?download=1"] = zipped({f"{i}.jpg": noise(i) for i in asset_ids})
-
-
-def zipped(members):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(f"gz_decals_dr5_png_part2/{name}", content)
-    return out.getvalue()
+    server.files["gz2_images/images_gz2.zip?download=1"] = zipped({f"{i}.jpg": noise(i) for i in asset_ids}, "images/")
 
 
 def noise(seed):
@@ -262,7 +249,7 @@ def test_the_lines_of_the_chapter_run(server, tmp_path, monkeypatch):
     assert names["own"]["smooth-or-featured_smooth_fraction"].notna().all()
 
 
-def test_chapters_run_on_real_galaxies(server, tmp_path, monkeypatch):
+def test_chapters_run_on_real_galaxies(server):
     serve_images(server, 3)
     scale = dataclasses.replace(chapters.SCALES["quick"], galaxies=5)
     catalog, store = chapters.Run("pytorch", chapters.PUBLISHED, scale).survey()
