@@ -24,6 +24,7 @@ TOY = {
     "stages": [
         {"n_galaxies": 100, "image_size": 24, "epochs": 2, "learning_rate": 2e-3},
         {"n_galaxies": 120, "stamp": 56, "arms": True, "image_size": 32, "epochs": 1, "learning_rate": 1e-3},
+        {"n_galaxies": 100, "arms": True, "head_alone": True, "lowest": 0.05, "epochs": 1, "learning_rate": 1e-3},
     ],
 }
 
@@ -47,7 +48,7 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
     folder = make(framework)
     report = json.loads((folder / "training.json").read_text())
     epochs = [(row["stage"], row["epoch"], row["image_size"]) for row in report["history"]]
-    assert epochs == [(0, 0, 24), (0, 1, 24), (1, 0, 32)]
+    assert epochs == [(0, 0, 24), (0, 1, 24), (1, 0, 32), (2, 0, 32)]
     assert list(report["scores"]) == [question.name for question in trees.load("decals_dr5").questions] + ["all"]
     assert 60 < report["galaxies"] < 120 and report["scores"]["all"]["galaxies"] == 40
     made = (folder / "encoder.safetensors").read_bytes()
@@ -56,8 +57,11 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
     assert (spec["image_size"], spec["field_of_view"]) == (32, 8.5)
     assert trees.DecisionTree.from_dict(spec["tree"]) == lessons.lesson_tree(arms=True)
     assert {path.name for path in folder.glob("survey-3-*.arrow")} == {"survey-3-100-48.arrow", "survey-3-120-56.arrow"}
-    trained, _ = weights.read(folder / "stage-1/best.safetensors")
-    assert trained == spec and all(np.isfinite(array).all() for array in tensors.values())
+    before, after = (weights.read(folder / f"stage-{number}/best.safetensors") for number in (1, 2))
+    assert after[0] == spec and all(np.isfinite(array).all() for array in tensors.values())
+    assert spec["head"] == before[0]["head"] | {"lowest": 0.05}
+    learned = {name for name in after[1] if not np.array_equal(before[1][name], after[1][name])}
+    assert all(name.startswith("head.") or "running_" in name for name in learned)  # the encoder stays as it was
 
 
 def test_the_next_stage_goes_on_and_nothing_is_done_twice(half, make):
@@ -76,7 +80,8 @@ def test_the_settings_are_those_of_the_shipped_encoder():
     settings = yaml.safe_load(make_encoder.SETTINGS.read_text())
     spec = weights.inspect("simulated_efficientnet_b0")["spec"]
     assert {name: spec[name] for name in settings["model"]} == settings["model"]
-    assert spec["image_size"] == settings["stages"][-1]["image_size"]
+    *_, last, head = settings["stages"]
+    assert (spec["image_size"], spec["head"]["lowest"]) == (last["image_size"], head["lowest"])
 
 
 def test_batch_normalisation_learns_the_statistics_of_many_galaxies(halves, store):

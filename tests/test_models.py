@@ -11,15 +11,16 @@ from zoobook.learning import transfer
 IMAGES = np.random.default_rng(0).random((5, 32, 32, 3), np.float32)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_model_answers_with_concentrations(half, channels):
-    model = half.build_model(TREE, "test_efficientnet", channels, image_size=32)
+@pytest.mark.parametrize(("channels", "lowest"), [(1, None), (3, None), (1, 0.05), (3, 1)])
+def test_a_model_answers_with_concentrations(half, channels, lowest):
+    model = half.build_model(TREE, "test_efficientnet", channels, image_size=32, lowest=lowest)
     arrays = half.models.to_arrays(model)
     arrays["head.output.bias"][:3] = -200, 0, 200
     arrays["head.output.weight"][:3] = 0
     answers = array(half.models.from_arrays(model.spec, arrays)(images_for(half, IMAGES[..., :channels])))
     assert answers.shape == (5, 34) and answers.dtype == np.float32
-    np.testing.assert_allclose(answers[:, :3], [[1, 51, 101]] * 5)
+    bottom = lowest or 1
+    np.testing.assert_allclose(answers[:, :3], [[bottom, (bottom + 101) / 2, 101]] * 5, rtol=1e-6)
     assert json.loads(json.dumps(model.spec)) == model.spec
 
 

@@ -207,6 +207,30 @@ def test_going_on_takes_over_what_the_trees_share(half, store, catalog):
     assert abs(begun["head.output.weight"][:2]).max() < 0.1 * model.num_features**-0.5 + 1e-6
 
 
+def test_the_lowest_concentration_is_the_models(half, store, catalog, tmp_path):
+    """What is given counts, else the model goes on with its own; a run that has Zoobot's does not mention it."""
+    options = dict(epochs=1, batch_size=36, learning_rate=1e-9, devices="cpu")
+    low = half.train(store, catalog, TREE, architecture="test_efficientnet", image_size=32, lowest=0.05,
+                     out_dir=tmp_path / "low", **options)  # fmt: skip
+    run = json.loads((tmp_path / "low/run.json").read_text())
+    assert low.model.kind.scale == (0.05, 100.95) and '"lowest": 0.05' in json.dumps(run)
+    constant = votes.fit_constant(catalog[catalog["subset"] == "train"][TREE.label_columns].to_numpy(), TREE)
+    bias = half.models.to_arrays(low.model)["head.output.bias"]
+    wanted = np.clip(constant, 0.05 + 0.1, None)  # a share of at least a thousandth
+    np.testing.assert_allclose(0.05 + 100.95 / (1 + np.exp(-bias)), wanted, rtol=2e-3)
+    kept = half.finetune(low.model, store, catalog, TREE, out_dir=tmp_path / "kept", **options)
+    assert kept.model.spec == low.model.spec
+    zoobot = half.train(store, catalog, TREE, model=low.model, lowest=1, out_dir=tmp_path / "one", **options)
+    assert zoobot.model.kind.scale == (1, 100)
+    ring = half.finetune(low.model, store, catalog, "large", out_dir=tmp_path / "ring", **options)
+    assert "lowest" not in ring.model.spec["head"] and "lowest" not in trained(half).model.spec["head"]
+    for value in (0, -1, 1.5, np.nan, "low"):
+        with pytest.raises(ValueError, match="lowest must be above 0 and at most 1"):
+            half.train(store, catalog, TREE, lowest=value, out_dir=tmp_path / "bad", **options)
+        with pytest.raises(ValueError, match="lowest must be above 0 and at most 1"):
+            half.build_model(TREE, "test_efficientnet", lowest=value)
+
+
 def test_going_on_refuses_another_encoder_by_name(half, store, catalog, tmp_path):
     for name, value in (("architecture", "resnet50"), ("channels", 3)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, but the given model has"):

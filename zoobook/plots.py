@@ -356,14 +356,17 @@ def belief(
         question = decision_tree.question(name)
         start, stop = decision_tree.index_groups[decision_tree.questions.index(question)]
         alpha, votes = concentrations[start:stop], observed[start:stop]
+        highest = []
         for a, answer in enumerate(question.answers):
-            colour = COLOURS[a % len(COLOURS)]
-            density = beta(alpha[a], alpha.sum() - alpha[a]).pdf(share)
+            colour, others = COLOURS[a % len(COLOURS)], alpha.sum() - alpha[a]
+            density = beta(alpha[a], others).pdf(share)
+            endless = min(alpha[a], others) < 1  # at an end of the frame
+            highest.append(density[20:-20].max() if endless else density.max())
             axis.fill_between(share, density, color=colour, alpha=0.25, linewidth=0)
             axis.plot(share, density, color=colour, linewidth=1.2, label=answer.name)
             if votes.sum():
                 axis.axvline(votes[a] / votes.sum(), color=colour, linestyle="--", linewidth=1.2)
-        axis.set(xlim=(0, 1), ylim=(0, None), yticks=[])
+        axis.set(xlim=(0, 1), ylim=(0, 1.05 * max(highest)), yticks=[])
         axis.set_title(question.name.removesuffix(decision_tree.suffix), fontsize=10)
         axis.set(xlabel="vote fraction", ylabel="probability density")
         axis.legend(fontsize=9, **_ON_LINES)

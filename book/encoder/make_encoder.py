@@ -48,7 +48,7 @@ def survey(folder: Path, options: dict, arms: bool = False) -> tuple[pd.DataFram
 
 
 def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object, pd.DataFrame, int]]:
-    """Go through the stages, each from where the one before has arrived.
+    """Go through the stages, each from where the one before has arrived; in some the head learns alone.
 
     Yields:
         tuple: after each stage the model, the stage's epochs, and how many galaxies taught it.
@@ -133,7 +133,7 @@ def main() -> None:
     settings, folder = yaml.safe_load(chosen.settings.read_text("utf8")), chosen.folder.expanduser().absolute()
     history, growth = [], []
     for model, epochs, galaxies in train(folder, settings, chosen.framework):
-        history += epochs.to_dict("records")
+        history += epochs[epochs["epoch"] >= 0].to_dict("records")  # without what a head began with
         scores = measure(folder, model, settings, chosen.framework)
         hours = round(sum(epoch["seconds"] for epoch in history) / 3600, 2)
         captured = scores.loc["all", "information_captured"]

@@ -130,7 +130,8 @@ def train(
     settings = checked(dict(
         what="train", tree=tree.to_dict(), **built, **lowest_given(lowest), photometric=photometric, epochs=epochs,
         batch_size=batch_size, accumulate_grad_batches=accumulate_grad_batches, learning_rate=learning_rate,
-        patience=patience, precision=precision, seed=seed, model=model and model_fingerprint(model.spec, model.to_arrays()),
+        patience=patience, precision=precision, seed=seed,
+        model=model and model_fingerprint(model.spec, model.to_arrays()),
     ))  # fmt: skip
     task = find_task(store, catalog, tree)
     spec = {**transfer.new_spec(model.spec if model else {"head": None, "dropout": transfer.DROPOUT}, task), **built}
