@@ -192,3 +192,16 @@ def test_labels_as_text():
     scores = [0.1, 0.4, 0.35, 0.8]
     for labels in (["0", "0", "1", "1"], np.array([b"0", b"0", b"1", b"1"]), [False, False, True, True]):
         assert evaluation.roc_auc(labels, scores) == evaluation.roc_auc([0, 0, 1, 1], scores)
+
+
+def test_a_belief_with_two_peaks_can_be_seen():
+    """Its density is infinite at both ends of the frame; that of a single peak is shown whole."""
+    from matplotlib import pyplot as plt
+
+    alpha = np.full(34, 2.0)
+    alpha[:3], alpha[3:5] = (0.4, 0.3, 0.06), (60, 1)
+    asked = ["smooth-or-featured", "disk-edge-on"]
+    figure = plots.belief(np.zeros((8, 8, 3), np.uint8), alpha, np.ones(34), TREE, asked)
+    two_peaks, one_peak = (axis.get_ylim()[1] for axis in figure.axes[1:])
+    assert 1 < two_peaks < 4 < 55 < one_peak < 65  # 60 is the density of the share 1
+    plt.close(figure)
