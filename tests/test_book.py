@@ -97,6 +97,8 @@ def check_training_from_scratch(found: dict) -> None:
         for prefix in ("captured_", "shipped_")
     )
     assert len(captured) == len(shipped) == 11
+    # a belief with two peaks is not too sure
+    assert abs(found["coverage_90_shipped"] - 0.9) < 0.04 < 0.9 - found["coverage_90"]
     assert max(*captured.values(), *shipped.values()) < 1.02  # nobody beats the oracle but by luck
     assert 0.6 < found["coverage_90"] < 0.98
     # the network that comes with zoobook knows more, above all of what is rare and fine
@@ -160,7 +162,7 @@ def check_your_own_galaxies(found: dict) -> None:
     captured = {name.removeprefix("captured_"): value for name, value in found.items() if name.startswith("captured_")}
     good = captured.pop("to_size")
     assert good > captured.pop("its_own_survey") - 0.1  # well-made pictures are as good as the survey's own
-    assert len(captured) == 4 and max(captured.values()) < good - 0.1  # and badly made ones are not
+    assert len(captured) == 4 and max(captured.values()) < 0.9 * good  # and badly made ones cost a good part of it
     apart = {name.removeprefix("apart_"): value for name, value in found.items() if name.startswith("apart_")}
     assert abs(apart.pop("its_own_survey") - 0.5) < 0.1
     assert len(apart) == 4 and apart.pop("to_size") < min(apart.values()) - 0.05

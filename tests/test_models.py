@@ -43,10 +43,11 @@ def test_a_transformer_is_built_for_the_size_of_its_images(half):
     assert model(images_for(half, np.zeros((2, 48, 48, 1), np.float32))).shape == (2, 34)
 
 
-def test_the_untrained_head_can_start_from_the_best_constant(half):
-    model = half.build_model(TREE, "test_efficientnet", dropout=0, image_size=32)
+@pytest.mark.parametrize("lowest", [None, 0.05])
+def test_the_untrained_head_can_start_from_the_best_constant(half, lowest):
+    model = half.build_model(TREE, "test_efficientnet", dropout=0, image_size=32, lowest=lowest)
     constant = np.linspace(1.2, 100, 34)
-    model.set_arrays(transfer.init_output_bias(model.to_arrays(), constant))
+    model.set_arrays(transfer.init_output_bias(model.to_arrays(), constant, *model.kind.scale))
     answers = model.activate(model.logits(tensor(half, np.zeros((1, model.num_features), np.float32))))
     np.testing.assert_allclose(array(answers)[0], constant, rtol=1e-4)
 
