@@ -224,10 +224,17 @@ def test_the_lowest_concentration_is_the_models(half, store, catalog, tmp_path):
     assert zoobot.model.kind.scale == (1, 100)
     ring = half.finetune(low.model, store, catalog, "large", out_dir=tmp_path / "ring", **options)
     assert "lowest" not in ring.model.spec["head"] and "lowest" not in trained(half).model.spec["head"]
-    for value in (0, -1, 1.5, np.nan, "low"):
-        with pytest.raises(ValueError, match="lowest must be above 0 and at most 1"):
+    task = tasks.find_task(store, catalog, TREE)
+    begun = half.models.to_arrays(transfer.new_model(half, zoobot.model.spec, task, low.model))
+    shares = 1 / (1 + np.exp(-begun["head.output.bias"]))
+    np.testing.assert_allclose(1 + 100 * shares, np.clip(constant, 1.1, None), rtol=1e-3)  # it begins anew
+    bad = low.model.spec | {"head": low.model.spec["head"] | {"lowest": "x"}}
+    with pytest.raises(ValueError, match="lowest must be a number from 0.01 to 1"):
+        half.models.GalaxyModel(bad)
+    for value in (0, -1, 0.001, 1.5, np.nan, "low"):
+        with pytest.raises(ValueError, match="lowest must be a number from 0.01 to 1"):
             half.train(store, catalog, TREE, lowest=value, out_dir=tmp_path / "bad", **options)
-        with pytest.raises(ValueError, match="lowest must be above 0 and at most 1"):
+        with pytest.raises(ValueError, match="lowest must be a number from 0.01 to 1"):
             half.build_model(TREE, "test_efficientnet", lowest=value)
 
 

@@ -360,8 +360,8 @@ def belief(
         for a, answer in enumerate(question.answers):
             colour, others = COLOURS[a % len(COLOURS)], alpha.sum() - alpha[a]
             density = beta(alpha[a], others).pdf(share)
-            endless = min(alpha[a], others) < 1  # at an end of the frame
-            highest.append(density[20:-20].max() if endless else density.max())
+            finite = slice(4 if alpha[a] < 1 else 0, -4 if others < 1 else None)  # without an end where it is endless
+            highest.append(density[finite].max())
             axis.fill_between(share, density, color=colour, alpha=0.25, linewidth=0)
             axis.plot(share, density, color=colour, linewidth=1.2, label=answer.name)
             if votes.sum():

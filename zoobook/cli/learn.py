@@ -21,7 +21,7 @@ def train(
     field_of_view: Annotated[
         float | None, Option(help="Side of what the model sees, in R50; else the model's, or 14.7, as Zoobot.")
     ] = None,
-    lowest: Annotated[float | None, Option(help="Lowest concentration; else the model's, or 1, as Zoobot.")] = None,
+    lowest: Annotated[float | None, Option(help="Lowest concentration, 0.01 to 1; else the model's, or 1.")] = None,
     epochs: options.Epochs = 100,
     batch_size: options.BatchSize = 128,
     patience: options.Patience = 10,

@@ -13,7 +13,7 @@ from zoobook.catalogs.columns import listed
 from zoobook.images.views import FIELD_OF_VIEW
 from zoobook.learning.architectures import check_options, check_tensors, whole_spec
 from zoobook.learning.engine import Twin
-from zoobook.learning.settings import lowest_given
+from zoobook.learning.settings import checked, lowest_given
 from zoobook.learning.tasks import Votes, kind_of
 from zoobook.trees import DecisionTree
 
@@ -92,6 +92,8 @@ class GalaxyNetwork:
     def __init__(self, spec: dict):
         super().__init__()
         spec = check_options(whole_spec(spec))
+        if "lowest" in (spec["head"] or {}):
+            checked({"lowest": spec["head"]["lowest"]})
         self._spec = json.dumps(spec, default=arguments.plain)  # text, since Keras puts wrappers around dictionaries
         self.tree = DecisionTree.from_dict(spec["tree"]) if spec["tree"] else None
         self.kind = kind_of(spec["head"], self.tree) if spec["head"] else None

@@ -17,7 +17,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "orientations": partial(arguments.whole, most=ORIENTATIONS),
     "num_nodes": lambda _, number: count_nodes(number),
     "learning_rate": arguments.real,
-    "lowest": partial(arguments.real, accepted=lambda number: 0 < number <= LOWEST, meaning="above 0 and at most 1"),
+    # Far below 0.01 numbers drawn from the distribution are 0 to a computer.
+    "lowest": partial(
+        arguments.real, accepted=lambda number: 0.01 <= number <= LOWEST, meaning="a number from 0.01 to 1"
+    ),
     "photometric": arguments.truth,
     "resume": arguments.truth,
     "precision": partial(arguments.choice, known=("auto", *PRECISIONS)),

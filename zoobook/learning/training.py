@@ -79,13 +79,14 @@ def train(
         catalog: ``id_str``, ``subset`` (``"train"``, ``"val"``; others are not looked at) and the votes.
         tree: the decision tree that was voted on.
         model: a trained model to go on from; it is left as it is. Its encoder is taken over with its batch statistics,
-            and its head for each question that its tree and ``tree`` have with the same answers.
+            and its head for each question that its tree and ``tree`` have with the same answers, unless ``lowest`` is
+            another than its own: then the head begins anew.
         architecture: as for ``build_model``; ``None``: that of ``model``, or EfficientNet-B0.
         channels: 1 for grey images, 3 for colour; ``None``: those of ``model``, or 1.
         image_size: side of what the model sees, in pixels; ``None``: that of the stored images.
         field_of_view: the same in units of the galaxy's half-light radius R50; ``None``: the model's, or 14.7, as
             Zoobot. With the framing of the images, it decides which part of them the model sees.
-        lowest: the lowest concentration that the model can give, above 0 and at most 1; ``None``: that of ``model``, or
+        lowest: the lowest concentration that the model can give, from 0.01 to 1; ``None``: that of ``model``, or
             1, as Zoobot. At 1, its belief in an answer has a single peak. Below, such as 0.05, it may also be that the
             volunteers agree, but not on what: the intervals of galaxies that are hard to make out become right.
         photometric: let training views also differ in what differs from telescope to telescope (seeing, depth,
@@ -182,7 +183,8 @@ def finetune(
     ``train``, and arguments that are not explained here are those of ``train``.
 
     Args:
-        model: a trained model, with or without a head; it is left as it is. Its field of view stays.
+        model: a trained model, with or without a head; it is left as it is. Its field of view stays, and for votes its
+            lowest concentration.
         catalog: ``id_str``, ``subset`` and the labels.
         label: the column to learn, or a decision tree whose votes to learn.
         unfreeze: what learns besides the new head: ``"head"`` nothing, ``"top"`` the last stages of the encoder,

@@ -11,7 +11,7 @@ from zoobook.learning.models import GalaxyNetwork
 from zoobook.learning.prediction import features_of
 from zoobook.learning.tasks import Task, Votes, linear_answer
 from zoobook.trees import DecisionTree
-from zoobook.votes import fit_constant
+from zoobook.votes import LOWEST, fit_constant
 
 DROPOUT = 0.2  # of new networks
 TOP_SHARE = 0.25  # unfreeze="top": the last stages, until they hold this share of the encoder's weights
@@ -75,12 +75,15 @@ def init_output_bias(
 def take_over(spec: dict, arrays: dict, new_spec: dict, new_arrays: dict) -> dict:
     """The weights, by name, with which a network begins that goes on from a trained one.
 
-    Taken over are the encoder with its batch statistics and, where both models have a linear head for votes, the
-    answers to each question that both their trees have with the same answers. For the rest, ``new_arrays`` stays.
+    Taken over are the encoder with its batch statistics and, where both models have a linear head for votes with the
+    same lowest concentration, the answers to each question that both their trees have with the same answers. For the
+    rest, ``new_arrays`` stays.
     """
     begun = new_arrays | {name: array for name, array in arrays.items() if name.startswith("encoder.")}
     linear = {"kind": Votes.name, "hidden": []}
-    if all(one["head"] is not None and one["head"].items() >= linear.items() for one in (spec, new_spec)):
+    heads = [one["head"] or {} for one in (spec, new_spec)]
+    same_range = len({head.get("lowest", LOWEST) for head in heads}) == 1  # else the same logits are other answers
+    if same_range and all(head.items() >= linear.items() for head in heads):
         new, old = DecisionTree.from_dict(new_spec["tree"]).shared_with(DecisionTree.from_dict(spec["tree"]))
         for name in ("head.output.weight", "head.output.bias"):
             begun[name] = new_arrays[name].copy()
