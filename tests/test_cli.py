@@ -69,10 +69,14 @@ def test_train_predict_represent_and_finetune(half, table, tmp_path):
     model = weights.load(tmp_path / "run" / "best.safetensors", name_of(half))
     wanted = half.represent(model, ImageStore.open(store), devices="cpu")
     np.testing.assert_array_equal(features.to_numpy(), wanted.to_numpy())
+    run("represent", tmp_path / "run", store, "--out", tmp_path / "stages", "--all-stages", *framework)
+    assert pd.read_parquet(tmp_path / "stages").shape[1] == 1 + half.with_all_stages(model).num_features
     run("train", table, "--model", tmp_path / "run", "--out", tmp_path / "more", *ARGUMENTS, *framework)
     assert weights.inspect(tmp_path / "more" / "best.safetensors")["spec"] == model.spec
-    run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", *ARGUMENTS, *framework)
-    assert weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]["head"]["label"] == "large"
+    run("finetune", tmp_path / "run", table, "--label", "large", "--out", tmp_path / "rings", "--all-stages",
+        *ARGUMENTS, *framework)  # fmt: skip
+    spec = weights.inspect(tmp_path / "rings" / "best.safetensors")["spec"]
+    assert spec["head"]["label"] == "large" and spec["all_stages"] is True
 
 
 def test_framing_field_of_view_and_other_telescopes(half, table, tmp_path):

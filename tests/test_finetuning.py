@@ -76,16 +76,17 @@ def test_votes_on_the_same_tree_make_a_good_model_better(half, store, catalog, t
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("unfreeze", ["head", "all"])
-def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, store, catalog, tmp_path, unfreeze):
+@pytest.mark.parametrize(("unfreeze", "stages"), [("head", "last"), ("all", "last"), ("head", "all")])
+def test_no_result_is_worse_than_a_regression_on_the_frozen_features(half, store, catalog, tmp_path, unfreeze, stages):
     """Steps so large that they ruin all leave the regression that scikit-learn finds, here of some wrong labels."""
     wrong = np.random.default_rng(1).random(len(catalog)) < 0.2
     catalog = catalog.assign(large=np.where(wrong, 1 - catalog["large"], catalog["large"]))
     options = QUICK | {"epochs": 2, "learning_rate": 1.0}
-    result = half.finetune(trained(half).model, store, catalog, "large", unfreeze=unfreeze, out_dir=tmp_path, **options)
+    model = half.with_all_stages(trained(half).model) if stages == "all" else trained(half).model
+    result = half.finetune(model, store, catalog, "large", unfreeze=unfreeze, out_dir=tmp_path, **options)
     assert list(result.history["epoch"]) == [-1, 0, 1] and result.history["val_loss"].idxmin() == 0
     assert list(result.history["train_loss"].isna()) == [True, False, False]
-    features = half.represent(trained(half).model, store).drop(columns="id_str").to_numpy(float)
+    features = half.represent(model, store).drop(columns="id_str").to_numpy(float)
     train, val = (catalog["subset"] == name for name in ("train", "val"))
     expected = searched(LogisticRegression(max_iter=1000), "C", tasks.STRENGTHS, "neg_log_loss")
     expected.fit(features[train], catalog["large"][train])

@@ -169,12 +169,14 @@ def test_the_program_writes_every_row(tmp_path, monkeypatch, capsys, briefly):
     # the blobs' sizes are plain to see, in brightness alone, and in no way for what was shuffled
     scores = {key: one["features"]["profiles_grey_view"]["all"]["value"] for key, one in found["rows"].items()}
     assert min(scores["gz2_smooth"], scores["efigi_stage"], scores["decals_ring"]) > 0.9 and scores["gz2_odd"] < 0.8
-    for key, one in found["orientations"].items():
+    for key, one in found["ways"].items():
         row = found["rows"][key]
         if row["data"] in measure.FIT:  # the others are shuffled more than once there
             assert one["upright"]["value"] == row["features"]["encoder"]["all"]["value"]
-        assert one["ahead"]["value"] == pytest.approx(one["averaged"]["value"] - one["upright"]["value"], abs=2e-5)
-    assert found["orientations"].keys() == measure.ROWS.keys()
+        for way in ("orientations", "stages", "both"):
+            gap = one[way]["value"] - one["upright"]["value"]
+            assert one["ahead"][way]["value"] == pytest.approx(gap, abs=2e-5)
+    assert found["ways"].keys() == measure.ROWS.keys()
     assert found["unlabelled"].keys() == {"gz2_smooth", "gz2_round", "gz2_edge-on", "gz2_merger", "efigi_bar"}
     assert "gz2_smooth" in capsys.readouterr().out
     measure.main()

@@ -33,6 +33,30 @@ def test_without_a_tree_it_is_the_encoder_alone(half):
     assert model(images).shape == (5, model.num_features)
 
 
+@pytest.mark.parametrize("architecture", ["test_efficientnet", "resnet50"])
+def test_all_stages_are_the_features_and_the_means_of_timms_maps(half, tmp_path, architecture):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    model = half.build_model(TREE, architecture, image_size=64)
+    encoder = half.with_all_stages(model)
+    images = np.random.default_rng(1).random((2, 64, 64, 1), np.float32)
+    found = array(encoder(images_for(half, images)))
+    own = array(half.models.from_arrays(model.spec, model.to_arrays()).features(images_for(half, images)))
+    stages = timm.create_model(architecture, in_chans=1, features_only=True)
+    arrays = {name.removeprefix("encoder."): one for name, one in model.to_arrays().items()}
+    wanted = {name: torch.tensor(arrays[name.replace("_", ".", 1) if name.startswith("blocks_") else name])
+              for name in stages.state_dict() if not name.endswith("tracked")}  # fmt: skip
+    stages.load_state_dict(wanted, strict=False)
+    with torch.inference_mode():
+        maps = stages.eval()(torch.tensor(images).permute(0, 3, 1, 2))
+    expected = np.concatenate([own, *(one.mean((2, 3)).numpy() for one in maps[:-1])], 1)
+    assert found.shape == (2, encoder.num_features) and encoder.head is None
+    np.testing.assert_allclose(found, expected, atol=2e-5 * abs(expected).max())
+    again = weights.load(weights.save(encoder, tmp_path / "stages.safetensors", data="none"), name_of(half))
+    np.testing.assert_array_equal(array(again(images_for(half, images))), found)
+    with pytest.raises(ValueError, match="all_stages.*true or left out, not 'yes'"):
+        half.models.from_arrays(encoder.spec | {"all_stages": "yes"}, encoder.to_arrays())
+
+
 def test_a_transformer_is_built_for_the_size_of_its_images(half):
     """timm has them; where it does not come from timm, the error says who has it."""
     if half.__name__.endswith("tensorflow"):

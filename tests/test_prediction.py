@@ -68,6 +68,22 @@ def test_the_view_joins_the_framing_of_the_images_and_the_models_field_of_view(h
         half.represent(model, store, out=tmp_path / "1.5")
 
 
+def test_a_folder_does_not_mix_features_of_the_last_stage_with_those_of_all(half, store, tmp_path):
+    encoder = half.with_all_stages(trained(half).model)
+    spec = {name: value for name, value in encoder.spec.items() if name != "all_stages"}
+    half.represent(half.models.from_arrays(spec, encoder.to_arrays()), store, out=tmp_path)
+    with pytest.raises(ValueError, match="already holds a table"):
+        half.represent(encoder, store, out=tmp_path)
+
+
+def test_a_folder_does_not_mix_answers_from_different_lowest_concentrations(half, store, tmp_path):
+    one = trained(half).model
+    other = half.models.from_arrays(one.spec | {"head": one.spec["head"] | {"lowest": 0.05}}, one.to_arrays())
+    half.predict(one, store, out=tmp_path)
+    with pytest.raises(ValueError, match="already holds a table"):
+        half.predict(other, store, out=tmp_path)
+
+
 def test_passes_differ_repeat_and_leave_the_model_alone(half, store):
     model = trained(half).model
     one, other, third = (

@@ -198,7 +198,7 @@ def results(name: str) -> dict:
     Args:
         name: ``"training"``: how it was trained and what it learned; ``"real"``: how good it is on real galaxies;
             ``"knobs"``: which choices matter when it learns something new.
-            ``"loop"``: labels asked at random and by the loop.
+            ``"loop"``: labels asked at random and by the loop; ``"arms"``: how well arms can be counted at all.
 
     Returns:
         dict: the content of the file that lies beside the weights.

@@ -386,27 +386,45 @@ def measure_answers(model, galaxies: dict[str, Galaxies]) -> dict:
     return found
 
 
-def measure_orientations(
-    galaxies: dict[str, Galaxies], upright: dict[str, np.ndarray], averaged: dict[str, np.ndarray], development: bool
-) -> dict:
-    """What it brings to average the encoder's features over all orientations: each row with all labels."""
+def other_ways(model, galaxies: dict[str, Galaxies], work: Path) -> dict[str, dict[str, np.ndarray]]:
+    """More features of the encoder: the mean over all orientations, those of all its stages, and both."""
+    import zoobook.pytorch as zb
+
+    mark = fingerprint(model.spec, *zb.models.to_arrays(model).values())[:12]
+    stages, turns = zb.with_all_stages(model), views.ORIENTATIONS
+    return {
+        way: {
+            name: kept(work / f"{name}-{way}-{mark}.npy", partial(represent, one.store, encoder, orientations))
+            for name, one in galaxies.items()
+        } for way, encoder, orientations in (("orientations", model, turns), ("stages", stages, 1),
+                                             ("both", stages, turns))
+    }  # fmt: skip
+
+
+def measure_ways(galaxies: dict[str, Galaxies], upright: dict, others: dict, development: bool) -> dict:
+    """What other ways to take features bring, beside the upright galaxies': each row with all labels."""
     found = {}
     for key, row in ROWS.items():
         labels = row.label(galaxies[row.data].catalog).to_numpy(float)
         rows = np.flatnonzero(np.isfinite(labels))
-        guesses = {}
-        for name, features in (("upright", upright[row.data]), ("averaged", averaged[row.data])):
+        scores, resamples = {}, {}
+        for name, features in {"upright": upright, **others}.items():
+            values = features[row.data]
             if row.data in FIT:
                 fit, test = (part[np.isin(part, rows)] for part in split(row.data, len(labels), development))
-                guesses[name] = learn_and_guess(row.score, features, labels, fit, test)
+                guess = learn_and_guess(row.score, values, labels, fit, test)
             else:
-                test, guess = rows, partial(learn_and_guess, row.score, features[rows], labels[rows])
-                guesses[name] = in_folds(guess, labels[rows], 0)
-        resamples = {name: resampled(row.score, labels[test], guess[None]) for name, guess in guesses.items()}
-        scores = {name: score(row.score, labels[test], guess) for name, guess in guesses.items()}
+                test, guess = rows, partial(learn_and_guess, row.score, values[rows], labels[rows])
+                guess = in_folds(guess, labels[rows], 0)
+            scores[name] = score(row.score, labels[test], guess)
+            resamples[name] = resampled(row.score, labels[test], guess[None])
         found[key] = {name: figure([value], resamples[name]) for name, value in scores.items()}
-        gap = found[key]["averaged"]["value"] - found[key]["upright"]["value"]
-        found[key]["ahead"] = {"value": gap, "error": float(np.std(resamples["averaged"] - resamples["upright"]))}
+        found[key]["ahead"] = {
+            name: {
+                "value": scores[name] - scores["upright"],
+                "error": float(np.std(resamples[name] - resamples["upright"])),
+            } for name in others
+        }  # fmt: skip
     return found
 
 
@@ -508,10 +526,6 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         rows[key] = measure_row(row, features[row.data], galaxies[row.data].catalog, **times, development=development)
     answers = measure_answers(model, galaxies)
     mark = fingerprint(model.spec, *arrays.values())[:12]
-    averaged = {
-        name: kept(work / f"{name}-averaged-{mark}.npy", partial(represent, one.store, model, views.ORIENTATIONS))
-        for name, one in galaxies.items()
-    }
     upright = {name: by["encoder"] for name, by in features.items()}
     runs = work / f"finetuned-{mark}{development:d}"
     return {
@@ -523,7 +537,7 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         },
         "unlabelled": answers,
         "rows": rows,
-        "orientations": measure_orientations(galaxies, upright, averaged, development),
+        "ways": measure_ways(galaxies, upright, other_ways(model, galaxies, work), development),
         "finetuned": {} if quick else measure_finetuning(model, galaxies, features, runs, development),
     }  # fmt: skip
 

@@ -56,6 +56,7 @@ def finetune(
     label: Annotated[str, Option(help="The column to learn, or tree:NAME for votes on a decision tree.")],
     *,
     unfreeze: Annotated[str, Option(help="What learns: head (the new head alone), top or all.")] = "head",
+    all_stages: options.AllStages = False,
     epochs: options.Epochs = 60,
     batch_size: Annotated[int | None, Option(help="Galaxies in a batch; else 128 for votes, or 32.")] = None,
     patience: options.Patience = 15,
@@ -70,8 +71,8 @@ def finetune(
     tree = inputs.load_tree(label.removeprefix("tree:")) if label.startswith("tree:") else None
     catalog, store = inputs.read_labelled(galaxies, trained.spec, images, tree)
     result = half.finetune(
-        trained, store, catalog, tree or label, unfreeze=unfreeze, epochs=epochs, batch_size=batch_size,
-        patience=patience, out_dir=out, **vars(training),
+        half.with_all_stages(trained) if all_stages else trained, store, catalog, tree or label, unfreeze=unfreeze,
+        epochs=epochs, batch_size=batch_size, patience=patience, out_dir=out, **vars(training),
     )  # fmt: skip
     echo(f"the best model is in {result.checkpoint}")
 
@@ -108,6 +109,7 @@ def represent(
     galaxies: Galaxies,
     out: Out,
     *,
+    all_stages: options.AllStages = False,
     orientations: options.Orientations = 1,
     devices: options.Devices = "auto",
     batch_size: options.BatchSize = 256,
@@ -119,7 +121,8 @@ def represent(
 
     half, trained = inputs.load(model, framework, devices)
     _, store = inputs.read_galaxies(galaxies, trained.spec, images)
+    encoder = half.with_all_stages(trained) if all_stages else trained
     table = half.represent(
-        trained, store, out=out, orientations=orientations, devices=devices, batch_size=batch_size
+        encoder, store, out=out, orientations=orientations, devices=devices, batch_size=batch_size
     )  # fmt: skip
     echo(f"the features are in {table}")

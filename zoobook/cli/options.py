@@ -24,6 +24,7 @@ Out = Annotated[Path, Option(help="Folder for the result; the same command compl
 Framework = Annotated[str | None, Option(help="pytorch or tensorflow; by default what is installed, PyTorch first.")]
 Devices = Annotated[str, Option(help="auto, cpu, or how many GPUs.", parser=_device, metavar="TEXT")]
 Orientations = Annotated[int, Option(help="Quarter turns and mirror images to average over, up to 8.")]
+AllStages = Annotated[bool, Option("--all-stages", help="Use the features of all stages of the encoder.")]
 BatchSize = Annotated[int, Option(help="Galaxies in a batch.")]
 Epochs = Annotated[int, Option(help="Passes over the galaxies, at most.")]
 Patience = Annotated[int, Option(help="Epochs without improvement after which to stop.")]

@@ -104,8 +104,8 @@ def describe(architecture: str) -> dict:
     return about
 
 
-def pass_through(add: Any, design: EfficientNet | ResNet, image: Any) -> Any:
-    """Follow an image through an encoder, up to its last feature map.
+def pass_through(add: Any, design: EfficientNet | ResNet, image: Any) -> list:
+    """Follow an image through an encoder; what it has become before each halving of its size, and in the end.
 
     Args:
         add: has a method for each operation (see :class:`_Shapes`), which gets its name in timm and what it must know.
@@ -116,8 +116,10 @@ def pass_through(add: Any, design: EfficientNet | ResNet, image: Any) -> Any:
 
 
 def _efficientnet(add, design: EfficientNet, x):
-    x = add.norm(add.convolve(x, "conv_stem", design.stem, 3, 2), "bn1", "silu")
+    x, maps = add.norm(add.convolve(x, "conv_stem", design.stem, 3, 2), "bn1", "silu"), []
     for s, stage in enumerate(design.stages):
+        if stage.stride == 2:
+            maps.append(x)
         for b in range(stage.repeats):
             name, before, width = f"blocks.{s}.{b}", x, add.width(x)
             stride = stage.stride if b == 0 else 1
@@ -140,11 +142,12 @@ def _efficientnet(add, design: EfficientNet, x):
                 x = add.norm(add.convolve(x, f"{name}.conv_pwl", stage.channels), f"{name}.bn3")
             if stride == 1 and width == stage.channels:
                 x = add.join(x, before)
-    return add.norm(add.convolve(x, "conv_head", design.features), "bn2", "silu")
+    return [*maps, add.norm(add.convolve(x, "conv_head", design.features), "bn2", "silu")]
 
 
 def _resnet(add, design: ResNet, x):
-    x = add.pool(add.norm(add.convolve(x, "conv1", 64, 7, 2), "bn1", "relu"))
+    maps = [add.norm(add.convolve(x, "conv1", 64, 7, 2), "bn1", "relu")]
+    x = add.pool(maps[0])
     for s, repeats in enumerate(design.repeats):
         for b in range(repeats):
             name, before, width = f"layer{s + 1}.{b}", x, 64 * 2**s
@@ -157,7 +160,8 @@ def _resnet(add, design: ResNet, x):
                 shortcut = add.convolve(before, f"{name}.downsample.0", 4 * width, 1, stride)
                 before = add.norm(shortcut, f"{name}.downsample.1")
             x = add.join(x, before, "relu")
-    return x
+        maps.append(x)
+    return maps
 
 
 def tensor_shapes(architecture: str, channels: int) -> dict[str, list[int]]:
@@ -205,6 +209,8 @@ def check_options(spec: dict) -> dict:
     """A model's description with its numbers as Python's own; a ``ValueError`` where it makes no encoder."""
     if isinstance(spec["channels"], bool) or spec["channels"] not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {spec['channels']!r}")
+    if spec.get("all_stages", True) is not True:
+        raise ValueError(f"all_stages of a model's description is true or left out, not {spec['all_stages']!r}")
     return {
         **spec,
         "channels": int(spec["channels"]),

@@ -29,6 +29,7 @@ Replica: TypeAlias = Any
 FUNCTIONS = {
     "dirichlet_multinomial_nll": "losses",
     "build_model": "models",
+    "with_all_stages": "models",
     "train": "training",
     "finetune": "training",
     "predict": "prediction",

@@ -65,6 +65,28 @@ def build_model(
     )
 
 
+def with_all_stages(twin: Twin, model: GalaxyNetwork) -> GalaxyNetwork:
+    """The encoder of a model, with features that tell what each of its stages sees, not only the last one.
+
+    On its way through a network an image loses what the network's own questions do not need. A new question may need
+    it: the shipped encoder's last stage hardly knows how light falls off with the radius, its first ones do. So
+    features are those of the encoder as it was, and behind them the mean of the last feature map of each resolution
+    before ("Head2Toe", Evci et al. 2022, ICML 162, 6009). The weights stay as they are, and it takes no more time.
+
+    Args:
+        model: a trained model, with or without a head; it is left as it is.
+
+    Returns:
+        GalaxyModel: an encoder alone, for ``represent`` and ``finetune``. Instead of 1280 features EfficientNet-B0 has
+        1472, ResNet50 3904 instead of 2048.
+
+    Raises:
+        ValueError: of this architecture, timm gives nothing but the features.
+    """
+    arrays = {name: array for name, array in model.to_arrays().items() if name.startswith("encoder.")}
+    return twin.models.from_arrays({**model.spec, "tree": None, "head": None, "all_stages": True}, arrays)
+
+
 class GalaxyNetwork:
     """An encoder, dropout, and a head: the part of each framework's ``GalaxyModel`` that needs no framework.
 
@@ -72,10 +94,11 @@ class GalaxyNetwork:
         spec: what the model is made of, as plain data: ``architecture``, ``channels``, ``image_size``,
             ``field_of_view``, ``dropout``, ``tree`` (a :class:`~zoobook.trees.DecisionTree` as a dictionary, or
             ``None``) and ``head`` (``None``, or what a :class:`zoobook.learning.tasks.Kind` notes of itself, and
-            ``hidden``: widths of the dense layers before the output).
+            ``hidden``: widths of the dense layers before the output); ``all_stages`` (true, or left out) as
+            :func:`with_all_stages` has it.
 
     Attributes:
-        encoder: image → feature map, pooled.
+        encoder: image → feature maps, pooled.
         head: features → logits, always in float32: concentrations reach 101, too fine a scale for 16 bits; ``None``
             for an encoder alone.
         kind: the :class:`~zoobook.learning.tasks.Kind` of answer; ``None`` for an encoder alone.

@@ -74,6 +74,7 @@ def predict(
         return model.kind.table(ids, twin.engine.head_answers(model, features, passes, drawn))
 
     config = {"what": "predict", "passes": passes, "seed": seed}
+    config |= {name: value for name, value in model.spec["head"].items() if name == "lowest"}  # not seen in the weights
     return _apply(twin, model, store, table, out, orientations, devices, batch_size, config)
 
 
@@ -93,7 +94,8 @@ def represent(
 
     Returns:
         DataFrame or Path: the table, or ``out``; one row an image in the order of the store: ``id_str`` and float32
-        ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50).
+        ``feat_0``, ``feat_1`` … (1280 of them for EfficientNet-B0, 2048 for ResNet50; more of an encoder
+        ``with_all_stages``, which suit most new questions better).
     """
     return _apply(twin, model, store, feature_table, out, orientations, devices, batch_size, {"what": "represent"})
 
@@ -219,6 +221,8 @@ def _apply(
     if out is not None:
         config["model"] = fingerprint(*model.to_arrays().values())
         config |= {"framing": store.framing, "field_of_view": model.spec["field_of_view"]}
+        if "all_stages" in model.spec:  # with the same weights as without
+            config["all_stages"] = True
         if orientations > 1:
             config["orientations"] = orientations
 

@@ -58,11 +58,16 @@ class GalaxyModel(GalaxyNetwork, nn.Module):
     LOSSES, Dropout, Head = LOSSES, nn.Dropout, Head
 
     def build_encoder(self, spec: dict) -> tuple[nn.Module, int]:
-        encoder = _encoder(spec)
-        return encoder, getattr(encoder, "head_hidden_size", None) or encoder.num_features
+        encoder, self.all_stages = _encoder(spec), "all_stages" in spec
+        width = getattr(encoder, "head_hidden_size", None) or encoder.num_features
+        return encoder, width + sum(_earlier_channels(encoder, spec) if self.all_stages else [])
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        return _single(self.encoder(images))
+        if not self.all_stages:
+            return _single(self.encoder(images))
+        last, maps = self.encoder.forward_intermediates(images)
+        earlier = [x.mean((2, 3)) for x in maps[:-1]]  # the last one is in the encoder's own features already
+        return _single(torch.cat([self.encoder.forward_head(last, pre_logits=True), *earlier], 1))
 
     forward = GalaxyNetwork.answer
 
@@ -191,6 +196,13 @@ def _encoder(spec: dict) -> nn.Module:
         return timm.create_model(name, **options, img_size=spec["image_size"])
     except TypeError:
         return timm.create_model(name, **options)
+
+
+def _earlier_channels(encoder: nn.Module, spec: dict) -> list[int]:
+    """How many channels the feature maps of an encoder have, but for the last of them."""
+    if not hasattr(encoder, "forward_intermediates"):
+        raise ValueError(f"timm gives only the features of {spec['architecture']}, not what its stages see")
+    return [stage["num_chs"] for stage in encoder.feature_info][:-1]
 
 
 def _resnet(design: ResNet, options: dict) -> nn.Module:

@@ -79,8 +79,9 @@ class GalaxyModel(GalaxyNetwork, keras.Model):
         check_architecture(spec["architecture"])
         design = BOTH[spec["architecture"]]
         images = keras.Input((None, None, spec["channels"]), dtype=DTYPE)  # of any size, as in PyTorch
-        pooled = layers.GlobalAveragePooling2D()(pass_through(_Layers(design), design, images))
-        return keras.Model(images, pooled, name="encoder"), design.features
+        *earlier, last = (layers.GlobalAveragePooling2D()(x) for x in pass_through(_Layers(design), design, images))
+        pooled = layers.Concatenate()([last, *earlier]) if "all_stages" in spec else last
+        return keras.Model(images, pooled, name="encoder"), pooled.shape[-1]
 
     def features(self, images: tf.Tensor) -> tf.Tensor:
         pooled = self.encoder(images)
