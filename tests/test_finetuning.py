@@ -59,10 +59,11 @@ def test_votes_on_another_tree(half, store, catalog):
     assert table["size_big_fraction"][large].mean() > table["size_big_fraction"][~large].mean() + 0.2
 
 
-@pytest.mark.parametrize("unfreeze", ["head", "all"])
-def test_votes_on_the_same_tree_make_a_good_model_better(half, store, catalog, tmp_path, unfreeze):
+@pytest.mark.parametrize(("unfreeze", "stages"), [("head", "last"), ("all", "last"), ("head", "all")])
+def test_votes_on_the_same_tree_make_a_good_model_better(half, store, catalog, tmp_path, unfreeze, stages):
     """It begins where training arrived; and with the whole encoder it is training, to the last digit."""
     model, arrived = trained(half).model, trained(half).history
+    model = half.with_all_stages(model) if stages == "all" else model
     result = half.finetune(model, store, catalog, TREE, unfreeze=unfreeze, out_dir=tmp_path / "a", **QUICK)
     assert result.model.spec == model.spec
     start, first = result.history.iloc[0], result.history.iloc[1]

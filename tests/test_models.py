@@ -39,7 +39,7 @@ def test_all_stages_are_the_features_and_the_means_of_timms_maps(half, tmp_path,
     model = half.build_model(TREE, architecture, image_size=64)
     encoder = half.with_all_stages(model)
     images = np.random.default_rng(1).random((2, 64, 64, 1), np.float32)
-    found = array(encoder(images_for(half, images)))
+    found = array(encoder.features(images_for(half, images)))
     own = array(half.models.from_arrays(model.spec, model.to_arrays()).features(images_for(half, images)))
     stages = timm.create_model(architecture, in_chans=1, features_only=True)
     arrays = {name.removeprefix("encoder."): one for name, one in model.to_arrays().items()}
@@ -49,12 +49,39 @@ def test_all_stages_are_the_features_and_the_means_of_timms_maps(half, tmp_path,
     with torch.inference_mode():
         maps = stages.eval()(torch.tensor(images).permute(0, 3, 1, 2))
     expected = np.concatenate([own, *(one.mean((2, 3)).numpy() for one in maps[:-1])], 1)
-    assert found.shape == (2, encoder.num_features) and encoder.head is None
+    assert found.shape == (2, encoder.num_features)
     np.testing.assert_allclose(found, expected, atol=2e-5 * abs(expected).max())
     again = weights.load(weights.save(encoder, tmp_path / "stages.safetensors", data="none"), name_of(half))
-    np.testing.assert_array_equal(array(again(images_for(half, images))), found)
+    np.testing.assert_array_equal(array(again.features(images_for(half, images))), found)
+    assert "earlier resolution" in weights.inspect(tmp_path / "stages.safetensors")["encoder"]["pooling"]
     with pytest.raises(ValueError, match="all_stages.*true or left out, not 'yes'"):
         half.models.from_arrays(encoder.spec | {"all_stages": "yes"}, encoder.to_arrays())
+
+
+@pytest.mark.parametrize("hidden", [[], [16]])
+def test_with_all_stages_a_head_answers_as_before(half, hidden):
+    model = half.build_model(TREE, "test_efficientnet", image_size=32, lowest=0.05)
+    spec = model.spec | {"head": model.spec["head"] | {"hidden": hidden}}
+    random = np.random.default_rng(0)
+    arrays = half.models.GalaxyModel(spec).to_arrays()
+    arrays |= {name: random.uniform(0.5, 2, one.shape).astype(np.float32) for name, one in arrays.items()
+               if "running" in name}  # fmt: skip
+    model = half.models.from_arrays(spec, arrays)
+    wide = half.with_all_stages(model)
+    images = images_for(half, IMAGES[..., :1])
+    assert wide.num_features > model.num_features and wide.spec == model.spec | {"all_stages": True}
+    np.testing.assert_allclose(array(wide(images)), array(model(images)), rtol=1e-4)
+    again = half.with_all_stages(wide).to_arrays()
+    assert all(np.array_equal(again[name], one) for name, one in wide.to_arrays().items())
+
+
+def test_a_network_of_timm_without_feature_maps_is_refused(half, monkeypatch):
+    if half.__name__.endswith("tensorflow"):
+        pytest.skip("TensorFlow builds no other networks than it can take apart")
+    model = half.build_model(None, "test_efficientnet", image_size=32)
+    monkeypatch.delattr(type(model.encoder), "forward_intermediates")
+    with pytest.raises(ValueError, match="timm gives only the features of test_efficientnet"):
+        half.with_all_stages(model)
 
 
 def test_a_transformer_is_built_for_the_size_of_its_images(half):

@@ -87,13 +87,14 @@ BOTH: dict[str, EfficientNet | ResNet] = {
 }
 
 
-def describe(architecture: str) -> dict:
+def describe(architecture: str, all_stages: bool = False) -> dict:
     """What another program must know, beside the tensors, to get the same features from a weight file: plain data."""
     about = {
         "input": "0 to 1 (a byte divided by 255), no further normalisation",
         "channel_order": "red, green, blue; with one channel their plain mean",
         "tensor_layout": "PyTorch: [out, in, height, width], [out, in]",
-        "pooling": "mean over the last feature map",
+        "pooling": "mean over the last feature map"
+        + all_stages * "; behind it, from the first to the last, those over the last map of each earlier resolution",
     }
     if architecture in BOTH:
         known = asdict(BOTH[architecture])

@@ -18,6 +18,10 @@ from zoobook.learning.tasks import Votes, kind_of
 from zoobook.trees import DecisionTree
 
 Network = TypeVar("Network", bound="GalaxyNetwork")
+FROM_FEATURES = {  # what of a head is as wide as the features, by whether it has hidden layers
+    False: ("head.output.weight",),
+    True: ("head.hidden.0.running_mean", "head.hidden.0.running_var", "head.hidden.1.weight"),
+}
 
 
 def build_model(
@@ -66,25 +70,34 @@ def build_model(
 
 
 def with_all_stages(twin: Twin, model: GalaxyNetwork) -> GalaxyNetwork:
-    """The encoder of a model, with features that tell what each of its stages sees, not only the last one.
+    """The same model, with features that tell what each stage of its encoder sees, not only the last one.
 
     On its way through a network an image loses what the network's own questions do not need. A new question may need
     it: the shipped encoder's last stage hardly knows how light falls off with the radius, its first ones do. So
-    features are those of the encoder as it was, and behind them the mean of the last feature map of each resolution
-    before ("Head2Toe", Evci et al. 2022, ICML 162, 6009). The weights stay as they are, and it takes no more time.
+    features are those of the encoder as it was, and behind them the mean of each feature map before the last one
+    ("Head2Toe", Evci et al. 2022, ICML 162, 6009): the last map of each resolution, or in a transformer that of each
+    block. The weights stay as they are, and it takes no more time.
 
     Args:
         model: a trained model, with or without a head; it is left as it is.
 
     Returns:
-        GalaxyModel: an encoder alone, for ``represent`` and ``finetune``. Instead of 1280 features EfficientNet-B0 has
-        1472, ResNet50 3904 instead of 2048.
+        GalaxyModel: for ``represent`` and ``finetune``. Instead of 1280 features EfficientNet-B0 has 1472, ResNet50
+        3904 instead of 2048. A head does not use the new ones yet, so its answers stay as they are.
 
     Raises:
         ValueError: of this architecture, timm gives nothing but the features.
     """
-    arrays = {name: array for name, array in model.to_arrays().items() if name.startswith("encoder.")}
-    return twin.models.from_arrays({**model.spec, "tree": None, "head": None, "all_stages": True}, arrays)
+    arrays, spec = model.to_arrays(), {**model.spec, "all_stages": True}
+    encoder = {name: array for name, array in arrays.items() if name.startswith("encoder.")}
+    alone = twin.models.from_arrays({**spec, "tree": None, "head": None}, encoder)
+    if model.head is None:
+        return alone
+    new = alone.num_features - model.num_features
+    for name in FROM_FEATURES[bool(spec["head"]["hidden"])]:
+        beside = [(0, 0)] * (arrays[name].ndim - 1)
+        arrays[name] = np.pad(arrays[name], [*beside, (0, new)], constant_values=int(name.endswith("var")))
+    return twin.models.from_arrays(spec, arrays)
 
 
 class GalaxyNetwork:

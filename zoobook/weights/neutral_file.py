@@ -37,7 +37,7 @@ def write(path: str | Path, spec: dict, tensors: dict[str, np.ndarray], *, half:
     metadata = {
         "format": FORMAT,
         "spec": json.dumps(spec, default=arguments.plain),
-        "encoder": json.dumps(architectures.describe(spec["architecture"])),
+        "encoder": json.dumps(architectures.describe(spec["architecture"], "all_stages" in spec)),
         "provenance": json.dumps({"zoobook": zoobook.__version__, **provenance}, default=arguments.plain),
     }
     tensors = dict(sorted(tensors.items()))
