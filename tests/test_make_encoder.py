@@ -23,8 +23,8 @@ TOY = {
     "batchnorm_galaxies": 50,
     "stages": [
         {"n_galaxies": 100, "image_size": 24, "epochs": 2, "learning_rate": 2e-3},
-        {"n_galaxies": 120, "stamp": 56, "arms": True, "image_size": 32, "epochs": 1, "learning_rate": 1e-3},
-        {"n_galaxies": 100, "arms": True, "head_alone": True, "lowest": 0.05, "epochs": 1, "learning_rate": 1e-3},
+        {"n_galaxies": 120, "stamp": 56, "image_size": 32, "epochs": 1, "learning_rate": 1e-3},
+        {"n_galaxies": 100, "head_alone": True, "lowest": 0.05, "epochs": 1, "learning_rate": 1e-3},
     ],
 }
 
@@ -55,7 +55,7 @@ def test_one_command_makes_an_encoder_for_both_frameworks(half, make):
     assert report["weights"] == {"name": "encoder", "sha256": hashlib.sha256(made).hexdigest()}
     spec, tensors = weights.read(folder / "encoder.safetensors")
     assert (spec["image_size"], spec["field_of_view"]) == (32, 8.5)
-    assert trees.DecisionTree.from_dict(spec["tree"]) == lessons.lesson_tree(arms=True)
+    assert trees.DecisionTree.from_dict(spec["tree"]) == lessons.lesson_tree()
     assert {path.name for path in folder.glob("survey-3-*.arrow")} == {"survey-3-100-48.arrow", "survey-3-120-56.arrow"}
     before, after = (weights.read(folder / f"stage-{number}/best.safetensors") for number in (1, 2))
     assert after[0] == spec and all(np.isfinite(array).all() for array in tensors.values())

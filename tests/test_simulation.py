@@ -517,24 +517,6 @@ def test_lessons_are_what_is_known(truth, voted):
     assert (taught.loc[barred, "bar-length-dr5_long"] > 0).mean() > 0.9
 
 
-def test_lessons_on_arms_are_of_those_that_can_be_followed(truth, voted):
-    plain, tree = lessons.lesson_tree(), lessons.lesson_tree(arms=True)
-    assert tree.label_columns[: len(plain.label_columns)] == plain.label_columns
-    taught = lessons.add_lessons(pd.concat([truth, voted], axis=1), arms=True)
-    assert (taught[tree.label_columns] >= 0).all(axis=None)
-    numbers = ["one", "two", "three", "four", "more"]
-    answers, asked = taught[[f"arm-number-dr5_{number}" for number in numbers]].to_numpy(), taught["pitch-dr5_open"]
-    asked = asked + taught["pitch-dr5_closed"]
-    assert (answers.sum(1) == asked).all() and 0.1 < (asked > 0).mean() < 0.5
-    spiral = taught["true_arm_count"] > 0
-    assert not asked[~spiral].any() and simulation.visibility(truth)["arms"][asked > 0].min() > lessons.FOLLOWED
-    followed = (asked > 0).to_numpy()
-    counts = taught["true_arm_count"].to_numpy()[followed]
-    assert (answers[followed].argmax(1) + 1 == np.minimum(counts, 5)).all() and (answers[followed].max(1) == 20).all()
-    pitch = 4 * (45 / 4) ** (taught["pitch-dr5_open"][followed] / 20)
-    assert (abs(np.log(pitch / taught["true_arm_pitch_deg"][followed])) <= np.log(45 / 4) / 40 + 1e-9).all()
-
-
 def test_what_is_missing_of_a_survey_is_made_again(tmp_path):
     made = simulation.make_survey(tmp_path, 3, 16)
     first, table = Path(made["file_loc"][0]), next(tmp_path.rglob("*.parquet"))

@@ -23,31 +23,22 @@ _STRUCTURE = {
     "disturbance": ("clear", "hidden", "how clearly a disturbance or a companion shows"),
     "extent": ("large", "small", "half-light radius over 1/8 of the stamp"),
 }
-_ARMS = {  # of galaxies whose arms can be followed; volunteers are seldom asked as far as this
-    "pitch": ("open", "closed", "logarithm of the arms' pitch angle, from 4 to 45 degrees"),
-    "arm-number": ("one", "two", "three", "four", "more", "how many arms there are"),
-}
-FOLLOWED = 0.3  # visibility of such arms
 
 
-def lesson_tree(arms: bool = False) -> trees.DecisionTree:
-    """The DR5 tree, whose columns come first, then a question for each rare feature and each known quantity.
-
-    With ``arms``, their pitch angle and number are asked for too.
-    """
+def lesson_tree() -> trees.DecisionTree:
+    """The DR5 tree, whose columns come first, then a question for each rare feature and each known quantity."""
     spec = trees.load("decals_dr5").to_dict()
     spec["name"] = "decals_dr5_lessons"
     spec["questions"] += [
         {"name": name, "asks": f"whether {name} was ticked", "answers": ["yes", "no"]} for name in RARE_FEATURES
     ]
     spec["questions"] += [
-        {"name": name, "asks": asks, "answers": answers}
-        for name, (*answers, asks) in (_STRUCTURE | (_ARMS if arms else {})).items()
+        {"name": name, "asks": asks, "answers": [share, rest]} for name, (share, rest, asks) in _STRUCTURE.items()
     ]
     return trees.DecisionTree.from_dict(spec)
 
 
-def add_lessons(catalog: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
+def add_lessons(catalog: pd.DataFrame) -> pd.DataFrame:
     """Add the counts that :func:`lesson_tree` asks for to a catalogue of :func:`~zoobook.simulation.make_survey`.
 
     For rare features they say who ticked it and who did not, for quantities the share as the nearest number of 20;
@@ -71,20 +62,13 @@ def add_lessons(catalog: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
         "disturbance": (seen["disturbance"], clear),
         "extent": (8 * t["r50_arcsec"] / t["frame_arcsec"], clear),
     }
-    followed = clear & face & (seen["arms"] > FOLLOWED)
-    if arms:
-        shares["pitch"] = (np.log(np.maximum(t["arm_pitch_deg"], 4) / 4) / np.log(45 / 4), followed)
     columns, asked = {}, catalog[f"{RARE_QUESTION}_total-votes"].to_numpy()
     for name in RARE_FEATURES:
         ticked = catalog[f"{RARE_QUESTION}_{name}"].to_numpy()
         columns[f"{name}-dr5_yes"], columns[f"{name}-dr5_no"] = ticked, asked - ticked
     for name, (share, known) in shares.items():
-        first, second, _ = (_STRUCTURE | _ARMS)[name]
+        first, second, _ = _STRUCTURE[name]
         votes = np.round(EXPERTS * np.clip(share, 0, 1)).astype(np.int64)
         columns[f"{name}-dr5_{first}"] = np.where(known, votes, 0)
         columns[f"{name}-dr5_{second}"] = np.where(known, EXPERTS - votes, 0)
-    if arms:
-        for number, answer in enumerate(_ARMS["arm-number"][:-1], start=1):
-            there = np.minimum(t["arm_count"], 5) == number
-            columns[f"arm-number-dr5_{answer}"] = np.where(followed & there, EXPERTS, 0)
     return pd.concat([catalog, pd.DataFrame(columns, index=catalog.index)], axis=1)

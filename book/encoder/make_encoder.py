@@ -34,17 +34,14 @@ SETTINGS = Path(__file__).with_name("encoder.yaml")
 MEAN, VARIANCE = ".running_mean", ".running_var"
 
 
-def survey(folder: Path, options: dict, arms: bool = False) -> tuple[pd.DataFrame, ImageStore]:
-    """Simulated galaxies with all that they can teach, and their images; what is on disk is not made again.
-
-    With ``arms``, they also teach the pitch angle and number of spiral arms.
-    """
+def survey(folder: Path, options: dict) -> tuple[pd.DataFrame, ImageStore]:
+    """Simulated galaxies with all that they can teach, and their images; what is on disk is not made again."""
     catalog = simulation.make_survey(folder, **options)
     size = options["image_size"]
     path = folder / f"survey-{options['seed']}-{options['n_galaxies']}-{size}.arrow"
     store = ImageStore.build(catalog, path, size=size, bad="quarantine")  # one blank image does not stop it
     catalog = catalog[catalog["id_str"].isin(store.ids)].reset_index(drop=True)
-    return add_lessons(catalog, arms), store
+    return add_lessons(catalog), store
 
 
 def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object, pd.DataFrame, int]]:
@@ -56,10 +53,10 @@ def train(folder: Path, settings: dict, framework: str) -> Iterator[tuple[object
     model = None
     for number, stage in enumerate(settings["stages"]):
         options = settings["training"] | stage | (settings["model"] if model is None else {})
-        arms, drawn = options.pop("arms", False), settings["survey"] | {"n_galaxies": options.pop("n_galaxies")}
-        catalog, store = survey(folder, drawn | {"image_size": options.pop("stamp", drawn["image_size"])}, arms)
+        drawn = settings["survey"] | {"n_galaxies": options.pop("n_galaxies")}
+        catalog, store = survey(folder, drawn | {"image_size": options.pop("stamp", drawn["image_size"])})
         catalog = catalogs.split(catalog, settings["fractions"])
-        twin, tree, out_dir = zoobook.load_framework(framework), lesson_tree(arms), folder / f"stage-{number}"
+        twin, tree, out_dir = zoobook.load_framework(framework), lesson_tree(), folder / f"stage-{number}"
         head_alone = options.pop("head_alone", False)
         if head_alone:  # which may have another range from here on; the encoder stays as it is
             spec = model.spec | {"head": model.spec["head"] | {"lowest": options.pop("lowest")}}
