@@ -116,7 +116,7 @@ def test_a_file_says_what_another_program_must_know(half, tmp_path):
 
 def test_a_file_for_another_kind_of_encoder_is_refused(tmp_path, monkeypatch):
     described = architectures.describe("resnet50") | {"batch_norm_epsilon": 0.5}
-    monkeypatch.setattr(architectures, "describe", lambda name: described)
+    monkeypatch.setattr(architectures, "describe", lambda *_: described)
     file = weights.write(tmp_path / "a.safetensors", RESNET, {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match="batch_norm_epsilon 0.5, but this zoobook builds resnet50 with 1e-05"):
