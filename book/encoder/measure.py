@@ -386,11 +386,13 @@ def measure_answers(model, galaxies: dict[str, Galaxies]) -> dict:
     return found
 
 
-def other_ways(model, galaxies: dict[str, Galaxies], work: Path) -> dict[str, dict[str, np.ndarray]]:
-    """More features of the encoder: the mean over all orientations, those of all its stages, and both."""
+def other_ways(model, galaxies: dict[str, Galaxies], work: Path, mark: str) -> dict[str, dict[str, np.ndarray]]:
+    """More features of the encoder: the mean over all orientations, those of all its stages, and both.
+
+    They are kept in the folder `work`, under the `mark` of the model.
+    """
     import zoobook.pytorch as zb
 
-    mark = fingerprint(model.spec, *zb.models.to_arrays(model).values())[:12]
     stages, turns = zb.with_all_stages(model), views.ORIENTATIONS
     return {
         way: {
@@ -537,7 +539,7 @@ def measure(model, real: Path, work: Path, *, imagenet_file: Path | None = None,
         },
         "unlabelled": answers,
         "rows": rows,
-        "ways": measure_ways(galaxies, upright, other_ways(model, galaxies, work), development),
+        "ways": measure_ways(galaxies, upright, other_ways(model, galaxies, work, mark), development),
         "finetuned": {} if quick else measure_finetuning(model, galaxies, features, runs, development),
     }  # fmt: skip
 
